@@ -1,0 +1,183 @@
+//! The disk as a port, so that crashes, torn writes and failing syncs can be
+//! put under every store (law 5 is only testable this way).
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A directory of files.
+pub trait Disk: fmt::Debug + Send + Sync + 'static {
+    /// Opens `name` for reading and writing, creating it empty when missing.
+    /// A created file survives a crash once this returns. The handle holds an
+    /// exclusive lock until it is dropped.
+    ///
+    /// # Errors
+    /// `WouldBlock` when another process holds the file.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Whether `name` exists.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    fn exists(&self, name: &str) -> io::Result<bool>;
+
+    /// Removes `name`, durably; no error when it is missing.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// The names in the directory, sorted.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    fn list(&self) -> io::Result<Vec<String>>;
+}
+
+/// An open file. What was written is durable once a later [`DiskFile::sync`]
+/// has returned `Ok`, and not before.
+pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
+    /// The file's length in bytes.
+    ///
+    /// # Errors
+    /// When the file's metadata cannot be read.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Fills `out` from `offset`.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the file is shorter.
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
+
+    /// Writes all of `data` at `offset`.
+    ///
+    /// # Errors
+    /// When the write failed; what is on disk there is then unknown.
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+
+    /// Cuts or extends (with zeroes) the file.
+    ///
+    /// # Errors
+    /// When the length could not be set.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Makes everything written so far durable (fdatasync).
+    ///
+    /// # Errors
+    /// Then nothing since the last success may be assumed durable, and the
+    /// caller must stop: a later success proves nothing about earlier writes.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Whether the file is empty.
+    ///
+    /// # Errors
+    /// As [`DiskFile::len`].
+    fn is_empty(&self) -> io::Result<bool> {
+        self.len().map(|len| len == 0)
+    }
+}
+
+/// A directory of the machine's file system.
+#[derive(Debug, Clone)]
+pub struct DirectoryDisk {
+    directory: PathBuf,
+}
+
+impl DirectoryDisk {
+    /// Opens `directory`, creating it (and its parents) when missing.
+    ///
+    /// # Errors
+    /// When the directory cannot be created.
+    pub fn open(directory: impl AsRef<Path>) -> io::Result<Self> {
+        let directory = directory.as_ref().to_path_buf();
+        fs::create_dir_all(&directory)?;
+        Ok(Self { directory })
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        fs::File::open(&self.directory)?.sync_all()
+    }
+}
+
+impl Disk for DirectoryDisk {
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let path = self.directory.join(name);
+        let is_new = !path.exists();
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)?;
+        file.try_lock().map_err(|error| match error {
+            fs::TryLockError::WouldBlock => io::Error::new(
+                io::ErrorKind::WouldBlock,
+                format!("{} is in use by another process", path.display()),
+            ),
+            fs::TryLockError::Error(error) => error,
+        })?;
+        if is_new {
+            self.sync_directory()?;
+        }
+        Ok(Arc::new(OpenFile { file }))
+    }
+
+    fn exists(&self, name: &str) -> io::Result<bool> {
+        self.directory.join(name).try_exists()
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.directory.join(name)) {
+            Ok(()) => self.sync_directory(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    file: fs::File,
+}
+
+impl DiskFile for OpenFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.metadata().map(|metadata| metadata.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(out, offset)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(data, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}

@@ -1,0 +1,177 @@
+//! The frame on every wire: `[len u32][kind u8][version u8][crc32c u32][payload]`,
+//! integers big endian. `len` counts the payload; the checksum covers length,
+//! kind, version and payload, so that a flipped bit anywhere is found.
+
+use std::io;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Bytes before the payload.
+pub const FRAME_HEADER_BYTES: usize = 10;
+
+/// The largest payload unless a decoder is given a tighter limit.
+pub const FRAME_PAYLOAD_BYTES_MAX: u32 = 8 << 20;
+
+/// One message: what it is, by which revision of its format, and its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The meaning of the payload; each protocol numbers its own.
+    pub kind: u8,
+    /// The revision of the payload's format.
+    pub version: u8,
+    /// The payload.
+    pub payload: Bytes,
+}
+
+/// Why bytes are not a frame. After any of these the stream cannot be
+/// resynchronized and the connection must be closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The announced payload exceeds the decoder's limit; nothing was allocated.
+    #[error("frame announces {len} bytes, the limit is {limit}")]
+    TooLarge {
+        /// The announced length.
+        len: u32,
+        /// The limit in force.
+        limit: u32,
+    },
+    /// The checksum does not match.
+    #[error("frame checksum mismatch")]
+    Checksum,
+}
+
+impl Frame {
+    /// A frame of version 1.
+    #[must_use]
+    pub const fn new(kind: u8, payload: Bytes) -> Self {
+        Self { kind, version: 1, payload }
+    }
+
+    /// Appends the frame to `out`.
+    ///
+    /// # Errors
+    /// [`FrameError::TooLarge`] when the payload exceeds
+    /// [`FRAME_PAYLOAD_BYTES_MAX`]; `out` is unchanged.
+    pub fn encode(&self, out: &mut BytesMut) -> Result<(), FrameError> {
+        let limit = FRAME_PAYLOAD_BYTES_MAX;
+        let len = u32::try_from(self.payload.len()).unwrap_or(u32::MAX);
+        if len > limit {
+            return Err(FrameError::TooLarge { len, limit });
+        }
+        out.reserve(FRAME_HEADER_BYTES + self.payload.len());
+        out.put_u32(len);
+        out.put_u8(self.kind);
+        out.put_u8(self.version);
+        out.put_u32(checksum(len, self.kind, self.version, &self.payload));
+        out.put_slice(&self.payload);
+        Ok(())
+    }
+
+    /// The frame as bytes of its own.
+    ///
+    /// # Errors
+    /// As [`Frame::encode`].
+    pub fn to_bytes(&self) -> Result<Bytes, FrameError> {
+        let mut out = BytesMut::new();
+        self.encode(&mut out)?;
+        Ok(out.freeze())
+    }
+
+    /// Takes the first frame off `input`; `None` when it has not arrived whole.
+    /// The length is judged before anything is reserved for it.
+    ///
+    /// # Errors
+    /// [`FrameError`]; the stream is then beyond repair.
+    pub fn decode(
+        input: &mut BytesMut,
+        payload_bytes_max: u32,
+    ) -> Result<Option<Self>, FrameError> {
+        let Some((&header, rest)) = input.split_first_chunk::<FRAME_HEADER_BYTES>() else {
+            return Ok(None);
+        };
+        let [l0, l1, l2, l3, kind, version, c0, c1, c2, c3] = header;
+        let len = u32::from_be_bytes([l0, l1, l2, l3]);
+        if len > payload_bytes_max {
+            return Err(FrameError::TooLarge { len, limit: payload_bytes_max });
+        }
+        let payload_bytes = len as usize;
+        let Some(payload) = rest.get(..payload_bytes) else {
+            input.reserve(FRAME_HEADER_BYTES + payload_bytes - input.len());
+            return Ok(None);
+        };
+        if checksum(len, kind, version, payload) != u32::from_be_bytes([c0, c1, c2, c3]) {
+            return Err(FrameError::Checksum);
+        }
+        input.advance(FRAME_HEADER_BYTES);
+        let payload = input.split_to(payload_bytes).freeze();
+        Ok(Some(Self { kind, version, payload }))
+    }
+}
+
+fn checksum(len: u32, kind: u8, version: u8, payload: &[u8]) -> u32 {
+    let crc = crc32c::crc32c(&len.to_be_bytes());
+    let crc = crc32c::crc32c_append(crc, &[kind, version]);
+    crc32c::crc32c_append(crc, payload)
+}
+
+/// Writes one frame and flushes it.
+///
+/// # Errors
+/// The stream's, or `InvalidInput` when the frame is too large.
+pub async fn write_frame<S: AsyncWrite + Unpin>(stream: &mut S, frame: &Frame) -> io::Result<()> {
+    let bytes =
+        frame.to_bytes().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    stream.write_all(&bytes).await?;
+    stream.flush().await
+}
+
+/// Reads the next frame through `buffer`, which keeps what was read beyond it.
+/// `None` at a clean end of the stream. Safe to drop and call again.
+///
+/// # Errors
+/// The stream's, `UnexpectedEof` within a frame, or `InvalidData` with the
+/// [`FrameError`].
+pub async fn read_frame<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    buffer: &mut BytesMut,
+    payload_bytes_max: u32,
+) -> io::Result<Option<Frame>> {
+    loop {
+        match Frame::decode(buffer, payload_bytes_max) {
+            Ok(Some(frame)) => return Ok(Some(frame)),
+            Ok(None) => {}
+            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        }
+        if stream.read_buf(buffer).await? == 0 {
+            return if buffer.is_empty() {
+                Ok(None)
+            } else {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            };
+        }
+    }
+}
+
+/// Reads one frame and not a byte beyond it.
+///
+/// # Errors
+/// As [`read_frame`]; the end of the stream is `UnexpectedEof`.
+pub async fn read_frame_exactly<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    payload_bytes_max: u32,
+) -> io::Result<Frame> {
+    let mut bytes = BytesMut::zeroed(FRAME_HEADER_BYTES);
+    stream.read_exact(&mut bytes).await?;
+    let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+    let len = bytes.first_chunk().map_or(0, |len| u32::from_be_bytes(*len));
+    if let Some(frame) = Frame::decode(&mut bytes, payload_bytes_max).map_err(invalid)? {
+        return Ok(frame);
+    }
+    let mut payload = BytesMut::zeroed(len as usize);
+    stream.read_exact(&mut payload).await?;
+    bytes.extend_from_slice(&payload);
+    Frame::decode(&mut bytes, payload_bytes_max)
+        .map_err(invalid)?
+        .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}

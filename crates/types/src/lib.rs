@@ -1,0 +1,21 @@
+#![doc = include_str!("../README.md")]
+
+mod blob;
+pub mod codec;
+pub mod disk;
+pub mod env;
+pub mod frame;
+pub mod hello;
+pub mod hlc;
+mod ids;
+mod range;
+pub mod runtime;
+pub mod watch;
+
+pub use blob::{Blob, Seq};
+pub use hlc::Hlc;
+pub use ids::{
+    ClientId, ClusterId, DiskId, Epoch, GroupId, MigrationId, NodeId, ReplicaId, RequestId,
+    ShardEpoch, ShardId, TxnId,
+};
+pub use range::KeyRange;

@@ -1,0 +1,101 @@
+//! Tasks, threads and chance, ambient to a node.
+//!
+//! Every task of a node is spawned here. In production that is a plain tokio
+//! task; inside the scope of a [`Runtime`] (a simulated node) the task joins
+//! that node: it is aborted when the node crashes, draws its chance from the
+//! node's seed, and what would be an OS thread becomes one more task. tokio's
+//! own timers, `mpsc`, `oneshot` and `Notify` replay exactly on a paused
+//! single-threaded runtime and are used directly; its `watch` and unbiased
+//! `select!` do not and are banned ([`crate::watch`] stands in).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{AbortHandle, JoinHandle};
+
+/// A boxed future that may move between threads.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
+
+/// The surroundings of a simulated node's tasks.
+pub trait Runtime: Send + Sync + 'static {
+    /// Takes charge of a task that was just spawned.
+    fn spawned(&self, task: AbortHandle);
+
+    /// The next 64 bits of the node's seeded chance.
+    fn random(&self) -> u64;
+
+    /// The virtual time a disk sync takes now.
+    fn sync_delay(&self) -> Duration;
+}
+
+tokio::task_local! {
+    static AMBIENT: Arc<dyn Runtime>;
+}
+
+/// Runs `future` as part of the node that `runtime` stands for; everything it
+/// spawns belongs to that node too.
+pub async fn scope<F: Future>(runtime: Arc<dyn Runtime>, future: F) -> F::Output {
+    AMBIENT.scope(runtime, future).await
+}
+
+fn ambient() -> Option<Arc<dyn Runtime>> {
+    AMBIENT.try_with(Arc::clone).ok()
+}
+
+/// Spawns a task of the current node.
+#[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    match ambient() {
+        None => tokio::spawn(future),
+        Some(runtime) => {
+            let task = tokio::spawn(AMBIENT.scope(Arc::clone(&runtime), future));
+            runtime.spawned(task.abort_handle());
+            task
+        }
+    }
+}
+
+/// Runs `future` where it may block: on an OS thread of its own that lives as
+/// long as the future, or as a task inside a simulation.
+///
+/// # Errors
+/// When the operating system refuses another thread.
+pub fn thread(
+    name: &str,
+    future: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    if ambient().is_some() {
+        drop(spawn(future));
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || runtime.block_on(future))
+        .map(drop)
+}
+
+/// 64 random bits: the operating system's in production, the node's seeded
+/// ones in a simulation.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the one place that draws entropy")]
+pub fn random() -> u64 {
+    match ambient() {
+        Some(runtime) => runtime.random(),
+        None => rand::Rng::next_u64(&mut rand::rng()),
+    }
+}
+
+/// Lets a simulated disk sync take virtual time; returns at once in
+/// production, where the sync itself took it.
+pub async fn sync_delay() {
+    if let Some(runtime) = ambient() {
+        tokio::time::sleep(runtime.sync_delay()).await;
+    }
+}
