@@ -18,7 +18,8 @@ use zerompk::{FromMessagePack, ToMessagePack};
 pub enum Access {
     /// Its rows are handed to [`Procedures::scan`].
     Read = 0,
-    /// Its rows may be cleared or written too.
+    /// Its rows may be cleared or written, blindly: they are not handed to
+    /// [`Procedures::scan`] unless the range is also named for reading.
     Write = 1,
 }
 
@@ -50,20 +51,22 @@ impl Footprint {
         self.writes.is_empty() && self.ranges.iter().all(|range| range.access == Access::Read)
     }
 
-    /// Whether [`Procedures::run`] depends on anything stored.
-    #[must_use]
-    pub fn has_inputs(&self) -> bool {
-        !self.reads.is_empty() || !self.ranges.is_empty()
-    }
-
-    /// The key that decides where the call's result is kept: the first one
-    /// named, or the start of the first range.
+    /// The key that decides where the call's result is kept: the first that is
+    /// written, else the first that is read. A call that writes has its home
+    /// at a shard that it writes to.
     #[must_use]
     pub fn home_key(&self) -> Option<&Blob> {
+        let range_start = |access: Option<Access>| {
+            self.ranges
+                .iter()
+                .find(|range| access.is_none_or(|access| range.access == access))
+                .map(|range| &range.range.start)
+        };
         self.writes
             .first()
+            .or_else(|| range_start(Some(Access::Write)))
             .or_else(|| self.reads.first())
-            .or_else(|| self.ranges.first().map(|range| &range.range.start))
+            .or_else(|| range_start(None))
     }
 }
 

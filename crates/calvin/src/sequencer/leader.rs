@@ -1,0 +1,248 @@
+//! The volatile role of the sequencer's leader: admission, batches, and the
+//! watermarks L and C. Losing it loses nothing that was admitted to a log.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use quorate_types::{ClientId, Epoch, ShardId};
+use zerompk::{FromMessagePack, ToMessagePack};
+
+use super::machine::SequencerMachine;
+use crate::command::{Floors, SequencerBatch, Submission};
+
+/// Bounds of the inbox and of batches.
+#[derive(Clone, Copy, Debug)]
+pub struct SequencerLimits {
+    /// Submissions waiting to be ordered. Beyond it a submission is refused
+    /// before admission.
+    pub inbox_txns_max: usize,
+    /// Their argument and key bytes.
+    pub inbox_bytes_max: usize,
+    /// Transactions in one batch.
+    pub batch_txns_max: usize,
+    /// Argument and key bytes in one batch (one transaction always fits).
+    pub batch_bytes_max: usize,
+    /// Slices not yet logged at their shards. Beyond it nothing is admitted,
+    /// so that a slow shard slows the clients and not the sequencer's memory.
+    pub unlogged_slices_max: usize,
+}
+
+impl Default for SequencerLimits {
+    fn default() -> Self {
+        Self {
+            inbox_txns_max: 16_384,
+            inbox_bytes_max: 64 << 20,
+            batch_txns_max: 2_048,
+            batch_bytes_max: 4 << 20,
+            unlogged_slices_max: 65_536,
+        }
+    }
+}
+
+/// The inbox is full; nothing was admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the sequencer's inbox is full")]
+pub struct InboxFull;
+
+/// Facts about the order so far. All of them are stable: once true, for ever
+/// true, so that they may be delayed, doubled or taken from a deposed leader.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ToMessagePack, FromMessagePack)]
+pub struct Watermarks {
+    /// L: every slice of every batch at or below is in its participant's log.
+    pub logged: Epoch,
+    /// C: every transaction at or below is done everywhere.
+    pub done: Epoch,
+    /// The sequencer's floors.
+    pub floors: Floors,
+}
+
+impl Watermarks {
+    /// The later of both, fact by fact.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            logged: self.logged.max(other.logged),
+            done: self.done.max(other.done),
+            floors: self.floors.max(other.floors),
+        }
+    }
+}
+
+/// Epochs of slices that some shard has not passed yet.
+#[derive(Debug, Default)]
+struct Outstanding {
+    by_shard: BTreeMap<ShardId, BTreeSet<Epoch>>,
+    all: BTreeSet<(Epoch, ShardId)>,
+    passed: BTreeMap<ShardId, Epoch>,
+}
+
+impl Outstanding {
+    fn add(&mut self, shard: ShardId, epoch: Epoch) {
+        if self.passed.get(&shard).is_none_or(|passed| epoch > *passed) {
+            self.by_shard.entry(shard).or_default().insert(epoch);
+            self.all.insert((epoch, shard));
+        }
+    }
+
+    fn pass(&mut self, shard: ShardId, up_to: Epoch) {
+        let passed = self.passed.entry(shard).or_default();
+        *passed = up_to.max(*passed);
+        if let Some(epochs) = self.by_shard.get_mut(&shard) {
+            let kept = epochs.split_off(&up_to.next());
+            for epoch in std::mem::replace(epochs, kept) {
+                self.all.remove(&(epoch, shard));
+            }
+        }
+    }
+
+    /// The last epoch before the first one outstanding.
+    fn watermark(&self, applied: Epoch) -> Epoch {
+        self.all.first().map_or(applied, |(epoch, _)| Epoch(epoch.0.saturating_sub(1)))
+    }
+}
+
+/// The leader's memory of one term.
+#[derive(Debug, Default)]
+pub struct SequencerLeader {
+    limits: SequencerLimits,
+    queues: BTreeMap<ClientId, VecDeque<Submission>>,
+    turn: VecDeque<ClientId>,
+    txns: usize,
+    bytes: usize,
+    unlogged: Outstanding,
+    undone: Outstanding,
+}
+
+impl SequencerLeader {
+    /// Takes over: every kept slice counts as unlogged until its shard reports.
+    #[must_use]
+    pub fn new(machine: &SequencerMachine, limits: SequencerLimits) -> Self {
+        let mut leader = Self { limits, ..Self::default() };
+        for (shard, epoch) in machine.slice_places() {
+            leader.sliced(epoch, &[shard]);
+        }
+        leader
+    }
+
+    /// Queues a submission.
+    ///
+    /// # Errors
+    /// [`InboxFull`] when a limit is reached; nothing is admitted then.
+    pub fn submit(&mut self, submission: Submission) -> Result<(), InboxFull> {
+        let bytes = submission_bytes(&submission);
+        let is_full = self.txns >= self.limits.inbox_txns_max
+            || self.bytes + bytes > self.limits.inbox_bytes_max
+            || self.unlogged.all.len() >= self.limits.unlogged_slices_max;
+        if is_full {
+            return Err(InboxFull);
+        }
+        self.txns += 1;
+        self.bytes += bytes;
+        let client = submission.request.client;
+        let queue = self.queues.entry(client).or_default();
+        if queue.is_empty() {
+            self.turn.push_back(client);
+        }
+        queue.push_back(submission);
+        Ok(())
+    }
+
+    /// Whether submissions wait.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.txns > 0
+    }
+
+    /// Takes the next batch, one transaction per client in turn; `None` when
+    /// nothing waits.
+    pub fn next_batch(
+        &mut self,
+        machine: &SequencerMachine,
+        time_millis: u64,
+        seed: u64,
+    ) -> Option<SequencerBatch> {
+        if self.txns == 0 {
+            return None;
+        }
+        let mut txns = Vec::new();
+        let mut bytes = 0;
+        while txns.len() < self.limits.batch_txns_max {
+            let Some(client) = self.turn.pop_front() else { break };
+            let Some(queue) = self.queues.get_mut(&client) else { continue };
+            let Some(next) = queue.front() else { continue };
+            let next_bytes = submission_bytes(next);
+            if !txns.is_empty() && bytes + next_bytes > self.limits.batch_bytes_max {
+                self.turn.push_front(client);
+                break;
+            }
+            txns.extend(queue.pop_front());
+            bytes += next_bytes;
+            self.txns -= 1;
+            self.bytes -= next_bytes;
+            if queue.is_empty() {
+                self.queues.remove(&client);
+            } else {
+                self.turn.push_back(client);
+            }
+        }
+        Some(self.batch(machine, txns, time_millis, seed))
+    }
+
+    /// A batch without transactions, which lets floors and the log's clock
+    /// move while nothing is sequenced.
+    #[must_use]
+    pub fn idle_batch(&self, machine: &SequencerMachine, time_millis: u64) -> SequencerBatch {
+        self.batch(machine, Vec::new(), time_millis, 0)
+    }
+
+    /// C is bounded by what is applied now: batches that are in the log but
+    /// not applied yet are not in `undone`.
+    fn batch(
+        &self,
+        machine: &SequencerMachine,
+        txns: Vec<Submission>,
+        time_millis: u64,
+        seed: u64,
+    ) -> SequencerBatch {
+        let done = self.undone.watermark(machine.applied());
+        SequencerBatch { time_millis, seed, done, txns: txns.into() }
+    }
+
+    /// A batch was applied and gave these shards slices.
+    pub fn sliced(&mut self, epoch: Epoch, shards: &[ShardId]) {
+        for shard in shards {
+            self.unlogged.add(*shard, epoch);
+            self.undone.add(*shard, epoch);
+        }
+    }
+
+    /// A shard's leader reports what it has applied.
+    pub fn reported(&mut self, shard: ShardId, cursor: Epoch, done: Epoch) {
+        self.unlogged.pass(shard, cursor);
+        self.undone.pass(shard, done.min(cursor));
+    }
+
+    /// The watermarks as far as the reports go.
+    #[must_use]
+    pub fn watermarks(&self, machine: &SequencerMachine) -> Watermarks {
+        let applied = machine.applied();
+        Watermarks {
+            logged: self.unlogged.watermark(applied),
+            done: self.undone.watermark(applied),
+            floors: machine.floors(),
+        }
+    }
+
+    /// The first unlogged epoch of each shard that has one, to be offered again.
+    pub fn unlogged_shards(&self) -> impl Iterator<Item = (ShardId, Epoch)> + '_ {
+        self.unlogged
+            .by_shard
+            .iter()
+            .filter_map(|(shard, epochs)| epochs.first().map(|epoch| (*shard, *epoch)))
+    }
+}
+
+fn submission_bytes(submission: &Submission) -> usize {
+    let footprint = &submission.call.footprint;
+    let keys = footprint.reads.iter().chain(&footprint.writes);
+    submission.call.args.len() + keys.map(|key| key.len()).sum::<usize>()
+}

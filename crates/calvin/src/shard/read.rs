@@ -1,0 +1,67 @@
+//! Reads that are not logged (rule 12).
+
+use quorate_types::{Blob, Epoch, ShardEpoch};
+
+use super::gate::{assemble, run};
+use super::machine::{Halt, ShardMachine};
+use crate::procedure::Call;
+use crate::store::{Store, View, WriteSet};
+
+/// What became of an unlogged read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ReadOutcome {
+    /// The answer, which may leave once the watermark covers the position.
+    Answer {
+        /// The procedure's result.
+        result: Blob,
+        /// The cursor at the instant of the read.
+        position: Epoch,
+    },
+    /// Exclusive work is queued on its keys, or it would be the first to see a
+    /// value expire: log it as a direct command.
+    MustBeLogged,
+    /// The shard does not own all its keys at this epoch.
+    Moved,
+}
+
+impl ShardMachine {
+    /// Reads at this instant. Only for the leader that confirmed a read index
+    /// at or below the applied index in the term it still leads; `now_millis`
+    /// is its clock.
+    ///
+    /// # Errors
+    /// [`Halt`] when a row cannot be read.
+    pub fn read(
+        &self,
+        store: &dyn Store,
+        call: &Call,
+        epoch: ShardEpoch,
+        now_millis: u64,
+    ) -> Result<ReadOutcome, Halt> {
+        debug_assert!(call.footprint.is_read_only(), "invariant: a read writes nothing");
+        if epoch != self.header.epoch || !self.owns(&call.footprint) {
+            return Ok(ReadOutcome::Moved);
+        }
+        let scans = !call.footprint.ranges.is_empty();
+        if self.gate.locks().blocks_read(&call.footprint.reads, scans) {
+            return Ok(ReadOutcome::MustBeLogged);
+        }
+        let nothing_pending = WriteSet::default();
+        let view = View::new(store, &nothing_pending);
+        let (contribution, _) = self.collect(&view, call, &self.header.range)?;
+        let due = |read: &crate::procedure::Read| {
+            read.expires_millis.is_some_and(|expires| expires <= now_millis)
+        };
+        if contribution.reads.iter().any(due) {
+            return Ok(ReadOutcome::MustBeLogged);
+        }
+        let inputs = assemble(std::iter::once(&contribution));
+        let outcome = run(&*self.procedures, call, &inputs, self.header.clock_millis, 0);
+        Ok(match outcome {
+            Some(outcome) => {
+                ReadOutcome::Answer { result: outcome.result, position: self.header.cursor }
+            }
+            None => ReadOutcome::MustBeLogged,
+        })
+    }
+}
