@@ -1,1 +1,23 @@
-//! Room under construction.
+#![doc = include_str!("../README.md")]
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod executor;
+mod local;
+mod machine;
+mod ports;
+mod row;
+mod table;
+
+pub use executor::{Config, Executor, Running, Status};
+pub use local::LocalJournal;
+pub use machine::{CAUGHT_UP_OBSERVATIONS, Delay, Done, Effect, Machine, Policy, Step};
+pub use ports::{
+    ControlError, Fence, Journal, JournalError, Progress, Removal, ReplicaControl, ReplicaProgress,
+    VoterChange, admit,
+};
+pub use row::{
+    AbortReason, Change, Checkpoint, MigrationRow, Outcome, Phase, Place, Position, Promotion,
+    ROW_BYTES_MAX, ROW_VERSION, Refusal, RowDamage, RowError, WritePause,
+};
+pub use table::{MigrationStateTable, Quarantined, TableConfig, TableError};
