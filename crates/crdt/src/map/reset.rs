@@ -1,0 +1,289 @@
+//! The exchange of whole states, for what deltas cannot repair: a peer that
+//! missed removals which are forgotten by now, and replicas whose vectors
+//! agree while their entries do not.
+//!
+//! The state travels in chunks of the key space. A chunk is a join of its own:
+//! where both sides have a key, the greater entry wins; where one side has
+//! none, it has either never seen the key or has collected its removal, and
+//! the floor of its collected removals tells which. Both sides apply the same
+//! rule, so it does not matter who resets from whom, and a side that was cut
+//! off keeps whatever it wrote after the removals that it missed.
+//!
+//! Only after the last chunk does the receiver's vector take in what the
+//! sender had seen *before the first*: its whole causal context at once.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+use quorate_types::{Blob, Seq};
+use zerompk::{FromMessagePack, ToMessagePack};
+
+use super::delta::{CHANGE_BYTES_MAX, MergeOutcome, change_bytes_max};
+use super::entry::{Entry, Floors};
+use super::store::DeltaMap;
+use crate::wire::{self, HEADER_BYTES, Kind};
+use crate::{CrdtError, Origin, VersionVector};
+
+/// The causal context that the receiver of a whole reset takes over.
+#[derive(Clone, Debug, PartialEq, Eq, ToMessagePack, FromMessagePack)]
+pub struct ResetBasis {
+    pub(super) vector: VersionVector,
+    pub(super) cut: VersionVector,
+    pub(super) collected: Floors,
+}
+
+/// All entries of the sender with `start <= key < next`.
+#[derive(Clone, Debug, PartialEq, Eq, ToMessagePack, FromMessagePack)]
+pub struct ResetChunk {
+    /// Whose state it is.
+    pub(super) sender: Origin,
+    /// Only with the first chunk.
+    pub(super) basis: Option<ResetBasis>,
+    pub(super) start: Blob,
+    /// Where the next chunk starts; `None` after the last.
+    pub(super) next: Option<Blob>,
+    pub(super) collected: Floors,
+    /// In ascending order of keys.
+    pub(super) entries: Seq<ResetEntry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, ToMessagePack, FromMessagePack)]
+pub(super) struct ResetEntry {
+    key: Blob,
+    entry: Entry,
+}
+
+/// How far a reset has come.
+#[derive(Clone, Debug, PartialEq, Eq, ToMessagePack, FromMessagePack)]
+pub struct ResetCursor {
+    /// Whose state is being taken over.
+    pub sender: Origin,
+    /// The key at which the next chunk starts.
+    pub next: Blob,
+}
+
+/// A reset under way at its receiver.
+#[derive(Clone, Debug)]
+pub(super) struct Resync {
+    pub(super) cursor: ResetCursor,
+    basis: ResetBasis,
+    /// Whether a chunk came since the last collection round.
+    pub(super) moved: bool,
+}
+
+/// The most bytes of an [`Origin`] or of the slot of a vector.
+const SLOT_BYTES_MAX: usize = 29;
+
+/// The most bytes of one floor.
+const FLOOR_BYTES_MAX: usize = 38;
+
+/// The most bytes of markers and lengths around the parts of a chunk.
+const CHUNK_BYTES_MAX: usize = HEADER_BYTES + 48;
+
+impl DeltaMap {
+    /// The least budget with which [`Self::reset_chunk`] always makes progress.
+    /// Grows with the origins that the vector holds.
+    #[must_use]
+    pub fn reset_bytes_needed(&self) -> usize {
+        let entry_bytes = self.limits.key_bytes_max.saturating_add(self.limits.value_bytes_max);
+        self.chunk_bytes_max(&Blob::new())
+            .saturating_add(entry_bytes)
+            .saturating_add(CHANGE_BYTES_MAX + SLOT_BYTES_MAX)
+    }
+
+    /// The part of the state that starts at `start`; an empty key starts at
+    /// the beginning.
+    ///
+    /// # Errors
+    /// [`CrdtError::BudgetTooSmall`].
+    pub fn reset_chunk(&self, start: &Blob, bytes_max: usize) -> Result<ResetChunk, CrdtError> {
+        let needed = self.reset_bytes_needed();
+        if bytes_max < needed {
+            return Err(CrdtError::BudgetTooSmall { budget: bytes_max, needed });
+        }
+        let mut chunk = ResetChunk {
+            sender: self.origin,
+            basis: start.is_empty().then(|| self.basis()),
+            start: start.clone(),
+            next: None,
+            collected: self.collected.clone(),
+            entries: Seq::new(),
+        };
+        let mut left = bytes_max.saturating_sub(self.chunk_bytes_max(start));
+        for (key, entry) in self.entries.range((Bound::Included(start.clone()), Bound::Unbounded)) {
+            match left.checked_sub(change_bytes_max(key, entry) + SLOT_BYTES_MAX) {
+                Some(rest) => left = rest,
+                None => {
+                    chunk.next = Some(key.clone());
+                    break;
+                }
+            }
+            chunk.entries.push(ResetEntry { key: key.clone(), entry: entry.clone() });
+        }
+        Ok(chunk)
+    }
+
+    fn basis(&self) -> ResetBasis {
+        ResetBasis {
+            vector: self.vector.clone(),
+            cut: self.cut.clone(),
+            collected: self.collected.clone(),
+        }
+    }
+
+    /// The most bytes of a chunk without its entries.
+    fn chunk_bytes_max(&self, start: &Blob) -> usize {
+        let slots = 1 + if start.is_empty() { self.vector.len() + self.cut.len() } else { 0 };
+        let keys_bytes = start.len().saturating_add(self.limits.key_bytes_max);
+        CHUNK_BYTES_MAX
+            .saturating_add(keys_bytes)
+            .saturating_add(slots.saturating_mul(SLOT_BYTES_MAX))
+            .saturating_add(self.collected.len().saturating_mul(2 * FLOOR_BYTES_MAX))
+    }
+
+    /// Takes in a chunk of another replica's state. Chunks of a reset that was
+    /// started anew, or of two resets at once, do no harm: each is a join, and
+    /// only an unbroken sequence from one sender completes a reset.
+    ///
+    /// # Errors
+    /// As for [`DeltaMap::merge`].
+    pub fn merge_reset(&mut self, chunk: &ResetChunk) -> Result<MergeOutcome, CrdtError> {
+        self.check_chunk(chunk)?;
+        let mut outcome = MergeOutcome::default();
+        self.drop_removed(chunk, &mut outcome);
+        for ResetEntry { key, entry } in &chunk.entries {
+            outcome.latest = outcome.latest.max(entry.stamp.hlc);
+            if self.accept_entry(key, entry.clone()) {
+                outcome.changed.push(key.clone());
+            } else {
+                outcome.stale += 1;
+            }
+        }
+        for stamp in chunk.collected.stamps() {
+            outcome.latest = outcome.latest.max(stamp.hlc);
+        }
+        self.follow(chunk);
+        outcome.more = self.resync.is_some();
+        Ok(outcome)
+    }
+
+    /// Drops the keys that the sender has seen removed: those which it does
+    /// not hold although they lie at or below its collected removals.
+    fn drop_removed(&mut self, chunk: &ResetChunk, outcome: &mut MergeOutcome) {
+        let end = chunk.next.clone().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut theirs = chunk.entries.iter().map(|theirs| &theirs.key).peekable();
+        let mut removed = Vec::new();
+        for (key, entry) in self.entries.range((Bound::Included(chunk.start.clone()), end)) {
+            while theirs.next_if(|their_key| *their_key < key).is_some() {}
+            let held = theirs.peek() == Some(&key);
+            if !held && chunk.collected.reaches(key, entry.stamp) {
+                removed.push(key.clone());
+            }
+        }
+        for key in &removed {
+            self.forget(key);
+        }
+        outcome.changed.append(&mut removed);
+    }
+
+    /// Keeps track of the reset, and completes it with its last chunk.
+    fn follow(&mut self, chunk: &ResetChunk) {
+        let basis = match (&chunk.basis, self.resync.take()) {
+            (Some(basis), _) => basis.clone(),
+            (None, Some(resync)) if resync.cursor.continues_with(chunk) => resync.basis,
+            (None, other) => {
+                self.resync = other;
+                return;
+            }
+        };
+        match chunk.next.clone() {
+            Some(next) => {
+                let cursor = ResetCursor { sender: chunk.sender, next };
+                self.resync = Some(Resync { cursor, basis, moved: true });
+            }
+            None => self.complete(&basis),
+        }
+    }
+
+    fn complete(&mut self, basis: &ResetBasis) {
+        for (origin, sequence) in basis.vector.iter() {
+            if sequence > self.seen(origin) {
+                self.advance(origin, sequence);
+            }
+        }
+        self.cut.merge(&basis.cut);
+        self.collected.merge(&basis.collected);
+        self.removed.merge(&basis.collected);
+    }
+
+    fn check_chunk(&self, chunk: &ResetChunk) -> Result<(), CrdtError> {
+        if chunk.sender == self.origin {
+            return Err(CrdtError::Malformed("a reset from ourselves"));
+        }
+        if chunk.basis.is_some() != chunk.start.is_empty() {
+            return Err(CrdtError::Malformed("the first chunk has the basis, and no other"));
+        }
+        if chunk.next.as_ref().is_some_and(|next| *next <= chunk.start) {
+            return Err(CrdtError::Malformed("a chunk must lead forward"));
+        }
+        if let Some(basis) = &chunk.basis {
+            self.check_own_origin(basis.vector.get(self.origin))?;
+            self.limits.check_vector(&basis.vector)?;
+            self.limits.check_vector(&basis.cut)?;
+        }
+        self.check_chunk_entries(chunk)
+    }
+
+    fn check_chunk_entries(&self, chunk: &ResetChunk) -> Result<(), CrdtError> {
+        let mut new_keys = 0_usize;
+        let mut before: Option<&Blob> = None;
+        for ResetEntry { key, entry } in &chunk.entries {
+            let inside = *key >= chunk.start && chunk.next.as_ref().is_none_or(|next| key < next);
+            if !inside || before >= Some(key) {
+                return Err(CrdtError::Malformed("keys of a chunk must ascend within it"));
+            }
+            before = Some(key);
+            self.limits.check_key(key)?;
+            self.limits.check_value(entry.value.as_ref())?;
+            if entry.dot.origin == self.origin {
+                self.check_own_origin(entry.dot.sequence)?;
+            }
+            new_keys += usize::from(!self.entries.contains_key(key));
+        }
+        self.limits.check_merged_entries(self.entries.len().saturating_add(new_keys))
+    }
+}
+
+impl ResetCursor {
+    fn continues_with(&self, chunk: &ResetChunk) -> bool {
+        self.sender == chunk.sender && self.next == chunk.start
+    }
+}
+
+impl ResetChunk {
+    /// Whose state it is a part of.
+    #[must_use]
+    pub const fn sender(&self) -> Origin {
+        self.sender
+    }
+
+    /// Where the next chunk starts; `None` after the last.
+    #[must_use]
+    pub const fn next(&self) -> Option<&Blob> {
+        self.next.as_ref()
+    }
+
+    /// The chunk as versioned bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        wire::seal(Kind::Reset, self)
+    }
+
+    /// Reads what [`Self::encode`] wrote.
+    ///
+    /// # Errors
+    /// When the bytes are not a chunk.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CrdtError> {
+        wire::open_as(Kind::Reset, bytes)
+    }
+}
