@@ -72,7 +72,9 @@ impl Registry {
     }
 
     /// Applies the command at a log index. Indexes rise; an entry at or below
-    /// [`ClusterView::applied`] is a redelivery and changes nothing.
+    /// [`ClusterView::applied`] is a redelivery and changes nothing. Memory is
+    /// ahead of the rows until the caller has committed the mutations; if it
+    /// cannot, it must drop this registry and load the rows again.
     ///
     /// # Errors
     /// [`MetaError::Command`] for an entry that this build cannot decode;

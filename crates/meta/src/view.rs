@@ -11,7 +11,7 @@ use crate::journal::JournalRow;
 use crate::nodes::{Node, NodeState};
 use crate::operators::{Operator, Task};
 use crate::rows::Header;
-use crate::settings::SettingValue;
+use crate::settings::{SettingValue, TARGET_REPLICAS};
 use crate::shards::Shard;
 
 /// Everything the registry holds, with the indexes that its readers need.
@@ -79,6 +79,16 @@ impl ClusterView {
     /// All settings, by name.
     pub fn settings(&self) -> impl Iterator<Item = (&str, &SettingValue)> {
         self.settings.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// How many replicas placement aims at for each shard; one before the
+    /// bootstrap, which sets it.
+    #[must_use]
+    pub fn target_replicas(&self) -> u64 {
+        match self.setting(TARGET_REPLICAS) {
+            Some(SettingValue::Number(count)) => *count,
+            _ => 1,
+        }
     }
 
     /// A node, removed or not.
