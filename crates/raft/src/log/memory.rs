@@ -1,0 +1,370 @@
+//! What the log holds, in memory: where every entry lies, and the payloads of
+//! the newest ones. Changed the moment an operation starts; the disk follows.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+
+use bytes::Bytes;
+use quorate_types::{GroupId, ReplicaId};
+
+use super::rows::{GroupRow, Location};
+use super::{LogEntry, LogError, LogPosition, LogState, Vote};
+
+/// How many stale references to removed entries the tail may hold before it
+/// is swept; keeps sweeping rare and the tail's size in proportion.
+const STALE_TAIL_ITEMS_MAX: usize = 4096;
+
+struct Slot {
+    /// Tells this entry from one that replaced it at the same index.
+    ticket: u64,
+    term: u64,
+    /// Set once the entry is durable.
+    location: Option<Location>,
+    /// Present while undurable and while in the tail.
+    payload: Option<Bytes>,
+}
+
+pub(super) struct Owner {
+    pub(super) replica: ReplicaId,
+    pub(super) vote: Option<Vote>,
+    purged: Option<LogPosition>,
+    /// The index of the first slot; where an empty log continues.
+    first: u64,
+    slots: VecDeque<Slot>,
+}
+
+impl Owner {
+    fn new(replica: ReplicaId) -> Self {
+        Self { replica, vote: None, purged: None, first: 0, slots: VecDeque::new() }
+    }
+
+    pub(super) fn next_index(&self) -> u64 {
+        self.first + self.slots.len() as u64
+    }
+
+    fn slot(&self, index: u64) -> Option<&Slot> {
+        self.slots.get(usize::try_from(index.checked_sub(self.first)?).ok()?)
+    }
+
+    fn slot_mut(&mut self, index: u64) -> Option<&mut Slot> {
+        self.slots.get_mut(usize::try_from(index.checked_sub(self.first)?).ok()?)
+    }
+
+    pub(super) fn state(&self) -> LogState {
+        let last = self
+            .slots
+            .back()
+            .map(|slot| LogPosition { term: slot.term, index: self.next_index() - 1 });
+        LogState { vote: self.vote, purged: self.purged, last: last.or(self.purged) }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Group {
+    pub(super) owner: Option<Owner>,
+    pub(super) tombstones: BTreeSet<ReplicaId>,
+}
+
+/// An entry that has reached the disk.
+pub(super) struct Placed {
+    pub(super) group: GroupId,
+    pub(super) index: u64,
+    pub(super) ticket: u64,
+    pub(super) location: Location,
+}
+
+/// One step of a read.
+pub(super) enum Piece {
+    Cached(LogEntry),
+    Stored(LogPosition, Location),
+}
+
+pub(super) struct Memory {
+    groups: BTreeMap<GroupId, Group>,
+    /// Entries still needed, by the batch row that holds them.
+    live: BTreeMap<u64, u64>,
+    /// Batch rows that nothing needs any more.
+    dead: Vec<u64>,
+    /// Cached entries, oldest first; some may be gone already.
+    tail: VecDeque<(GroupId, u64, u64)>,
+    tail_bytes: usize,
+    tail_bytes_max: usize,
+    next_ticket: u64,
+}
+
+impl Memory {
+    pub(super) fn new(tail_bytes_max: usize) -> Self {
+        Self {
+            groups: BTreeMap::new(),
+            live: BTreeMap::new(),
+            dead: Vec::new(),
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            tail_bytes_max,
+            next_ticket: 0,
+        }
+    }
+
+    pub(super) fn group(&self, group: GroupId) -> Option<&Group> {
+        self.groups.get(&group)
+    }
+
+    pub(super) fn owners(&self) -> Vec<(GroupId, ReplicaId)> {
+        self.groups
+            .iter()
+            .filter_map(|(&group, memory)| Some((group, memory.owner.as_ref()?.replica)))
+            .collect()
+    }
+
+    pub(super) fn owner(&self, group: GroupId) -> Result<&Owner, LogError> {
+        let owner = self.groups.get(&group).and_then(|memory| memory.owner.as_ref());
+        owner.ok_or(LogError::UnknownGroup(group))
+    }
+
+    pub(super) fn owner_mut(&mut self, group: GroupId) -> Result<&mut Owner, LogError> {
+        let owner = self.groups.get_mut(&group).and_then(|memory| memory.owner.as_mut());
+        owner.ok_or(LogError::UnknownGroup(group))
+    }
+
+    /// Makes `replica` the owner; says whether it newly is.
+    pub(super) fn admit(&mut self, group: GroupId, replica: ReplicaId) -> Result<bool, LogError> {
+        let memory = self.groups.entry(group).or_default();
+        if memory.tombstones.contains(&replica) {
+            return Err(LogError::Tombstoned { group, replica });
+        }
+        match &memory.owner {
+            Some(owner) if owner.replica == replica => Ok(false),
+            Some(owner) => Err(LogError::Occupied { group, owner: owner.replica }),
+            None => {
+                memory.owner = Some(Owner::new(replica));
+                Ok(true)
+            }
+        }
+    }
+
+    /// Restores a group from its row; entries follow by [`Memory::restore`].
+    pub(super) fn restore_group(&mut self, group: GroupId, row: &GroupRow) {
+        let memory = self.groups.entry(group).or_default();
+        memory.tombstones = row.tombstones.iter().copied().collect();
+        memory.owner = row.owner.as_ref().map(|stored| Owner {
+            replica: stored.replica,
+            vote: stored.vote,
+            purged: stored.purged,
+            first: stored.purged.map_or(0, |purged| purged.index + 1),
+            slots: VecDeque::new(),
+        });
+    }
+
+    /// Restores the next entry of a group. False when it leaves a hole.
+    pub(super) fn restore(
+        &mut self,
+        group: GroupId,
+        position: LogPosition,
+        location: Location,
+    ) -> bool {
+        let Ok(owner) = self.owner_mut(group) else { return false };
+        if owner.next_index() != position.index {
+            return false;
+        }
+        let location = Some(location);
+        owner.slots.push_back(Slot { ticket: 0, term: position.term, location, payload: None });
+        if let Some(Location { sequence, .. }) = location {
+            *self.live.entry(sequence).or_default() += 1;
+        }
+        true
+    }
+
+    /// Notes a batch row, so that it is found dead if nothing in it is live.
+    pub(super) fn note_row(&mut self, sequence: u64) {
+        if !self.live.contains_key(&sequence) {
+            self.dead.push(sequence);
+        }
+    }
+
+    pub(super) fn take_dead(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.dead)
+    }
+
+    /// Adds entries that continue the log; returns the ticket of the first,
+    /// the others' follow.
+    pub(super) fn append(
+        &mut self,
+        group: GroupId,
+        entries: &[LogEntry],
+    ) -> Result<(ReplicaId, u64), LogError> {
+        let first_ticket = self.next_ticket + 1;
+        let owner = self.owner_mut(group)?;
+        let mut expected = owner.next_index();
+        for entry in entries {
+            if entry.position.index != expected {
+                return Err(LogError::Gap { group, expected, found: entry.position.index });
+            }
+            expected += 1;
+        }
+        let replica = owner.replica;
+        for (ticket, entry) in (first_ticket..).zip(entries) {
+            let LogPosition { term, index } = entry.position;
+            let payload = Some(entry.payload.clone());
+            self.owner_mut(group)?.slots.push_back(Slot { ticket, term, location: None, payload });
+            self.tail.push_back((group, index, ticket));
+            self.tail_bytes += entry.payload.len();
+            self.next_ticket = ticket;
+        }
+        Ok((replica, first_ticket))
+    }
+
+    /// Removes the entries behind `after`; returns the last one removed.
+    pub(super) fn truncate(&mut self, group: GroupId, after: u64) -> Result<Option<u64>, LogError> {
+        let owner = self.owner_mut(group)?;
+        let end = owner.next_index();
+        let keep = (after + 1).clamp(owner.first, end) - owner.first;
+        let removed = owner.slots.split_off(usize::try_from(keep).unwrap_or(usize::MAX));
+        let last = (!removed.is_empty()).then(|| end - 1);
+        self.release(removed);
+        Ok(last)
+    }
+
+    /// Removes the entries up to `upto`. False when they were gone already.
+    pub(super) fn purge(&mut self, group: GroupId, upto: LogPosition) -> Result<bool, LogError> {
+        let owner = self.owner_mut(group)?;
+        if owner.purged.is_some_and(|purged| purged.index >= upto.index) {
+            return Ok(false);
+        }
+        let drop = (upto.index + 1).clamp(owner.first, owner.next_index()) - owner.first;
+        let keep = owner.slots.split_off(usize::try_from(drop).unwrap_or(usize::MAX));
+        let removed = std::mem::replace(&mut owner.slots, keep);
+        owner.purged = Some(upto);
+        owner.first = upto.index + 1;
+        self.release(removed);
+        Ok(true)
+    }
+
+    /// Removes a replica's log and leaves a tombstone.
+    pub(super) fn forget(&mut self, group: GroupId, replica: ReplicaId) {
+        let memory = self.groups.entry(group).or_default();
+        memory.tombstones.insert(replica);
+        if memory.owner.as_ref().is_some_and(|owner| owner.replica == replica)
+            && let Some(owner) = memory.owner.take()
+        {
+            self.release(owner.slots);
+        }
+    }
+
+    fn release(&mut self, slots: VecDeque<Slot>) {
+        for slot in slots {
+            if let Some(payload) = slot.payload {
+                self.tail_bytes -= payload.len();
+            }
+            if let Some(location) = slot.location {
+                self.release_row(location.sequence);
+            }
+        }
+    }
+
+    fn release_row(&mut self, sequence: u64) {
+        if let Some(live) = self.live.get_mut(&sequence) {
+            *live -= 1;
+            if *live == 0 {
+                self.live.remove(&sequence);
+                self.dead.push(sequence);
+            }
+        }
+    }
+
+    /// Notes where entries lie now that they are durable, and lets the oldest
+    /// payloads go where the tail is full.
+    pub(super) fn place(&mut self, placed: &[Placed]) {
+        for entry in placed {
+            let slot = self
+                .groups
+                .get_mut(&entry.group)
+                .and_then(|memory| memory.owner.as_mut())
+                .and_then(|owner| owner.slot_mut(entry.index))
+                .filter(|slot| slot.ticket == entry.ticket);
+            if let Some(slot) = slot {
+                slot.location = Some(entry.location);
+                *self.live.entry(entry.location.sequence).or_default() += 1;
+            }
+        }
+        self.evict();
+    }
+
+    fn evict(&mut self) {
+        while self.tail_bytes > self.tail_bytes_max {
+            let Some(&(group, index, ticket)) = self.tail.front() else { return };
+            let slot = self
+                .groups
+                .get_mut(&group)
+                .and_then(|memory| memory.owner.as_mut())
+                .and_then(|owner| owner.slot_mut(index))
+                .filter(|slot| slot.ticket == ticket);
+            match slot {
+                // Not durable, and neither is anything behind it.
+                Some(slot) if slot.location.is_none() => return,
+                Some(slot) => {
+                    self.tail_bytes -= slot.payload.take().map_or(0, |payload| payload.len());
+                }
+                None => {}
+            }
+            self.tail.pop_front();
+        }
+        self.sweep_tail();
+    }
+
+    fn sweep_tail(&mut self) {
+        let cached: usize = self
+            .groups
+            .values()
+            .filter_map(|memory| memory.owner.as_ref())
+            .map(|owner| owner.slots.len())
+            .sum();
+        if self.tail.len() <= cached + STALE_TAIL_ITEMS_MAX {
+            return;
+        }
+        let groups = &self.groups;
+        self.tail.retain(|&(group, index, ticket)| {
+            groups
+                .get(&group)
+                .and_then(|memory| memory.owner.as_ref())
+                .and_then(|owner| owner.slot(index))
+                .is_some_and(|slot| slot.ticket == ticket)
+        });
+    }
+
+    /// What a read of `range` has to fetch; at least the first entry, and no
+    /// more than `payload_bytes_max` beyond it.
+    pub(super) fn plan(
+        &self,
+        group: GroupId,
+        range: Range<u64>,
+        payload_bytes_max: usize,
+    ) -> Result<Vec<Piece>, LogError> {
+        let owner = self.owner(group)?;
+        let mut pieces = Vec::new();
+        let mut payload_bytes: usize = 0;
+        for index in range.start.max(owner.first)..range.end.min(owner.next_index()) {
+            let Some(slot) = owner.slot(index) else { break };
+            let position = LogPosition { term: slot.term, index };
+            let (len, piece) = match (&slot.payload, slot.location) {
+                (Some(payload), _) => {
+                    let payload = payload.clone();
+                    (payload.len(), Piece::Cached(LogEntry { position, payload }))
+                }
+                (None, Some(location)) => {
+                    (location.len as usize, Piece::Stored(position, location))
+                }
+                (None, None) => break,
+            };
+            payload_bytes = payload_bytes.saturating_add(len);
+            if payload_bytes > payload_bytes_max && !pieces.is_empty() {
+                break;
+            }
+            pieces.push(piece);
+        }
+        Ok(pieces)
+    }
+
+    pub(super) fn term_at(&self, group: GroupId, index: u64) -> Result<Option<u64>, LogError> {
+        Ok(self.owner(group)?.slot(index).map(|slot| slot.term))
+    }
+}
