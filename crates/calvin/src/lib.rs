@@ -3,14 +3,28 @@
 mod command;
 mod dedup;
 mod lock;
+mod ports;
 mod procedure;
+mod reply_gate;
 pub mod sequencer;
+mod service;
 pub mod shard;
 mod store;
+mod wire;
 
 pub use command::*;
 pub use lock::{LockSet, LockTable, Place};
+pub use ports::{
+    CallError, Destination, GroupLog, Leadership, Peers, ProposeError, ReadIndex, Route, Router,
+    SequencerRoute,
+};
 pub use procedure::{
     Access, Call, Footprint, Inputs, Outcome, Procedures, RangeAccess, Read, Rows, Write,
 };
+pub use reply_gate::ReplyGate;
+pub use service::{
+    InitialMap, NodeServices, OnFork, SequencerReplica, SequencerService, ServiceConfig,
+    ShardReplica, ShardService,
+};
 pub use store::{Fork, Space, Store, StoreError, View, WriteSet};
+pub use wire::{Execute, PeerMessage, Reply, Request};

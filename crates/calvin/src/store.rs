@@ -73,8 +73,8 @@ pub struct WriteSet {
     pub system: BTreeMap<Blob, Option<Blob>>,
     /// Data ranges emptied before `data` is written.
     pub clears: Vec<KeyRange>,
-    /// A child to split off in the same commit.
-    pub fork: Option<Fork>,
+    /// Children to split off in the same commit.
+    pub forks: Vec<Fork>,
 }
 
 impl WriteSet {
@@ -84,7 +84,7 @@ impl WriteSet {
         self.data.is_empty()
             && self.system.is_empty()
             && self.clears.is_empty()
-            && self.fork.is_none()
+            && self.forks.is_empty()
     }
 
     /// Sets a system row.

@@ -171,15 +171,8 @@ impl Gate {
 impl ShardMachine {
     /// Runs everything that may run until nothing more may, in log order.
     pub(super) fn settle(&mut self, store: &dyn Store, writes: &mut WriteSet) -> Result<(), Halt> {
-        let mut postponed = BTreeSet::new();
         while let Some(place) = self.gate.ready.pop_first() {
             let Some(mut row) = self.gate.pending.remove(&place) else { continue };
-            if writes.fork.is_some() && matches!(row.work, Work::Split(_)) {
-                // One fork per commit; the next entry of the log goes on here.
-                self.gate.pending.insert(place, row);
-                postponed.insert(place);
-                continue;
-            }
             if self.step(store, writes, &mut row)? {
                 self.gate.leave(place, &row.work);
             } else {
@@ -187,7 +180,6 @@ impl ShardMachine {
                 self.gate.dirty.insert(place);
             }
         }
-        self.gate.ready = postponed;
         Ok(())
     }
 
@@ -205,7 +197,7 @@ impl ShardMachine {
                 Ok(true)
             }
             Work::Split(work) => {
-                self.fork(writes, work)?;
+                self.fork(writes, work);
                 Ok(true)
             }
             Work::Sequenced(work) => {

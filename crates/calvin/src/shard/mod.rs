@@ -4,6 +4,7 @@
 //! holds the same rows. [`ShardLeader`] is the volatile role of the replica
 //! that leads; losing it loses nothing.
 
+mod feeder;
 mod gate;
 mod leader;
 mod machine;
@@ -12,6 +13,7 @@ pub mod rows;
 mod split;
 mod tombstones;
 
+pub use feeder::Feeder;
 pub use leader::{LeaderOutput, ShardLeader};
 pub use machine::{Event, FenceOutcome, Halt, Refusal, ShardMachine};
 pub use read::ReadOutcome;

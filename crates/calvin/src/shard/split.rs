@@ -3,7 +3,7 @@
 
 use quorate_types::Epoch;
 
-use super::machine::{Event, Halt, ShardMachine, new_header};
+use super::machine::{Event, ShardMachine, new_header};
 use super::rows::{SplitWork, header_key};
 use crate::command::seal;
 use crate::store::{Fork, WriteSet};
@@ -15,10 +15,10 @@ impl ShardMachine {
     /// Nothing that was granted is pending now, since the barrier is exclusive
     /// on the whole shard; what queues behind it was checked against the
     /// shrunken range when it entered. So no pending row travels.
-    pub(super) fn fork(&mut self, writes: &mut WriteSet, work: &SplitWork) -> Result<(), Halt> {
-        if writes.fork.is_some() {
-            return Err(self.broken("one commit forks at most once"));
-        }
+    ///
+    /// Later entries of the same commit touch only what is left of this shard,
+    /// so the order of the fork among the commit's writes does not matter.
+    pub(super) fn fork(&mut self, writes: &mut WriteSet, work: &SplitWork) {
         let mut header = new_header(work.child_range.clone(), work.change.epoch);
         header.cursor = work.epoch;
         header.clock_millis = self.header.clock_millis;
@@ -30,7 +30,7 @@ impl ShardMachine {
         let range = &work.child_range;
         system.extend(self.dedup.split_off(writes, |row| range.contains(&row.home)));
         system.extend(self.tombstones.split_off(writes, range));
-        writes.fork = Some(Fork {
+        writes.forks.push(Fork {
             child: work.change.child,
             at: work.change.at.clone(),
             system,
@@ -40,6 +40,5 @@ impl ShardMachine {
             child: work.change.child,
             members: work.change.members.0.clone(),
         });
-        Ok(())
     }
 }
