@@ -1,5 +1,6 @@
 //! Room under construction.
 
+mod client;
 mod command;
 mod dedup;
 mod lock;
@@ -12,6 +13,7 @@ pub mod shard;
 mod store;
 mod wire;
 
+pub use client::{Client, ClientConfig, ExecuteError, Session};
 pub use command::*;
 pub use lock::{LockSet, LockTable, Place};
 pub use ports::{

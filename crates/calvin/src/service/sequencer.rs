@@ -240,10 +240,9 @@ impl SequencerService {
         let this = Weak::clone(&self.this);
         drop(runtime::spawn(async move {
             drop(proposal.await);
-            if let Some(service) = this.upgrade() {
-                if let Some(role) = service.role.lock().as_mut() {
-                    role.is_initializing = false;
-                }
+            let Some(service) = this.upgrade() else { return };
+            if let Some(role) = service.role.lock().as_mut() {
+                role.is_initializing = false;
             }
         }));
     }

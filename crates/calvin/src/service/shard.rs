@@ -448,9 +448,9 @@ impl ShardService {
             return Reply::NotLeader(now.leader);
         }
         if execute.call.footprint.is_read_only() {
-            match self.read(&leadership, now.term, &execute).await {
-                Some(reply) => return reply,
-                None => {} // It must be logged.
+            // `None`: it must be logged.
+            if let Some(reply) = self.read(&leadership, now.term, &execute).await {
+                return reply;
             }
         }
         if let Err(reply) = self.admit(&execute) {

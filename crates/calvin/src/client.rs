@@ -1,0 +1,445 @@
+//! The client core: routing, retries with one request id, fences, and what a
+//! caller may conclude (rules 1, 12 and 15).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use quorate_types::{Blob, ClientId, Epoch, NodeId, RequestId, ShardId, TxnId};
+use tokio::time::Instant;
+
+use crate::command::Submission;
+use crate::ports::{CallError, Destination, Peers, Route, Router};
+use crate::procedure::{Call, Footprint};
+use crate::reply_gate::ReplyGate;
+use crate::shard::Verdict;
+use crate::wire::{Execute, Reply, Request};
+
+/// How a call ended without a result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExecuteError {
+    /// It was not executed and will not be; it may be tried again.
+    #[error("not executed: {0}")]
+    Refused(String),
+    /// It was ordered and ended without effect, for a reason that would be the
+    /// same again.
+    #[error("aborted: {0}")]
+    Aborted(String),
+    /// The request is older than what the cluster remembers; whether it took
+    /// effect long ago cannot be told any more.
+    #[error("the request is too old to be resolved")]
+    Expired,
+    /// It may or may not have taken effect. [`Session::retry`] with this id
+    /// and the same call resolves it.
+    #[error("outcome unknown (request {0})")]
+    Unknown(RequestId),
+}
+
+/// Deadlines of a client.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientConfig {
+    /// How long a call is retried before its outcome is given as unknown.
+    pub deadline: Duration,
+    /// How long one attempt waits for its reply.
+    pub attempt_deadline: Duration,
+    /// The pause before the next attempt.
+    pub pause: Duration,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(10),
+            attempt_deadline: Duration::from_secs(3),
+            pause: Duration::from_millis(20),
+        }
+    }
+}
+
+/// What all sessions of a node share.
+pub struct Client {
+    peers: Arc<dyn Peers>,
+    router: Arc<dyn Router>,
+    gate: Arc<ReplyGate>,
+    config: ClientConfig,
+}
+
+impl Client {
+    /// A client that reaches the cluster through these.
+    #[must_use]
+    pub fn new(
+        peers: Arc<dyn Peers>,
+        router: Arc<dyn Router>,
+        gate: Arc<ReplyGate>,
+        config: ClientConfig,
+    ) -> Arc<Self> {
+        Arc::new(Self { peers, router, gate, config })
+    }
+
+    /// Opens a session.
+    #[must_use]
+    pub fn session(self: &Arc<Self>) -> Session {
+        Session {
+            client: Arc::clone(self),
+            id: ClientId::random(),
+            window: Mutex::new(Window::default()),
+        }
+    }
+}
+
+/// Requests that ended as unknown and may still be retried. Beyond it the
+/// oldest can no longer be.
+const UNRESOLVED_MAX: usize = 1_024;
+
+/// The sequences in flight: the lowest of them bounds what is acknowledged.
+#[derive(Debug, Default)]
+struct Window {
+    next: u64,
+    in_flight: BTreeSet<u64>,
+    unresolved: BTreeSet<u64>,
+}
+
+impl Window {
+    fn open(&mut self) -> u64 {
+        let sequence = self.next;
+        self.next += 1;
+        self.in_flight.insert(sequence);
+        sequence
+    }
+
+    fn ack_below(&self) -> u64 {
+        let first = |set: &BTreeSet<u64>| set.first().copied().unwrap_or(self.next);
+        first(&self.in_flight).min(first(&self.unresolved))
+    }
+
+    fn close(&mut self, sequence: u64, is_resolved: bool) {
+        self.in_flight.remove(&sequence);
+        if is_resolved {
+            self.unresolved.remove(&sequence);
+            return;
+        }
+        self.unresolved.insert(sequence);
+        if self.unresolved.len() > UNRESOLVED_MAX {
+            self.unresolved.pop_first();
+        }
+    }
+}
+
+/// Runs transactions; any number at a time.
+pub struct Session {
+    client: Arc<Client>,
+    id: ClientId,
+    window: Mutex<Window>,
+}
+
+/// Keeps a sequence in the window for as long as its call runs, also when the
+/// caller drops the call.
+struct Slot<'a> {
+    session: &'a Session,
+    sequence: u64,
+    is_resolved: bool,
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.session.window.lock().close(self.sequence, self.is_resolved);
+    }
+}
+
+impl Session {
+    /// The session's identity: the scope of its request numbers.
+    #[must_use]
+    pub const fn id(&self) -> ClientId {
+        self.id
+    }
+
+    /// Runs a call exactly once and returns its result.
+    ///
+    /// # Errors
+    /// [`ExecuteError`]; only [`ExecuteError::Unknown`] leaves open whether it
+    /// took effect.
+    pub async fn execute(&self, call: Call) -> Result<Blob, ExecuteError> {
+        let sequence = self.window.lock().open();
+        self.run(sequence, self.client.gate.known().logged, call, false).await
+    }
+
+    /// Resolves a call that ended as [`ExecuteError::Unknown`]: returns the
+    /// result of its only execution, executing it now if it never was. May be
+    /// asked of any node's session, with the request id of the first attempt.
+    ///
+    /// # Errors
+    /// As [`Session::execute`].
+    pub async fn retry(&self, request: RequestId, call: Call) -> Result<Blob, ExecuteError> {
+        if request.client == self.id {
+            self.window.lock().in_flight.insert(request.sequence);
+            return self.run(request.sequence, request.birth, call, true).await;
+        }
+        let mut attempt = Attempt::new(&self.client, request, call, true);
+        attempt.run().await
+    }
+
+    async fn run(
+        &self,
+        sequence: u64,
+        birth: Epoch,
+        call: Call,
+        is_retry: bool,
+    ) -> Result<Blob, ExecuteError> {
+        let mut slot = Slot { session: self, sequence, is_resolved: false };
+        let ack_below = self.window.lock().ack_below();
+        let request = RequestId { client: self.id, sequence, birth, ack_below };
+        let outcome = Attempt::new(&self.client, request, call, is_retry).run().await;
+        slot.is_resolved = !matches!(outcome, Err(ExecuteError::Unknown(_)));
+        outcome
+    }
+}
+
+/// How a call is to be executed by the map as known now.
+enum Plan {
+    /// By one shard.
+    Single(Route),
+    /// By several, in the sequencer's order.
+    Sequenced,
+}
+
+/// What one try brought.
+enum Step {
+    /// The end.
+    Done(Result<Blob, ExecuteError>),
+    /// Nothing was done; try again.
+    Again(&'static str),
+    /// Something may have been done; try again with the same id.
+    Unclear,
+}
+
+/// One call's way to its end.
+struct Attempt<'a> {
+    client: &'a Client,
+    request: RequestId,
+    call: Call,
+    /// An earlier try, perhaps of another process, may have left the command
+    /// in a shard's log.
+    maybe_direct: bool,
+    /// It was submitted to the sequencer and stays with it.
+    is_sequenced: bool,
+    /// Some try may have taken effect.
+    maybe_executed: bool,
+    /// Counts tries, to go round the replicas when no leader is known.
+    tries: usize,
+}
+
+impl<'a> Attempt<'a> {
+    fn new(client: &'a Client, request: RequestId, call: Call, is_retry: bool) -> Self {
+        Self {
+            client,
+            request,
+            call,
+            maybe_direct: is_retry,
+            is_sequenced: false,
+            maybe_executed: is_retry,
+            tries: 0,
+        }
+    }
+
+    async fn run(&mut self) -> Result<Blob, ExecuteError> {
+        let until = Instant::now() + self.client.config.deadline;
+        loop {
+            let reason = match self.step().await {
+                Step::Done(outcome) => return outcome,
+                Step::Again(reason) => reason,
+                Step::Unclear => {
+                    self.maybe_executed = true;
+                    "no reply"
+                }
+            };
+            self.tries += 1;
+            if Instant::now() + self.client.config.pause >= until {
+                return Err(self.give_up(reason));
+            }
+            tokio::time::sleep(self.client.config.pause).await;
+        }
+    }
+
+    fn give_up(&self, reason: &str) -> ExecuteError {
+        if self.maybe_executed && !self.call.footprint.is_read_only() {
+            ExecuteError::Unknown(self.request)
+        } else {
+            ExecuteError::Refused(format!("{reason}; try again"))
+        }
+    }
+
+    async fn step(&mut self) -> Step {
+        match self.plan() {
+            None => Step::Again("no shard map yet"),
+            Some(Plan::Single(route)) if !self.is_sequenced => self.execute(route).await,
+            Some(_) => self.sequence().await,
+        }
+    }
+
+    fn plan(&self) -> Option<Plan> {
+        let routes = routes(&*self.client.router, &self.call.footprint)?;
+        let mut shards = routes.into_iter();
+        let first = shards.next()?;
+        let is_single = shards.all(|route| route.shard == first.shard);
+        Some(if is_single { Plan::Single(first) } else { Plan::Sequenced })
+    }
+
+    async fn execute(&mut self, route: Route) -> Step {
+        let shard = route.shard;
+        let execute =
+            Execute { shard, epoch: route.epoch, request: self.request, call: self.call.clone() };
+        let reply = self.call_shard(&route, Request::Execute(execute)).await;
+        if !matches!(reply, Ok(Reply::NotLeader(_) | Reply::Moved | Reply::Busy(_))) {
+            self.maybe_direct = true;
+        }
+        self.conclude(shard, reply)
+    }
+
+    /// The sequenced way: fence first if the call may have gone the direct way
+    /// before, then order, then wait for the decision at the home.
+    async fn sequence(&mut self) -> Step {
+        if self.call.footprint.is_read_only() && self.maybe_executed {
+            // A read repeats under a new id: what it read the first time may
+            // be gone, and nobody has seen it.
+            self.request.sequence = self.request.sequence.wrapping_add(READ_RETRY_STRIDE);
+            self.maybe_executed = false;
+        } else if self.maybe_direct && !self.call.footprint.is_read_only() {
+            match self.fence().await {
+                Ok(()) => self.maybe_direct = false,
+                Err(step) => return step,
+            }
+        }
+        self.is_sequenced = true;
+        let submission = Submission { request: self.request, call: self.call.clone() };
+        let (txn, home) = match self.call_sequencer(Request::Submit(submission)).await {
+            Ok(Reply::Ordered { txn, home }) => (txn, home),
+            Ok(Reply::NotLeader(leader)) => {
+                self.client.router.learned(Destination::Sequencer, leader);
+                return Step::Again("the sequencer has no leader yet");
+            }
+            Ok(Reply::Busy(_)) => return Step::Again("the sequencer is busy"),
+            Ok(Reply::Expired) => return Step::Done(Err(ExecuteError::Expired)),
+            Err(CallError::Unreachable) => {
+                self.client.router.learned(Destination::Sequencer, None);
+                return Step::Again("the sequencer cannot be reached");
+            }
+            Ok(_) | Err(CallError::NoReply) => {
+                self.client.router.learned(Destination::Sequencer, None);
+                return Step::Unclear;
+            }
+        };
+        self.maybe_executed = true;
+        self.await_decision(txn, home).await
+    }
+
+    /// Waits at the home: the shard of the order time, or whoever owns the
+    /// home key by now.
+    async fn await_decision(&mut self, txn: TxnId, home: ShardId) -> Step {
+        let Some(home_key) = self.call.footprint.home_key().cloned() else {
+            return Step::Done(Err(ExecuteError::Refused("the call touches nothing".into())));
+        };
+        let owner = self.client.router.locate(&home_key);
+        let Some(route) = owner else { return Step::Unclear };
+        // A transaction without writes is answered by the home at order time;
+        // its key's owner is the best guess for where that shard's nodes are.
+        let shard = if self.call.footprint.is_read_only() { home } else { route.shard };
+        let route = Route { shard, ..route };
+        let request = Request::Await { shard, request: self.request, txn };
+        let reply = self.call_shard(&route, request).await;
+        match self.conclude(shard, reply) {
+            Step::Again(_) => Step::Unclear,
+            step => step,
+        }
+    }
+
+    async fn fence(&mut self) -> Result<(), Step> {
+        let Some(home) = self.call.footprint.home_key().cloned() else { return Ok(()) };
+        let Some(route) = self.client.router.locate(&home) else {
+            return Err(Step::Again("no shard map yet"));
+        };
+        let shard = route.shard;
+        let request = Request::Fence { shard, request: self.request, home };
+        match self.call_shard(&route, request).await {
+            Ok(Reply::Poisoned) => Ok(()),
+            reply => Err(self.conclude(shard, reply)),
+        }
+    }
+
+    /// What a shard's reply means for the call.
+    fn conclude(&mut self, shard: ShardId, reply: Result<Reply, CallError>) -> Step {
+        let destination = Destination::Shard(shard);
+        match reply {
+            Ok(Reply::Verdict(Verdict::Done(result))) => Step::Done(Ok(result)),
+            Ok(Reply::Verdict(Verdict::Aborted(reason))) => {
+                let reason = String::from_utf8_lossy(&reason).into_owned();
+                Step::Done(Err(ExecuteError::Aborted(reason)))
+            }
+            Ok(Reply::Expired) => Step::Done(Err(ExecuteError::Expired)),
+            Ok(Reply::NotLeader(leader)) => {
+                self.client.router.learned(destination, leader);
+                Step::Again("the shard has no leader yet")
+            }
+            Ok(Reply::Moved) => {
+                self.client.router.moved(shard);
+                Step::Again("the shard map changed")
+            }
+            Ok(Reply::Busy(_)) => Step::Again("the shard is busy"),
+            Ok(Reply::Poisoned) => {
+                // Another try fenced this request off; only the sequencer may
+                // execute it now.
+                self.maybe_direct = false;
+                self.is_sequenced = true;
+                Step::Unclear
+            }
+            Err(CallError::Unreachable) => {
+                self.client.router.learned(destination, None);
+                Step::Again("the shard's leader cannot be reached")
+            }
+            Ok(_) | Err(CallError::NoReply) => {
+                self.client.router.learned(destination, None);
+                Step::Unclear
+            }
+        }
+    }
+
+    async fn call_shard(&self, route: &Route, request: Request) -> Result<Reply, CallError> {
+        self.call_one(route.leader, &route.voters, request).await
+    }
+
+    async fn call_sequencer(&self, request: Request) -> Result<Reply, CallError> {
+        let route = self.client.router.sequencer();
+        self.call_one(route.leader, &route.voters, request).await
+    }
+
+    /// Calls the leader, or the replicas in turn while none is known.
+    async fn call_one(
+        &self,
+        leader: Option<NodeId>,
+        voters: &[NodeId],
+        request: Request,
+    ) -> Result<Reply, CallError> {
+        let turn = self.tries.checked_rem(voters.len()).and_then(|turn| voters.get(turn));
+        let node = leader.or(turn.copied()).ok_or(CallError::Unreachable)?;
+        self.client.peers.call(node, request, self.client.config.attempt_deadline).await
+    }
+}
+
+/// Reads repeat under sequences of their own, far above those of the session.
+const READ_RETRY_STRIDE: u64 = 1 << 48;
+
+/// The routes of everything a footprint names; `None` while the map has holes.
+fn routes(router: &dyn Router, footprint: &Footprint) -> Option<Vec<Route>> {
+    let mut routes = Vec::new();
+    for key in footprint.reads.iter().chain(&footprint.writes) {
+        routes.push(router.locate(key)?);
+    }
+    for access in &footprint.ranges {
+        let overlapping = router.overlapping(&access.range);
+        if overlapping.is_empty() {
+            return None;
+        }
+        routes.extend(overlapping);
+    }
+    Some(routes)
+}
