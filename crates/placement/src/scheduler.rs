@@ -1,0 +1,15 @@
+//! The loop that looks, plans and proposes. It runs on every node and acts on
+//! the one that leads the metadata group.
+
+mod config;
+mod core;
+mod driver;
+mod ports;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::config::{SchedulerConfig, SchedulerStatus};
+pub use self::core::{Action, SchedulerCore};
+pub use self::driver::{Scheduler, SchedulerHandle};
+pub use self::ports::{Authority, ClusterSource, Proposer};
