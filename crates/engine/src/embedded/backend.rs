@@ -1,0 +1,119 @@
+//! redb on the disk port, and redb's failures turned into errors.
+
+use std::error::Error;
+use std::io;
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use quorate_types::disk::DiskFile;
+use redb::{BackendError, StorageBackend};
+
+/// Why storage failed.
+pub(super) type Cause = Arc<dyn Error + Send + Sync>;
+
+/// redb panicked, as it does on many damaged pages (law 8).
+#[derive(Debug, thiserror::Error)]
+#[error("the storage library panicked: {0}")]
+struct Panicked(String);
+
+/// Runs code that calls redb. A panic becomes a failure like any other; the
+/// database must not be used after either.
+pub(super) fn contain<T>(call: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, Cause> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(Arc::new(error)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(Arc::new(Panicked(text.unwrap_or("no message").to_owned())))
+        }
+    }
+}
+
+/// A file of the disk port as redb wants it. redb's `close` gives up the file
+/// and with it the lock, even while old views are still held.
+#[derive(Debug)]
+pub(super) struct DiskBackend {
+    file: RwLock<Option<Arc<dyn DiskFile>>>,
+}
+
+impl DiskBackend {
+    pub(super) fn new(file: Arc<dyn DiskFile>) -> Self {
+        Self { file: RwLock::new(Some(file)) }
+    }
+
+    fn with<T>(&self, call: impl FnOnce(&dyn DiskFile) -> io::Result<T>) -> io::Result<T> {
+        match &*self.file.read() {
+            Some(file) => call(&**file),
+            None => Err(io::Error::other("the file is closed")),
+        }
+    }
+}
+
+impl StorageBackend for DiskBackend {
+    fn len(&self) -> io::Result<u64> {
+        self.with(DiskFile::len)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.with(|file| file.read(offset, out))
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.with(|file| file.set_len(len))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.with(DiskFile::sync)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.with(|file| file.write(offset, data))
+    }
+
+    fn close(&self) -> io::Result<()> {
+        *self.file.write() = None;
+        Ok(())
+    }
+
+    /// The handle of the disk port is an exclusive lock already.
+    fn try_lock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<bool, BackendError> {
+        Ok(true)
+    }
+
+    fn unlock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<(), BackendError> {
+        Ok(())
+    }
+}
+
+/// redb creates a file in two steps, and cannot open one that a crash left
+/// between them: no magic number, at most a header, zeroes. Nothing was ever
+/// stored in such a file, so it is emptied and created anew. Any other byte
+/// beyond the header makes it someone's damaged data, to be reported.
+pub(super) fn restart_creation(file: &dyn DiskFile) -> io::Result<()> {
+    const MAGIC_BYTES: usize = 9;
+    const HEADER_BYTES: u64 = 4096;
+    const STEP_BYTES: u64 = 64 << 10;
+
+    let len = file.len()?;
+    let mut magic = [0; MAGIC_BYTES];
+    if len < MAGIC_BYTES as u64 {
+        return Ok(());
+    }
+    file.read(0, &mut magic)?;
+    let mut offset = HEADER_BYTES;
+    let mut is_blank = magic == [0; MAGIC_BYTES];
+    while is_blank && offset < len {
+        let mut step = vec![0; STEP_BYTES.min(len - offset) as usize];
+        file.read(offset, &mut step)?;
+        is_blank = step.iter().all(|byte| *byte == 0);
+        offset += STEP_BYTES;
+    }
+    if is_blank {
+        file.set_len(0)?;
+        file.sync()?;
+    }
+    Ok(())
+}
