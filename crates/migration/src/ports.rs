@@ -137,8 +137,8 @@ pub trait ReplicaControl: Send + Sync + 'static {
     ) -> BoxFuture<Result<(), ControlError>>;
 
     /// Changes the voters by a joint change, and returns when the group has
-    /// left the joint membership again. Finishes a change that an earlier
-    /// leader left joint.
+    /// left the joint membership again. From a joint membership that an earlier
+    /// call left behind it goes on to the voters asked for, or back to them.
     fn change_voters(
         &self,
         fence: Fence,
