@@ -1,0 +1,57 @@
+//! The partitioner: where a key lies among all keys.
+//!
+//! A key is stored as `[slot u16 BE][key]`, the slot being Redis Cluster's
+//! (CRC16 of the key or of its `{hashtag}`, modulo 16,384). Shards are ranges
+//! of such keys, so keys that share a hashtag stay neighbours.
+
+use quorate_types::Blob;
+
+/// How many slots there are.
+pub(crate) const SLOTS: u16 = 16_384;
+
+/// Bytes of the slot in front of a stored key.
+pub(crate) const KEY_PREFIX_BYTES: usize = 2;
+
+/// The slot of a key.
+pub(crate) fn slot_of(key: &[u8]) -> u16 {
+    redis_protocol::redis_keyslot(key)
+}
+
+/// The stored form of a key.
+pub(crate) fn storage_key(key: &[u8]) -> Blob {
+    let mut stored = Vec::with_capacity(KEY_PREFIX_BYTES + key.len());
+    stored.extend_from_slice(&slot_of(key).to_be_bytes());
+    stored.extend_from_slice(key);
+    stored.into()
+}
+
+/// The key as its owner knows it.
+pub(crate) fn user_key(stored: &Blob) -> Blob {
+    match stored.len() >= KEY_PREFIX_BYTES {
+        true => Blob(stored.0.slice(KEY_PREFIX_BYTES..)),
+        false => Blob::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_follow_the_hashtag_rule_of_redis_cluster() {
+        assert_eq!(slot_of(b"123456789"), 0x31c3);
+        assert_eq!(slot_of(b""), 0);
+        assert_eq!(slot_of(b"{user1000}.following"), slot_of(b"user1000"));
+        assert_eq!(slot_of(b"foo{bar}{zap}"), slot_of(b"bar"));
+        assert_ne!(slot_of(b"foo{}{bar}"), slot_of(b"bar"));
+        assert_eq!(slot_of(b"foo{{bar}}zap"), slot_of(b"{bar"));
+        assert!(slot_of(b"{") < SLOTS && slot_of(b"a{") < SLOTS && slot_of(b"}{") < SLOTS);
+    }
+
+    #[test]
+    fn a_stored_key_gives_back_its_user_key() {
+        for key in [&b""[..], b"a", b"{a}b", b"\0\xff"] {
+            assert_eq!(&user_key(&storage_key(key))[..], key);
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Numbers as Redis reads them.
+
+/// An integer in its one canonical form: no sign `+`, no leading zero, no
+/// space.
+pub(crate) fn parse_integer(digits: &[u8]) -> Option<i64> {
+    let unsigned = digits.strip_prefix(b"-").unwrap_or(digits);
+    let canonical = match unsigned {
+        [b'0'] => digits.len() == 1,
+        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    if !canonical {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_integer;
+
+    #[test]
+    fn only_the_canonical_form_is_a_number() {
+        let number = |text: &str| parse_integer(text.as_bytes());
+        assert_eq!(number("0"), Some(0));
+        assert_eq!(number("-12"), Some(-12));
+        assert_eq!(number("9223372036854775807"), Some(i64::MAX));
+        assert_eq!(number("-9223372036854775808"), Some(i64::MIN));
+        for text in ["", "-", "+1", "01", "-0", " 1", "1 ", "1.0", "9223372036854775808"] {
+            assert_eq!(number(text), None, "{text}");
+        }
+    }
+}

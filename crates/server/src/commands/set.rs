@@ -1,0 +1,78 @@
+//! `SET` and its options.
+
+use bytes::Bytes;
+use quorate_types::Blob;
+
+use super::number::parse_integer;
+use super::op::{Condition, Expiry, Op, SetReply, TimeUnit};
+use super::parse::{ParseError, key_of, positive_millis};
+
+/// `SET key value [NX | XX] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]`.
+pub(super) fn parse_set(args: &[Bytes]) -> Result<Op, ParseError> {
+    let [_, key, value, options @ ..] = args else {
+        return Err(ParseError::Arity("set".into()));
+    };
+    let mut parsed = Options::default();
+    let mut options = options;
+    while let Some((option, after)) = options.split_first() {
+        options = parsed.take(&option.to_ascii_lowercase(), after)?;
+    }
+    Ok(Op::Set {
+        key: key_of(key)?,
+        value: Blob(value.clone()),
+        condition: parsed.condition.unwrap_or(Condition::Always),
+        expiry: parsed.expiry.unwrap_or(Expiry::Never),
+        reply: if parsed.previous { SetReply::Previous } else { SetReply::Ok },
+    })
+}
+
+#[derive(Default)]
+struct Options {
+    condition: Option<Condition>,
+    expiry: Option<Expiry>,
+    previous: bool,
+}
+
+impl Options {
+    /// Takes one option and returns what follows it.
+    fn take<'a>(&mut self, option: &[u8], after: &'a [Bytes]) -> Result<&'a [Bytes], ParseError> {
+        match option {
+            b"nx" => self.set_condition(Condition::IfMissing)?,
+            b"xx" => self.set_condition(Condition::IfExists)?,
+            b"get" => self.previous = true,
+            b"keepttl" => self.set_expiry(Expiry::Keep)?,
+            b"ex" => return self.timed(after, TimeUnit::Seconds, Expiry::AfterMillis),
+            b"px" => return self.timed(after, TimeUnit::Millis, Expiry::AfterMillis),
+            b"exat" => return self.timed(after, TimeUnit::Seconds, Expiry::AtMillis),
+            b"pxat" => return self.timed(after, TimeUnit::Millis, Expiry::AtMillis),
+            _ => return Err(ParseError::Syntax),
+        }
+        Ok(after)
+    }
+
+    fn timed<'a>(
+        &mut self,
+        after: &'a [Bytes],
+        unit: TimeUnit,
+        expiry: fn(i64) -> Expiry,
+    ) -> Result<&'a [Bytes], ParseError> {
+        let (time, after) = after.split_first().ok_or(ParseError::Syntax)?;
+        let time = parse_integer(time).ok_or(ParseError::NotAnInteger)?;
+        self.set_expiry(expiry(positive_millis(time, unit, "set")?))?;
+        Ok(after)
+    }
+
+    fn set_condition(&mut self, condition: Condition) -> Result<(), ParseError> {
+        match self.condition.replace(condition) {
+            Some(previous) if previous != condition => Err(ParseError::Syntax),
+            _ => Ok(()),
+        }
+    }
+
+    fn set_expiry(&mut self, expiry: Expiry) -> Result<(), ParseError> {
+        match self.expiry.replace(expiry) {
+            Some(_) => Err(ParseError::Syntax),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Clients' connections: from sockets to calls and back, in order.
+
+mod connection;
+mod limits;
+mod listener;
+mod local;
+mod order;
+mod pipeline;
+mod scan;
+mod session;
+
+pub use limits::{GatewayLimits, LimitError};
+pub use listener::Gateway;

@@ -1,0 +1,162 @@
+//! `SCAN` without server-side state.
+//!
+//! Keys are walked slot by slot. A cursor is a slot and a point in the order
+//! of its keys' hashes: `slot << 48 | hash`. A slot of many keys, as a hashtag
+//! makes one, is thus returned in portions although its keys' names do not fit
+//! a cursor: each portion holds the keys whose hashes come next. A key that
+//! exists during the whole iteration keeps its slot and its hash, so it is
+//! returned; the price is that a slot is read once for each of its portions.
+
+use std::collections::BTreeMap;
+
+use quorate_types::Blob;
+
+use crate::backend::{Backend, BackendError};
+use crate::commands::{KEY_PREFIX_BYTES, SLOTS, ScanRequest, glob_matches, user_key};
+use crate::resp::Reply;
+
+/// Most keys of one answer, whatever `COUNT` asks for.
+const COUNT_MAX: usize = 10_000;
+
+/// Keys read from the backend at a time.
+const PAGE_KEYS: usize = 1_000;
+
+/// Most keys that are looked at for one answer; a slot that has been begun is
+/// always finished.
+const EXAMINED_KEYS_MAX: usize = 100_000;
+
+const HASH_BITS: u32 = 48;
+const HASH_MASK: u64 = (1 << HASH_BITS) - 1;
+
+/// Where an iteration stands: hashes from `hash` on, of `slot`, come next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Cursor {
+    slot: u16,
+    hash: u64,
+}
+
+impl Cursor {
+    /// A cursor that names no slot is at the end.
+    fn decode(cursor: u64) -> Option<Self> {
+        let slot = u16::try_from(cursor >> HASH_BITS).ok().filter(|slot| *slot < SLOTS)?;
+        Some(Self { slot, hash: cursor & HASH_MASK })
+    }
+
+    fn encode(self) -> u64 {
+        (u64::from(self.slot) << HASH_BITS) | self.hash
+    }
+
+    /// Keys of the slot come strictly after this one. The empty key is stored
+    /// as its bare slot, which is zero, hence the exception.
+    fn before_slot(self) -> Blob {
+        match self.slot {
+            0 => Blob::new(),
+            slot => Blob::from(&slot.to_be_bytes()),
+        }
+    }
+}
+
+/// Answers `SCAN`.
+pub(super) async fn scan(
+    backend: &dyn Backend,
+    request: &ScanRequest,
+) -> Result<Reply, BackendError> {
+    let wanted = request.count.min(COUNT_MAX);
+    let (keys, next) = match Cursor::decode(request.cursor) {
+        Some(cursor) => portion(backend, cursor, wanted).await?,
+        None => (Vec::new(), None),
+    };
+    let next = next.map_or(0, Cursor::encode).to_string();
+    let matches = |key: &Blob| {
+        request.strings && request.pattern.as_ref().is_none_or(|glob| glob_matches(glob, key))
+    };
+    let keys = keys.iter().map(user_key).filter(matches).map(Reply::Bulk);
+    Ok(Reply::array([Reply::bulk(next.as_str()), Reply::array(keys)]))
+}
+
+/// The keys from `cursor` on, about as many as wanted, and where to go on.
+async fn portion(
+    backend: &dyn Backend,
+    cursor: Cursor,
+    wanted: usize,
+) -> Result<(Vec<Blob>, Option<Cursor>), BackendError> {
+    let mut found = Vec::new();
+    let mut slot = SlotKeys::new(cursor, wanted);
+    let mut after = cursor.before_slot();
+    let mut examined = 0;
+    loop {
+        let page = backend.scan_keys(after, PAGE_KEYS).await?;
+        for key in page.keys {
+            let key_slot = slot_of_stored(&key);
+            if key_slot != slot.cursor.slot {
+                let rest = slot.finish(&mut found);
+                let full = found.len() >= wanted || examined >= EXAMINED_KEYS_MAX;
+                if rest.is_some() || full {
+                    return Ok((found, rest.or(Some(Cursor { slot: key_slot, hash: 0 }))));
+                }
+                slot = SlotKeys::new(Cursor { slot: key_slot, hash: 0 }, wanted - found.len());
+            }
+            examined += 1;
+            slot.take(key);
+        }
+        match page.next {
+            Some(next) => after = next,
+            None => {
+                let rest = slot.finish(&mut found);
+                return Ok((found, rest));
+            }
+        }
+    }
+}
+
+/// The keys of one slot with the lowest hashes from a cursor on.
+struct SlotKeys {
+    cursor: Cursor,
+    wanted: usize,
+    keys: BTreeMap<u64, Vec<Blob>>,
+    count: usize,
+    /// The lowest hash that was left out.
+    left_out: Option<u64>,
+}
+
+impl SlotKeys {
+    fn new(cursor: Cursor, wanted: usize) -> Self {
+        Self { cursor, wanted, keys: BTreeMap::new(), count: 0, left_out: None }
+    }
+
+    fn take(&mut self, key: Blob) {
+        let hash = hash_of(&key);
+        let beyond = self.left_out.is_some_and(|left_out| hash >= left_out);
+        if hash < self.cursor.hash || beyond {
+            return;
+        }
+        self.keys.entry(hash).or_default().push(key);
+        self.count += 1;
+        // Keys of one hash stay together, so that a cursor can tell where to
+        // go on; the last group goes when the others suffice.
+        if let Some(last) = self.keys.last_entry()
+            && self.count - last.get().len() >= self.wanted
+        {
+            self.left_out = Some(*last.key());
+            self.count -= last.remove().len();
+        }
+    }
+
+    fn finish(self, found: &mut Vec<Blob>) -> Option<Cursor> {
+        found.extend(self.keys.into_values().flatten());
+        self.left_out.map(|hash| Cursor { slot: self.cursor.slot, hash })
+    }
+}
+
+fn slot_of_stored(key: &[u8]) -> u16 {
+    key.first_chunk::<KEY_PREFIX_BYTES>().map_or(0, |slot| u16::from_be_bytes(*slot))
+}
+
+/// FNV-1a, folded to the cursor's bits. Clients keep cursors while nodes are
+/// upgraded, so the function is fixed.
+fn hash_of(key: &[u8]) -> u64 {
+    let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    (hash ^ (hash >> HASH_BITS)) & HASH_MASK
+}

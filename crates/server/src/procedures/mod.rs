@@ -1,0 +1,10 @@
+//! The deterministic interpreter: what every replica runs for a transaction.
+
+mod digest;
+mod interpreter;
+mod redis;
+mod verdict;
+mod view;
+
+pub use redis::{REDIS_PROCEDURE, RedisProcedures};
+pub use verdict::{KeyVersion, Verdict, VerdictError};

@@ -1,0 +1,9 @@
+//! The Redis protocol on one connection's bytes: requests in, replies out. No
+//! socket in this room.
+
+mod inline;
+mod reply;
+mod request;
+
+pub use reply::{Protocol, Reply};
+pub use request::{ProtocolError, Request, RequestDecoder, RequestLimits};
