@@ -262,6 +262,9 @@ pub struct Limits {
     pub moves_per_source: u32,
     /// Replicas that one node receives.
     pub moves_per_destination: u32,
+    /// A repair of a quorum may exceed what one node sends and receives by
+    /// this many, because the places may be taken by balancing.
+    pub repair_moves_extra_per_node: u32,
     /// Leaders handed over in the whole cluster.
     pub leader_transfers_total: u32,
     /// Leaders that one node hands over or takes.
@@ -279,6 +282,7 @@ impl Default for Limits {
             balance_moves_total: 24,
             moves_per_source: 2,
             moves_per_destination: 4,
+            repair_moves_extra_per_node: 1,
             leader_transfers_total: 32,
             leader_transfers_per_node: 4,
             splits_total: 8,

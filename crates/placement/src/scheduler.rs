@@ -6,9 +6,6 @@ mod core;
 mod driver;
 mod ports;
 
-#[cfg(test)]
-mod tests;
-
 pub use self::config::{SchedulerConfig, SchedulerStatus};
 pub use self::core::{Action, SchedulerCore};
 pub use self::driver::{Scheduler, SchedulerHandle};

@@ -13,6 +13,9 @@ use crate::policy::PlacementPolicy;
 use crate::safety;
 use crate::view::{ClusterView, Members, NodeState, NodeView, ShardView, SystemGroupView};
 
+/// No operator has more steps: a learner is added, then the voters change.
+const STEPS_MAX: usize = 2;
+
 /// An accepted operator and how far it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Running {
@@ -159,14 +162,19 @@ impl ModelCluster {
         }
     }
 
-    /// Takes the next step of an operator.
+    /// Takes the next step of an operator. One that waits for a silent node
+    /// stays where it is: only what has caught up is promoted.
     ///
     /// # Errors
     /// When the step costs a group its quorum or puts two replicas on a node.
     pub fn step(&mut self, id: OperatorId) -> Result<(), Violation> {
         let Some(position) = self.position(id) else { return Ok(()) };
-        let Some(running) = self.running.get_mut(position) else { return Ok(()) };
+        let Some(running) = self.running.get(position) else { return Ok(()) };
         let operator = running.operator.operator.clone();
+        if self.waits(&operator) {
+            return Ok(());
+        }
+        let Some(running) = self.running.get_mut(position) else { return Ok(()) };
         let needs_learner = match &operator {
             Operator::MoveReplica { to, .. } | Operator::AddReplica { to, .. } => Some(*to),
             _ => None,
@@ -181,13 +189,15 @@ impl ModelCluster {
         self.finish(&operator)
     }
 
-    /// Takes every step of everything in flight.
+    /// Takes every step that can be taken of everything in flight.
     ///
     /// # Errors
     /// As [`step`](Self::step).
     pub fn run_all(&mut self) -> Result<(), Violation> {
-        while let Some(running) = self.running.first() {
-            self.step(running.operator.id)?;
+        for operator in self.in_flight() {
+            for _ in 0..STEPS_MAX {
+                self.step(operator.id)?;
+            }
         }
         Ok(())
     }
@@ -196,9 +206,7 @@ impl ModelCluster {
     pub fn elect(&mut self) {
         for group in self.groups() {
             let Some(members) = safety::members(&self.view, group) else { continue };
-            let live = |node: &NodeId| {
-                self.view.nodes.iter().any(|known| known.id == *node && known.state.is_live())
-            };
+            let live = |node: &NodeId| self.is_live(*node);
             let leaderless = !members.leader.is_some_and(|leader| live(&leader));
             if leaderless && safety::has_quorum(&self.view, &members.voters) {
                 let leader = members.voters.iter().copied().find(live);
@@ -226,6 +234,42 @@ impl ModelCluster {
             members.is_some_and(|members| safety::has_quorum(&self.view, &members.voters))
         };
         self.groups().into_iter().filter(quorate).collect()
+    }
+
+    /// How many voters of `group` answer.
+    #[must_use]
+    pub fn live_voters(&self, group: Group) -> usize {
+        let members = safety::members(&self.view, group);
+        members.map_or(0, |members| members.voters.iter().filter(|v| self.is_live(**v)).count())
+    }
+
+    /// How many voters `group` should have.
+    #[must_use]
+    pub fn wanted_voters(&self, group: Group) -> usize {
+        let system = |group: &Option<SystemGroupView>| group.as_ref().map_or(0, |g| g.replicas);
+        let wanted = match group {
+            Group::Metadata => system(&self.view.metadata),
+            Group::Sequencer => system(&self.view.sequencer),
+            Group::Shard(_) => self.view.shard_replicas,
+        };
+        usize::try_from(wanted).unwrap_or(usize::MAX)
+    }
+
+    fn is_live(&self, node: NodeId) -> bool {
+        self.view.nodes.iter().any(|known| known.id == node && known.state.is_live())
+    }
+
+    /// Whether the operator's next step cannot be taken now.
+    fn waits(&self, operator: &Operator) -> bool {
+        let quorum = safety::members(&self.view, operator.group())
+            .is_some_and(|members| safety::has_quorum(&self.view, &members.voters));
+        let ready = match operator {
+            Operator::MoveReplica { to, .. }
+            | Operator::AddReplica { to, .. }
+            | Operator::TransferLeader { to, .. } => self.is_live(*to),
+            _ => true,
+        };
+        !quorum || !ready
     }
 
     fn position(&self, id: OperatorId) -> Option<usize> {
@@ -297,30 +341,22 @@ impl ModelCluster {
         }
     }
 
-    /// One joint change: a group that cannot commit it stays as it is, as a
-    /// real one would wait; a group that can must be able to go on.
+    /// One joint change.
     fn change_voters(
         &mut self,
         group: Group,
         from: Option<NodeId>,
         to: Option<NodeId>,
     ) -> Result<(), Violation> {
-        let Some(old) = safety::members(&self.view, group).cloned() else { return Ok(()) };
-        let mut new = old.clone();
+        let Some(mut new) = safety::members(&self.view, group).cloned() else { return Ok(()) };
         new.voters.retain(|voter| Some(*voter) != from);
         new.voters.extend(to);
         new.learners.retain(|learner| Some(*learner) != to);
         if new.leader == from {
             new.leader = to;
         }
-        let keeps_quorum = safety::has_quorum(&self.view, &new.voters);
-        if !safety::has_quorum(&self.view, &old.voters) || !keeps_quorum {
-            // The executor would wait here for ever; the model gives up.
-            if let Some(to) = to {
-                self.drop_learner(group, to);
-                self.store(group, to, false);
-            }
-            return Ok(());
+        if !safety::has_quorum(&self.view, &new.voters) {
+            return Err(Violation::QuorumLost(group));
         }
         if let Some(members) = self.members_mut(group) {
             *members = new;

@@ -45,6 +45,9 @@ pub enum Violation {
     /// A step cost a group its quorum.
     #[error("{0} lost its quorum through a step of a plan")]
     QuorumLost(Group),
+    /// A step left a group with fewer living voters than it had and should have.
+    #[error("{0} lost a living voter through a step of a plan")]
+    VoterLost(Group),
     /// A step put two replicas of a group on one node.
     #[error("{0} has two replicas on {1}")]
     TwoReplicasOnOneNode(Group, NodeId),
@@ -216,12 +219,14 @@ impl Case {
     }
 
     fn steps(&mut self, pace: Pace) -> Result<(), Violation> {
-        let mut left = match pace {
-            Pace::Random => self.below(self.cluster.running.len() * 2 + 1),
-            Pace::Full => usize::MAX,
-        };
-        while left > 0 && !self.cluster.running.is_empty() {
-            left -= 1;
+        if pace == Pace::Full {
+            for operator in self.cluster.in_flight() {
+                self.step(operator.id)?;
+                self.step(operator.id)?;
+            }
+            return Ok(());
+        }
+        for _ in 0..self.below(self.cluster.running.len() * 2 + 1) {
             let choice = self.below(self.cluster.running.len());
             let id = self.cluster.running.get(choice).map(|running| running.operator.id);
             self.step(id.unwrap_or_default())?;
@@ -230,11 +235,15 @@ impl Case {
     }
 
     fn step(&mut self, id: OperatorId) -> Result<(), Violation> {
-        let before = self.cluster.quorate();
+        let groups = self.cluster.groups();
+        let before: Vec<usize> =
+            groups.iter().map(|group| self.cluster.live_voters(*group)).collect();
         self.cluster.step(id)?;
-        let after = self.cluster.quorate();
-        if let Some(lost) = before.difference(&after).next() {
-            return Err(Violation::QuorumLost(*lost));
+        for (group, before) in groups.into_iter().zip(before) {
+            let least = before.min(self.cluster.wanted_voters(group));
+            if self.cluster.live_voters(group) < least {
+                return Err(Violation::VoterLost(group));
+            }
         }
         for group in self.cluster.groups() {
             if let Some(members) = safety::members(&self.cluster.view, group) {

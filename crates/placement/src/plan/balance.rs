@@ -63,7 +63,7 @@ fn step_from(
         if !takes && !gate.should_give(giver) {
             return None;
         }
-        if !ledger.may_receive(to) {
+        if !ledger.may_receive(to, 0) {
             newcomer_waits = true;
         } else if let Some(group) = best_replica(ledger, from, to, room) {
             return Some(Step { group, from, to });
@@ -104,7 +104,7 @@ fn may_move(ledger: &Ledger<'_>, group: GroupSlot, from: NodeSlot, to: NodeSlot)
     entry.shard.is_some()
         && ledger.is_movable(group)
         && !ledger.occupies(group, to)
-        && ledger.may_send(group, Some(from))
+        && ledger.may_send(group, Some(from), 0)
         && ledger.node(to).disk_fits(entry.bytes, policy.disk.target_percent)
         && !ledger.history.replica_left(entry.id, ledger.node(to).id, policy.reverse_window)
         && ledger.shared_zone_pairs(group, Some(from), Some(to))

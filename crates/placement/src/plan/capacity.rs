@@ -30,7 +30,7 @@ fn relieve(ledger: &mut Ledger<'_>, node: NodeSlot) {
         if !is_too_full(ledger, node) {
             return;
         }
-        if !ledger.may_move() || !ledger.may_send(group, Some(node)) {
+        if !ledger.may_move() || !ledger.may_send(group, Some(node), 0) {
             return;
         }
         if !ledger.is_movable(group) {
@@ -41,6 +41,7 @@ fn relieve(ledger: &mut Ledger<'_>, node: NodeSlot) {
             leaving: Some(node),
             disk_percent_max: ledger.policy.disk.target_percent,
             shared_zone_pairs_max: ledger.shared_zone_pairs(group, None, None),
+            extra_moves: 0,
         };
         match best(ledger, wanted) {
             Found::Node(to) => ledger.move_replica(group, node, to, Reason::DiskNearlyFull),

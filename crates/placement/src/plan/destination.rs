@@ -13,6 +13,8 @@ pub(crate) struct Wanted {
     pub(crate) disk_percent_max: u32,
     /// At most this many pairs of voters share a failure domain afterwards.
     pub(crate) shared_zone_pairs_max: usize,
+    /// By how many moves the limits per node may be exceeded.
+    pub(crate) extra_moves: u32,
 }
 
 /// What was found.
@@ -41,11 +43,13 @@ pub(crate) fn best(ledger: &Ledger<'_>, wanted: Wanted) -> Found {
     if places.is_empty() {
         return Found::Nowhere;
     }
-    if !ledger.may_send(wanted.group, wanted.leaving) {
+    if !ledger.may_send(wanted.group, wanted.leaving, wanted.extra_moves) {
         return Found::LimitReached;
     }
-    let best =
-        places.into_iter().filter(|(_, to)| ledger.may_receive(*to)).min_by_key(|(pairs, to)| {
+    let best = places
+        .into_iter()
+        .filter(|(_, to)| ledger.may_receive(*to, wanted.extra_moves))
+        .min_by_key(|(pairs, to)| {
             let node = ledger.node(*to);
             let system_hosts = if is_system { node.system_hosts } else { 0 };
             (*pairs, system_hosts, node.utilization(cost), *to)

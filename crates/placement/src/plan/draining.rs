@@ -47,7 +47,7 @@ fn move_replicas(ledger: &mut Ledger<'_>, node: NodeSlot, reason: Reason) {
         .filter(|slot| ledger.group(*slot).shard.is_none() == of_system)
         .collect();
     for group in hosted {
-        if !ledger.may_move() || !ledger.may_send(group, Some(node)) {
+        if !ledger.may_move() || !ledger.may_send(group, Some(node), 0) {
             return;
         }
         if ledger.is_movable(group) {
@@ -68,6 +68,7 @@ fn move_replica(ledger: &mut Ledger<'_>, group: GroupSlot, from: NodeSlot, reaso
         leaving: Some(from),
         disk_percent_max: ledger.policy.disk.target_percent,
         shared_zone_pairs_max: usize::MAX,
+        extra_moves: 0,
     };
     match best(ledger, wanted) {
         Found::Node(to) => ledger.move_replica(group, from, to, reason),

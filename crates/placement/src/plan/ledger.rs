@@ -389,14 +389,17 @@ impl<'a> Ledger<'a> {
         self.moves > 0 || self.transfers > 0
     }
 
-    /// Whether the node that would send the group's data has a place free.
-    pub(crate) fn may_send(&self, group: GroupSlot, from: Option<NodeSlot>) -> bool {
-        let sender = self.sender(group, from);
-        sender.is_none_or(|node| self.node(node).sends < self.policy.limits.moves_per_source)
+    /// Whether the node that would send the group's data has a place free,
+    /// `extra` beyond the limit included.
+    pub(crate) fn may_send(&self, group: GroupSlot, from: Option<NodeSlot>, extra: u32) -> bool {
+        let limit = self.policy.limits.moves_per_source.saturating_add(extra);
+        self.sender(group, from).is_none_or(|node| self.node(node).sends < limit)
     }
 
-    pub(crate) fn may_receive(&self, node: NodeSlot) -> bool {
-        self.node(node).receives < self.policy.limits.moves_per_destination
+    /// Whether the node may receive one more, `extra` beyond the limit
+    /// included.
+    pub(crate) fn may_receive(&self, node: NodeSlot, extra: u32) -> bool {
+        self.node(node).receives < self.policy.limits.moves_per_destination.saturating_add(extra)
     }
 
     pub(crate) fn may_transfer(&self) -> bool {

@@ -87,6 +87,7 @@ fn place(ledger: &mut Ledger<'_>, group: GroupSlot, leaving: Option<NodeSlot>, r
         leaving,
         disk_percent_max: ledger.policy.disk.hard_percent,
         shared_zone_pairs_max: usize::MAX,
+        extra_moves: ledger.policy.limits.repair_moves_extra_per_node,
     };
     match best(ledger, wanted) {
         Found::Nowhere => ledger.block(group, Obstacle::NoDestination),

@@ -38,6 +38,7 @@ fn improve(ledger: &mut Ledger<'_>, group: GroupSlot, pairs: usize) {
             leaving: Some(from),
             disk_percent_max: ledger.policy.disk.target_percent,
             shared_zone_pairs_max: pairs - 1,
+            extra_moves: 0,
         };
         let Found::Node(to) = best(ledger, wanted) else { return None };
         let node = ledger.node(from);
