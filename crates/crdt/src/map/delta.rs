@@ -8,7 +8,7 @@ use bytes::Bytes;
 use quorate_types::{Blob, Hlc, Seq};
 use zerompk::{FromMessagePack, ToMessagePack};
 
-use super::entry::Entry;
+use super::entry::{Entry, Keyspace};
 use super::store::DeltaMap;
 use crate::wire::{self, HEADER_BYTES, Kind};
 use crate::{CrdtError, Dot, Limits, Origin, Stamp, VersionVector};
@@ -172,6 +172,9 @@ impl DeltaMap {
     /// entry wins, and where there is none, one at or below the collected
     /// removals is taken for removed.
     pub(super) fn accept_entry(&mut self, key: &Blob, entry: Entry) -> bool {
+        if entry.is_tombstone() {
+            self.removed.raise(Keyspace::of(key), entry.stamp);
+        }
         let news = match self.entries.get(key) {
             Some(current) => entry > *current,
             None => !self.collected.reaches(key, entry.stamp),

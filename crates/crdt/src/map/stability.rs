@@ -196,9 +196,9 @@ impl DeltaMap {
         let lives_after = Origin::new(origin.node, origin.incarnation.saturating_add(1))
             ..=Origin::new(origin.node, u64::MAX);
         let is_member = origin.node == self.origin.node || members.contains_key(&origin.node);
-        let superseded = origin != self.origin
-            && (!is_member || self.vector.has_any(lives_after) || origin.node == self.origin.node);
-        superseded
+        let superseded = !is_member || self.vector.has_any(lives_after);
+        origin != self.origin
+            && superseded
             && !self.index.contains_key(&origin)
             && members.values().all(|member| {
                 let acknowledged = member.vector.get(origin);

@@ -1,0 +1,202 @@
+//! The tables, their fences, and the registry's clock.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use quorate_crdt::{
+    Allocation, AllocationTable, CrdtError, DeltaMap, Keyspace, Limits, NodeLoad, Origin, Put,
+    Registry, RegistryConfig, ShardLoad,
+};
+use quorate_types::{Blob, GroupId, Hlc, KeyRange, NodeId, ShardEpoch, ShardId};
+
+const BUDGET_BYTES: usize = 64 << 10;
+
+fn registry(node: u64, incarnation: u64, high_water_millis: u64) -> Registry {
+    let origin = Origin::new(NodeId(node), incarnation);
+    Registry::new(RegistryConfig { origin, high_water_millis, limits: Limits::default() })
+}
+
+fn allocation(shard: u64, range: KeyRange, leader: u64) -> Allocation {
+    Allocation {
+        shard: ShardId(shard),
+        range,
+        epoch: ShardEpoch(1),
+        leader: Some(NodeId(leader)),
+        voters: vec![NodeId(leader), NodeId(leader + 1)].into(),
+        group: GroupId(shard),
+    }
+}
+
+fn pull(target: &mut Registry, source: &Registry) {
+    while let Some(answer) = source.delta(&target.vector(), BUDGET_BYTES).unwrap() {
+        if !target.merge(&answer).unwrap().more {
+            return;
+        }
+    }
+}
+
+#[test]
+fn merge_after_merge_remote_keeps_later_allocate() {
+    let (mut ahead, mut behind) = (registry(1, 1, 0), registry(2, 1, 0));
+    ahead.allocate(&allocation(1, KeyRange::all(), 1), 5, 90_000).unwrap();
+    pull(&mut behind, &ahead);
+    // The local clock is far behind what was merged; the write comes later.
+    let later = allocation(1, KeyRange::all(), 2);
+    behind.allocate(&later, 5, 1_000).unwrap();
+    assert_eq!(behind.allocations().get(ShardId(1)), Some(&later));
+    pull(&mut ahead, &behind);
+    assert_eq!(ahead.allocations().get(ShardId(1)), Some(&later));
+}
+
+#[test]
+fn stale_fence_is_refused_and_said() {
+    let mut registry = registry(1, 1, 0);
+    let current = allocation(1, KeyRange::all(), 1);
+    registry.allocate(&current, 9, 1_000).unwrap();
+    let refused = registry.allocate(&allocation(1, KeyRange::all(), 2), 8, 99_000).unwrap_err();
+    assert!(matches!(
+        refused,
+        CrdtError::StaleAllocation { shard: ShardId(1), fence: 8, current_fence: 9 }
+    ));
+    assert_eq!(registry.allocations().get(ShardId(1)), Some(&current));
+    assert_eq!(registry.allocations().fence(ShardId(1)), Some(9));
+}
+
+#[test]
+fn a_stale_fence_loses_wherever_it_is_written() {
+    let (mut a, mut b) = (registry(1, 1, 0), registry(2, 1, 0));
+    let newer = allocation(1, KeyRange::all(), 1);
+    a.allocate(&newer, 9, 1_000).unwrap();
+    b.allocate(&allocation(1, KeyRange::all(), 2), 8, 99_000).unwrap();
+    pull(&mut a, &b);
+    pull(&mut b, &a);
+    assert_eq!(a.allocations().get(ShardId(1)), Some(&newer));
+    assert_eq!(b.allocations().get(ShardId(1)), Some(&newer));
+    assert_eq!(a.root(), b.root());
+}
+
+#[test]
+fn a_retired_shard_stays_retired() {
+    let mut registry = registry(1, 1, 0);
+    registry.allocate(&allocation(1, KeyRange::all(), 1), 3, 1_000).unwrap();
+    registry.retire(ShardId(1), 4, 1_001).unwrap();
+    assert!(registry.allocations().is_empty() && registry.allocations().locate(b"k").is_none());
+    let refused = registry.allocate(&allocation(1, KeyRange::all(), 1), 3, 2_000);
+    assert!(matches!(refused, Err(CrdtError::StaleAllocation { current_fence: 4, .. })));
+}
+
+#[test]
+fn a_restart_with_a_clock_set_back_still_writes() {
+    let (mut first_life, mut peer) = (registry(1, 1, 0), registry(2, 1, 0));
+    first_life.report_load(&NodeLoad { node: NodeId(1), ..NodeLoad::default() }, 50_000).unwrap();
+    pull(&mut peer, &first_life);
+    let mut second_life = registry(1, 2, first_life.high_water_millis());
+    let load = NodeLoad { node: NodeId(1), used_bytes: 7, ..NodeLoad::default() };
+    second_life.report_load(&load, 10).unwrap();
+    pull(&mut peer, &second_life);
+    assert_eq!(peer.load(NodeId(1)).unwrap(), Some(load));
+}
+
+#[test]
+fn both_tables_travel_in_one_state() {
+    let (mut a, mut b) = (registry(1, 1, 0), registry(2, 1, 0));
+    let shard = ShardLoad { shard: ShardId(1), leader: true, rows: 3, ..ShardLoad::default() };
+    let load = NodeLoad { node: NodeId(1), shards: vec![shard].into(), ..NodeLoad::default() };
+    a.report_load(&load, 1_000).unwrap();
+    a.allocate(&allocation(1, KeyRange::all(), 1), 1, 1_000).unwrap();
+    pull(&mut b, &a);
+    assert_eq!(b.load(NodeId(1)).unwrap(), Some(load.clone()));
+    assert_eq!(b.allocations().len(), 1);
+    let reports: Vec<NodeLoad> = b.loads().map(|(_, load)| load.unwrap()).collect();
+    assert_eq!(reports, [load]);
+    b.remove_load(NodeId(1), 2_000).unwrap();
+    assert_eq!(b.load(NodeId(1)).unwrap(), None);
+}
+
+#[test]
+fn nobody_reports_for_others() {
+    let mut registry = registry(1, 1, 0);
+    let foreign = NodeLoad { node: NodeId(2), ..NodeLoad::default() };
+    let refused = registry.report_load(&foreign, 1_000);
+    assert!(matches!(refused, Err(CrdtError::ForeignLoad { .. })));
+}
+
+#[test]
+fn what_cannot_be_read_is_said() {
+    let keyspace = Keyspace(b'a');
+    let mut map = DeltaMap::new(Origin::new(NodeId(1), 1), Limits::default());
+    let mut key = vec![b'a'];
+    key.extend_from_slice(&7_u64.to_be_bytes());
+    let hlc = Hlc { millis: 1, counter: 0, node: NodeId(1) };
+    let put = map.put(Blob::from(key.clone()), "from the future".into(), 0, hlc).unwrap();
+    assert!(matches!(put, Put::Written(_)));
+    let table = AllocationTable::new(keyspace, &map);
+    assert!(table.is_empty());
+    assert_eq!(table.unreadable().collect::<Vec<_>>(), [&Blob::from(key)]);
+}
+
+#[test]
+fn collection_runs_from_roots_and_vectors() {
+    let (mut a, mut b) = (registry(1, 1, 0), registry(2, 1, 0));
+    a.retain_members([NodeId(1), NodeId(2)]);
+    a.allocate(&allocation(1, KeyRange::all(), 1), 1, 1_000).unwrap();
+    a.retire(ShardId(1), 2, 1_000).unwrap();
+    pull(&mut b, &a);
+    assert_eq!(a.collect(9_000, 1_000).tombstones, 0);
+    a.acknowledge(NodeId(2), &b.vector()).unwrap();
+    assert_eq!(a.collect(9_000, 1_000).tombstones, 1);
+    assert!(a.acknowledge_root(NodeId(2), b.root()));
+}
+
+#[test]
+fn a_forced_reset_repairs_as_well() {
+    let (mut a, mut b) = (registry(1, 1, 0), registry(2, 1, 0));
+    a.allocate(&allocation(1, KeyRange::all(), 1), 1, 1_000).unwrap();
+    b.merge(&a.reset(a.budget_bytes_needed()).unwrap()).unwrap();
+    assert_eq!(a.root(), b.root());
+    assert_eq!(b.allocations().len(), 1);
+}
+
+fn range() -> impl Strategy<Value = KeyRange> {
+    (0..12_u8, proptest::option::of(0..12_u8)).prop_map(|(start, end)| KeyRange {
+        start: if start == 0 { Blob::new() } else { vec![start].into() },
+        end: end.map(|end| vec![end].into()),
+    })
+}
+
+proptest! {
+    /// The drawn index finds what a look at every range finds.
+    #[test]
+    fn locate_finds_the_highest_fence(
+        writes in vec((0..5_u64, range(), any::<bool>()), 1..20),
+        key in 0..13_u8,
+    ) {
+        let mut registry = registry(1, 1, 0);
+        for (fence, (shard, range, retires)) in writes.iter().enumerate() {
+            let fence = fence as u64 / 2;
+            if *retires {
+                registry.retire(ShardId(*shard), fence, 1_000).unwrap();
+            } else {
+                registry.allocate(&allocation(*shard, range.clone(), 1), fence, 1_000).unwrap();
+            }
+            let table = registry.allocations();
+            let highest = table
+                .iter()
+                .filter(|allocation| allocation.range.contains(&[key]))
+                .filter_map(|allocation| table.fence(allocation.shard))
+                .max();
+            let located = table.locate(&[key]).map(|allocation| {
+                assert!(allocation.range.contains(&[key]));
+                table.fence(allocation.shard).unwrap()
+            });
+            prop_assert_eq!(located, highest);
+        }
+    }
+}
