@@ -9,19 +9,22 @@
 //!   or gone opens (or confirms) a suspicion here; only this node's own
 //!   suspicion, not refuted in time, makes it so. Only the member itself is
 //!   believed at once when it says that it leaves.
-//! - *Absurd incarnations are not believed.* See [`weigh`].
+//! - *Absurd incarnations are not believed*, see [`weigh`], and a member's new
+//!   address only from itself: whoever hearsay moves elsewhere could not be
+//!   reached any more to contradict.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate_types::NodeId;
 use quorate_types::env::Rng;
+use quorate_types::{NodeId, Seq};
 
 use super::Core;
 use super::suspicion::Suspicion;
 use crate::member::{Event, Member, Status};
 use crate::state::State;
-use crate::wire::Record;
+use crate::transport::{Destination, Lane};
+use crate::wire::{Message, Record, Rumours};
 
 /// The highest incarnation that is believed from hearsay: 2^47 ms since 1970
 /// is the year 6429. The owner may go on above it, so that whatever hearsay
@@ -245,6 +248,23 @@ impl<S: State> Core<S> {
         self.hear(&record, Source::FirstHand);
     }
 
+    /// A member introduced itself with an address other than the one on
+    /// record: it knows best, or has to learn first which incarnation of its
+    /// is believed to live elsewhere.
+    pub(super) fn hear_address(&mut self, node: NodeId, incarnation: u64, address: String) {
+        let Some(known) = self.table.get(node).filter(|known| known.address != address) else {
+            return;
+        };
+        if known.incarnation == incarnation {
+            let moved = Member { address, ..known.clone() };
+            self.put(moved);
+        } else if known.incarnation > incarnation {
+            let records = Seq(vec![self.record_of(known)]);
+            let reminder = Message::Rumours(Rumours { records }).to_frame();
+            self.transmit(Destination::Node { node, address }, Lane::Control, reminder);
+        }
+    }
+
     /// Takes a claim for what it is worth.
     pub(super) fn hear(&mut self, record: &Record, source: Source) {
         if record.node == self.me.node {
@@ -259,6 +279,10 @@ impl<S: State> Core<S> {
                 self.stats.claims_refused += 1;
                 return;
             }
+        }
+        let moved = known.as_ref().is_some_and(|known| record.address() != Some(&known.address));
+        if moved && source != Source::FirstHand && record.status == Status::Alive {
+            return self.probe_promptly(record.node);
         }
         match known {
             None => self.hear_of_stranger(record, source),
@@ -311,7 +335,8 @@ impl<S: State> Core<S> {
                 self.depart(record.node, Status::Left);
             }
             (status, true) => {
-                self.renew(record, Some(known));
+                let address = known.address.as_str().into();
+                self.renew(&Record { address, ..record.clone() }, Some(known));
                 self.accuse(record.node, accuser_of(record, source), verdict(status));
             }
             // It must have lived after the death we know of; whether it still

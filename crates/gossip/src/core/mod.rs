@@ -256,7 +256,8 @@ impl<S: State> Core<S> {
                     *entry = Some(node);
                 }
                 if wire::address_fits(&address) {
-                    self.hear_first_hand(node, incarnation, Some(address));
+                    self.hear_first_hand(node, incarnation, Some(address.clone()));
+                    self.hear_address(node, incarnation, address);
                 }
             }
             // A process that dies resets its connections: worth a look.
