@@ -85,7 +85,7 @@ fn a_truncated_delta_advances_gap_free_prefixes() {
     assert!(part.more && part.encode().len() <= tight_budget());
     b.merge(&part).unwrap();
     let seen = b.vector().get(a.origin());
-    assert!(seen >= 1 && seen < 8);
+    assert!((1..8).contains(&seen));
     assert_eq!(live(&b).len() as u64, seen);
     pull(&mut b, &a, tight_budget());
     assert_eq!(live(&a), live(&b));
