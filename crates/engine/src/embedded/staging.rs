@@ -41,7 +41,7 @@ impl RedbStaging {
         staged: Box<dyn Staging>,
         shared: &Arc<Shared>,
         shard: ShardId,
-    ) -> Result<Box<Self>, EngineError> {
+    ) -> Result<Self, EngineError> {
         let bad = |problem| EngineError::BadStaging(shard, problem);
         let foreign = bad("it is of another engine");
         let staged = staged.into_any().downcast::<Self>().map_err(|_| foreign.clone())?;
@@ -54,15 +54,11 @@ impl RedbStaging {
         if !staged.receiver.is_complete() {
             return Err(bad("it is not complete"));
         }
-        Ok(staged)
+        Ok(*staged)
     }
 
     /// The command that installs it; `None` before the first chunk.
-    pub(super) fn install(
-        mut self: Box<Self>,
-        system: Vec<Mutation>,
-        reply: Reply<()>,
-    ) -> Option<Command> {
+    pub(super) fn install(mut self, system: Vec<Mutation>, reply: Reply<()>) -> Option<Command> {
         let header = self.receiver.header()?.clone();
         self.is_installed = true;
         let (shard, staging, rows, bytes) = (self.shard, self.spaces, self.rows, self.bytes);
