@@ -357,6 +357,17 @@ fn surplus_voters_are_removed_the_dead_one_first() {
 }
 
 #[test]
+fn a_surplus_voter_stays_while_the_rest_could_not_decide_without_it() {
+    let mut cluster = cluster(5, 3);
+    cluster.add_shard(&[1, 2, 3, 4, 5]);
+    for node in [4, 5] {
+        let duration = Duration::ZERO;
+        *cluster.state_mut(NodeId(node)).unwrap() = NodeState::Suspect { duration };
+    }
+    assert!(plan(&mut cluster).is_idle());
+}
+
+#[test]
 fn voters_that_share_a_zone_are_spread() {
     let mut cluster = ModelCluster::new(3);
     for (id, zone) in [(1, "a"), (2, "a"), (3, "b"), (4, "c")] {
@@ -421,6 +432,18 @@ fn a_nearly_full_disk_is_relieved_and_stays_relieved() {
     assert_eq!(plan.operators[0].reason, Reason::DiskNearlyFull);
     settle(&mut cluster);
     assert!(cluster.view.nodes.iter().all(|node| node.disk_used_bytes <= 850));
+}
+
+#[test]
+fn a_nearly_full_disk_is_not_relieved_at_the_cost_of_the_next_one() {
+    let mut cluster = cluster(2, 1);
+    for (node, used) in cluster.view.nodes.iter_mut().zip([900, 750]) {
+        (node.disk_total_bytes, node.disk_used_bytes) = (1_000, used);
+    }
+    cluster.add_shard(&[1]).bytes = 100;
+    let plan = plan(&mut cluster);
+    assert!(plan.is_idle());
+    assert_eq!(plan.blocked[0].obstacle, Obstacle::NoDestination);
 }
 
 #[test]

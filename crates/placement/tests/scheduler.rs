@@ -72,14 +72,16 @@ fn no_operator_proposed_twice() {
         core.handle_proposed(at(0), TERM, proposal, Ok(OperatorId(id)));
     }
     // The proposer's own list lags behind its answers.
-    look(&mut core, at(10), &cluster.view, &[]);
-    assert_eq!(proposals(&mut core), []);
-    // Now it lists them; then they end, and the view still lags.
+    for seconds in [1, 10, 25] {
+        look(&mut core, at(seconds), &cluster.view, &[]);
+        assert_eq!(proposals(&mut core), []);
+    }
+    // Now it lists them.
     let listed: Vec<InFlight> = (1..)
         .zip(&first)
         .map(|(id, p)| InFlight { id: OperatorId(id), operator: p.operator.clone() })
         .collect();
-    look(&mut core, at(20), &cluster.view, &listed);
+    look(&mut core, at(29), &cluster.view, &listed);
     assert_eq!(proposals(&mut core), []);
 }
 
@@ -134,6 +136,17 @@ fn an_operator_that_ends_without_effect_is_not_repeated_at_once() {
     assert!(!proposals(&mut core).contains(&proposal), "it was aborted; let the group rest");
     look(&mut core, at(30), &cluster.view, &[]);
     assert!(proposals(&mut core).contains(&proposal));
+}
+
+#[test]
+fn a_shard_that_just_appeared_is_not_cut_before_it_is_measured() {
+    let (mut core, mut cluster) = (core(), lopsided(1));
+    look(&mut core, at(0), &cluster.view, &[]);
+    cluster.add_shard(&[2]).load_ops = 1_000_000;
+    look(&mut core, at(10), &cluster.view, &[]);
+    assert_eq!(proposals(&mut core), []);
+    look(&mut core, at(71), &cluster.view, &[]);
+    assert_eq!(proposals(&mut core).len(), 1);
 }
 
 #[test]

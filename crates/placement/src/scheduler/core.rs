@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_types::ShardId;
 use quorate_types::env::{Rng, SplitMix};
 
 use super::{Authority, SchedulerConfig, SchedulerStatus};
@@ -54,6 +55,7 @@ pub struct SchedulerCore {
     accepted: BTreeMap<OperatorId, Accepted>,
     ended: BTreeMap<Group, Operator>,
     backoffs: BTreeMap<Group, Backoff>,
+    shards: Option<BTreeSet<ShardId>>,
     history: History,
     status: SchedulerStatus,
 }
@@ -81,6 +83,7 @@ impl SchedulerCore {
             accepted: BTreeMap::new(),
             ended: BTreeMap::new(),
             backoffs: BTreeMap::new(),
+            shards: None,
             history: History::default(),
             status: SchedulerStatus::default(),
         })
@@ -159,6 +162,7 @@ impl SchedulerCore {
                 return;
             }
         };
+        self.notice_children(&view);
         let in_flight = self.in_flight(now, listed);
         let plan = self.policy.plan(&view, &in_flight, &self.history);
         self.history.set_balancing(plan.balancing);
@@ -226,6 +230,15 @@ impl SchedulerCore {
     #[must_use]
     pub fn history(&self) -> &History {
         &self.history
+    }
+
+    /// A shard that was not there at the last look came out of a split; its
+    /// measurements are not its own yet.
+    fn notice_children(&mut self, view: &ClusterView) {
+        let shards: BTreeSet<ShardId> = view.shards.iter().map(|shard| shard.id).collect();
+        if let Some(known) = self.shards.replace(shards.clone()) {
+            shards.difference(&known).for_each(|child| self.history.record_child(*child));
+        }
     }
 
     fn schedule_look(&mut self, now: Duration) {
