@@ -10,21 +10,20 @@
 //!   suspicion, not refuted in time, makes it so. Only the member itself is
 //!   believed at once when it says that it leaves.
 //! - *Absurd incarnations are not believed*, see [`weigh`], and a member's new
-//!   address only from itself: whoever hearsay moves elsewhere could not be
-//!   reached any more to contradict.
+//!   address only in its own handshake: whoever hearsay moves elsewhere could
+//!   not be reached any more to contradict.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use quorate_types::NodeId;
 use quorate_types::env::Rng;
-use quorate_types::{NodeId, Seq};
 
 use super::Core;
 use super::suspicion::Suspicion;
 use crate::member::{Event, Member, Status};
 use crate::state::State;
-use crate::transport::{Destination, Lane};
-use crate::wire::{Message, Record, Rumours};
+use crate::wire::Record;
 
 /// The highest incarnation that is believed from hearsay: 2^47 ms since 1970
 /// is the year 6429. The owner may go on above it, so that whatever hearsay
@@ -39,10 +38,18 @@ const RUMOURED_STEP_MAX: u64 = 1 << 36;
 /// Who says so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Source {
-    /// The member itself.
+    /// The member itself, introducing itself on a connection.
+    Handshake,
+    /// The member itself, in a frame.
     FirstHand,
     /// Another one.
     Rumour(NodeId),
+}
+
+impl Source {
+    const fn is_owner(self) -> bool {
+        matches!(self, Self::Handshake | Self::FirstHand)
+    }
 }
 
 /// What to do with a claimed incarnation.
@@ -63,7 +70,7 @@ pub(crate) fn weigh(claimed: u64, known: Option<u64>, source: Source) -> Weight 
     let step = claimed.saturating_sub(known.unwrap_or(claimed));
     let old_news = known.is_some_and(|known| claimed <= known);
     let modest = claimed <= RUMOURED_INCARNATION_MAX && step <= RUMOURED_STEP_MAX;
-    if source == Source::FirstHand || old_news || modest { Weight::Believe } else { Weight::Ask }
+    if source.is_owner() || old_news || modest { Weight::Believe } else { Weight::Ask }
 }
 
 struct Entry {
@@ -236,6 +243,7 @@ impl<S: State> Core<S> {
         incarnation: u64,
         address: Option<String>,
     ) {
+        let source = if address.is_some() { Source::Handshake } else { Source::FirstHand };
         let known_address = || self.table.get(node).map(|member| member.address.clone());
         let Some(address) = address.or_else(known_address) else { return };
         let record = Record {
@@ -245,23 +253,16 @@ impl<S: State> Core<S> {
             status: Status::Alive,
             accuser: node,
         };
-        self.hear(&record, Source::FirstHand);
+        self.hear(&record, source);
     }
 
-    /// A member introduced itself with an address other than the one on
-    /// record: it knows best, or has to learn first which incarnation of its
-    /// is believed to live elsewhere.
-    pub(super) fn hear_address(&mut self, node: NodeId, incarnation: u64, address: String) {
-        let Some(known) = self.table.get(node).filter(|known| known.address != address) else {
-            return;
-        };
-        if known.incarnation == incarnation {
+    /// A member introduced itself from an address other than the one on
+    /// record. Where it is now it knows best, under whichever incarnation; an
+    /// outdated one it will be reminded of there.
+    pub(super) fn hear_address(&mut self, node: NodeId, address: String) {
+        if let Some(known) = self.table.get(node).filter(|known| known.address != address) {
             let moved = Member { address, ..known.clone() };
             self.put(moved);
-        } else if known.incarnation > incarnation {
-            let records = Seq(vec![self.record_of(known)]);
-            let reminder = Message::Rumours(Rumours { records }).to_frame();
-            self.transmit(Destination::Node { node, address }, Lane::Control, reminder);
         }
     }
 
@@ -280,10 +281,14 @@ impl<S: State> Core<S> {
                 return;
             }
         }
-        let moved = known.as_ref().is_some_and(|known| record.address() != Some(&known.address));
-        if moved && source != Source::FirstHand && record.status == Status::Alive {
-            return self.probe_promptly(record.node);
+        let mut record = record.clone();
+        if let Some(known) = known.as_ref().filter(|_| source != Source::Handshake) {
+            if record.address() != Some(&known.address) && record.status == Status::Alive {
+                return self.probe_promptly(record.node);
+            }
+            record.address = known.address.as_str().into();
         }
+        let record = &record;
         match known {
             None => self.hear_of_stranger(record, source),
             Some(known) if record.incarnation > known.incarnation => {
@@ -330,13 +335,12 @@ impl<S: State> Core<S> {
     fn hear_newer(&mut self, record: &Record, known: &Member, source: Source) {
         match (record.status, known.status.is_active()) {
             (Status::Alive, _) => self.renew(record, Some(known)),
-            (Status::Left, true) if source == Source::FirstHand => {
+            (Status::Left, true) if source.is_owner() => {
                 self.renew(record, Some(known));
                 self.depart(record.node, Status::Left);
             }
             (status, true) => {
-                let address = known.address.as_str().into();
-                self.renew(&Record { address, ..record.clone() }, Some(known));
+                self.renew(record, Some(known));
                 self.accuse(record.node, accuser_of(record, source), verdict(status));
             }
             // It must have lived after the death we know of; whether it still
@@ -351,9 +355,7 @@ impl<S: State> Core<S> {
 
     fn hear_same(&mut self, record: &Record, known: &Member, source: Source) {
         match (record.status, known.status) {
-            (Status::Left, Status::Alive | Status::Suspect | Status::Dead)
-                if source == Source::FirstHand =>
-            {
+            (Status::Left, Status::Alive | Status::Suspect | Status::Dead) if source.is_owner() => {
                 self.depart(record.node, Status::Left);
             }
             (Status::Left, Status::Dead) => self.depart(record.node, Status::Left),
@@ -480,7 +482,7 @@ impl<S: State> Core<S> {
 /// The one whose word it is; a relayed claim carries its first accuser.
 const fn accuser_of(record: &Record, source: Source) -> NodeId {
     match (record.status, source) {
-        (Status::Suspect, _) | (_, Source::FirstHand) => record.accuser,
+        (Status::Suspect, _) | (_, Source::Handshake | Source::FirstHand) => record.accuser,
         (_, Source::Rumour(from)) => from,
     }
 }

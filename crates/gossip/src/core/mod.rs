@@ -257,7 +257,7 @@ impl<S: State> Core<S> {
                 }
                 if wire::address_fits(&address) {
                     self.hear_first_hand(node, incarnation, Some(address.clone()));
-                    self.hear_address(node, incarnation, address);
+                    self.hear_address(node, address);
                 }
             }
             // A process that dies resets its connections: worth a look.
