@@ -66,8 +66,9 @@ pub enum TableError {
         #[source]
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
-    /// The database's pages are damaged such that it panicked. Permanent;
-    /// [`MigrationStateTable::recreate`] builds the file anew.
+    /// The database's pages are damaged: a checksum does not match, rows have
+    /// vanished, or redb panicked. Permanent, and the file stays open until the
+    /// process ends; [`MigrationStateTable::recreate`] builds it anew.
     #[error("{file}: damaged: {message}")]
     Damaged {
         /// The table's file.
@@ -131,7 +132,8 @@ struct Content {
 }
 
 impl MigrationStateTable {
-    /// Opens the table, creating the file when it is missing, and loads it.
+    /// Opens the table, creating the file when it is missing, loads it, sets
+    /// damaged rows aside, and verifies the checksums of all pages.
     ///
     /// # Errors
     /// The permanent kinds of [`TableError`].
@@ -140,6 +142,8 @@ impl MigrationStateTable {
         let (rows, quarantined) = (BTreeMap::new(), BTreeMap::new());
         let mut table = Self { config, store, rows, quarantined, failure: None };
         table.load()?;
+        let verified = table.store.verify();
+        verified.map_err(|error| table.latch(error))?;
         Ok(table)
     }
 
@@ -260,6 +264,10 @@ impl MigrationStateTable {
 
     fn load(&mut self) -> Result<(), TableError> {
         let mut content = self.read()?;
+        if content.rows.len() + content.damaged.len() < self.rows.len() {
+            let message = format!("of {} rows some have vanished", self.rows.len());
+            return Err(self.latch(TableError::Damaged { file: self.config.file.clone(), message }));
+        }
         if !content.damaged.is_empty() {
             self.commit(|writer| {
                 content.damaged.iter().try_for_each(|damaged| writer.quarantine(damaged))
@@ -320,6 +328,9 @@ impl MigrationStateTable {
     fn latch(&mut self, error: TableError) -> TableError {
         debug_assert!(error.is_permanent(), "only failures of the storage are latched");
         tracing::error!(%error, "the migration table failed for good");
+        if matches!(error, TableError::Damaged { .. }) {
+            self.store.abandon();
+        }
         self.failure.get_or_insert_with(|| error.clone());
         error
     }

@@ -6,7 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use quorate_types::disk::Disk;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError as NoTable};
+use redb::{
+    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    TableError as NoTable,
+};
 
 use super::backend::Backend;
 use super::{Quarantined, TableError};
@@ -80,22 +83,73 @@ impl Store {
 
     /// Calls `visit(key, stored, is_quarantined)` for every stored row. A
     /// table that nothing was written to yet is empty.
-    pub(super) fn read(&self, mut visit: impl FnMut(&[u8], &[u8], bool)) -> Result<(), TableError> {
-        contained(&self.file, || {
+    pub(super) fn read(
+        &mut self,
+        mut visit: impl FnMut(&[u8], &[u8], bool),
+    ) -> Result<(), TableError> {
+        let missing = contained(&self.file, || {
             let transaction = self.database()?.begin_read()?;
+            let mut missing = Vec::new();
             for (definition, is_quarantined) in [(ROWS, false), (QUARANTINE, true)] {
                 let table = match transaction.open_table(definition) {
                     Ok(table) => table,
-                    Err(NoTable::TableDoesNotExist(_)) => continue,
+                    Err(NoTable::TableDoesNotExist(name)) => {
+                        missing.push(name);
+                        continue;
+                    }
                     Err(error) => return Err(error.into()),
                 };
+                let mut found = 0_u64;
                 for entry in table.iter()? {
                     let (key, stored) = entry?;
                     visit(key.value(), stored.value(), is_quarantined);
+                    found += 1;
+                }
+                // A damaged leaf can hide rows from the iteration.
+                let kept = table.len()?;
+                if found != kept {
+                    return Err(redb::Error::Corrupted(format!("{found} of {kept} rows")));
                 }
             }
-            Ok(())
-        })
+            Ok(missing)
+        })?;
+        // Every commit writes both tables, so they are missing together or not
+        // at all.
+        match missing.as_slice() {
+            [hidden] => Err(TableError::Damaged {
+                file: self.file.clone(),
+                message: format!("table {hidden} is missing"),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Verifies the checksums of all pages. Damage outside of the rows would
+    /// otherwise show as a panic within a commit, and there as a second one
+    /// during the first one's unwinding, which nothing contains.
+    pub(super) fn verify(&mut self) -> Result<(), TableError> {
+        let database = &mut self.database;
+        let verified = contained(&self.file, || {
+            let database = database.as_mut().ok_or(redb::Error::DatabaseClosed)?;
+            Ok(database.check_integrity()?)
+        });
+        let error = match verified {
+            Ok(true) => return Ok(()),
+            Ok(false) => TableError::Damaged {
+                file: self.file.clone(),
+                message: "a page's checksum does not match".into(),
+            },
+            Err(error) => error,
+        };
+        self.abandon();
+        Err(error)
+    }
+
+    /// Gives a damaged database up without closing it: closing commits, and
+    /// must not. Its memory and its file handle stay until the process ends,
+    /// which a permanent failure brings about.
+    pub(super) fn abandon(&mut self) {
+        std::mem::forget(self.database.take());
     }
 
     /// One durable commit.
