@@ -1,8 +1,29 @@
 #![doc = include_str!("../README.md")]
 
-mod log;
+#[cfg(test)]
+extern crate self as quorate_raft;
 
+mod config;
+mod consensus;
+mod error;
+mod group;
+mod host;
+mod inbox;
+mod log;
+mod machine;
+mod runtime;
+mod transport;
+
+pub use config::{GroupClass, HostConfig, Timing};
+pub use consensus::wire::seeded_host_row;
+pub use error::{ProposeError, RaftError, ReadError, Refused};
+pub use group::{Group, GroupStatus, Leadership, Proposed, ReadIndex};
+pub use host::{GroupSpec, Host, HostMetrics};
 pub use log::{
-    Completion, LogEngine, LogEntry, LogError, LogFuture, LogPosition, LogState, LogStats,
-    RedbLog, RedbLogConfig, Vote,
+    Completion, LogEngine, LogEntry, LogError, LogFuture, LogPosition, LogState, LogStats, RedbLog,
+    RedbLogConfig, Vote,
 };
+pub use machine::{
+    Batch, Entry, MachineError, MachineFuture, SnapshotReader, SnapshotWriter, StateMachine,
+};
+pub use transport::{Lane, Transport, TransportError};

@@ -50,6 +50,14 @@ impl Owner {
         self.slots.get_mut(usize::try_from(index.checked_sub(self.first)?).ok()?)
     }
 
+    /// Where the next entry must stand. A log that never held anything may
+    /// begin anywhere.
+    fn begin_at(&mut self, index: u64) {
+        if self.slots.is_empty() && self.purged.is_none() {
+            self.first = index;
+        }
+    }
+
     pub(super) fn state(&self) -> LogState {
         let last = self
             .slots
@@ -163,6 +171,7 @@ impl Memory {
         location: Location,
     ) -> bool {
         let Ok(owner) = self.owner_mut(group) else { return false };
+        owner.begin_at(position.index);
         if owner.next_index() != position.index {
             return false;
         }
@@ -194,6 +203,9 @@ impl Memory {
     ) -> Result<(ReplicaId, u64), LogError> {
         let first_ticket = self.next_ticket + 1;
         let owner = self.owner_mut(group)?;
+        if let Some(first) = entries.first() {
+            owner.begin_at(first.position.index);
+        }
         let mut expected = owner.next_index();
         for entry in entries {
             if entry.position.index != expected {
@@ -213,11 +225,11 @@ impl Memory {
         Ok((replica, first_ticket))
     }
 
-    /// Removes the entries behind `after`; returns the last one removed.
-    pub(super) fn truncate(&mut self, group: GroupId, after: u64) -> Result<Option<u64>, LogError> {
+    /// Removes the entries from `from` on; returns the last one removed.
+    pub(super) fn truncate(&mut self, group: GroupId, from: u64) -> Result<Option<u64>, LogError> {
         let owner = self.owner_mut(group)?;
         let end = owner.next_index();
-        let keep = (after + 1).clamp(owner.first, end) - owner.first;
+        let keep = from.clamp(owner.first, end) - owner.first;
         let removed = owner.slots.split_off(usize::try_from(keep).unwrap_or(usize::MAX));
         let last = (!removed.is_empty()).then(|| end - 1);
         self.release(removed);

@@ -124,7 +124,8 @@ pub trait LogEngine: Send + Sync + 'static {
     /// Saves a vote; ready once it is durable.
     fn save_vote(&self, group: GroupId, vote: Vote) -> LogFuture<'_, ()>;
 
-    /// Appends entries that continue the log without a gap. The future waits
+    /// Appends entries that continue the log without a gap; a log that holds
+    /// nothing and was never purged may begin anywhere. The future waits
     /// for room in the queue and is ready when the entries can be read;
     /// `completion` is called when they are durable.
     ///
@@ -138,9 +139,10 @@ pub trait LogEngine: Send + Sync + 'static {
         completion: Completion,
     ) -> LogFuture<'_, ()>;
 
-    /// Removes every entry behind `index`; ready once that is durable, so that
-    /// a snapshot installed afterwards never meets the removed tail again.
-    fn truncate_after(&self, group: GroupId, index: u64) -> LogFuture<'_, ()>;
+    /// Removes the entry at `from` and everything behind it; ready once that is
+    /// durable, so that a snapshot installed afterwards never meets the removed
+    /// tail again.
+    fn truncate(&self, group: GroupId, from: u64) -> LogFuture<'_, ()>;
 
     /// Removes the entries up to and including `upto`, which may lie beyond
     /// the last one. Takes effect at once and becomes durable with a later

@@ -120,12 +120,10 @@ impl RedbLog {
     /// [`LogError::Damaged`] when a row is not what was written.
     pub fn open(disk: &dyn Disk, name: &str, config: RedbLogConfig) -> Result<Self, LogError> {
         let file: Arc<str> = name.into();
-        let storage =
-            FileStorage(disk.open(name).map_err(|error| LogError::disk(&file, error))?);
+        let storage = FileStorage(disk.open(name).map_err(|error| LogError::disk(&file, error))?);
         let database = contained(&file, || {
-            let database = Builder::new()
-                .set_cache_size(config.cache_bytes)
-                .create_with_backend(storage)?;
+            let database =
+                Builder::new().set_cache_size(config.cache_bytes).create_with_backend(storage)?;
             let transaction = database.begin_write()?;
             transaction.open_table(BATCHES)?;
             transaction.open_table(GROUPS)?;
@@ -174,11 +172,7 @@ struct Recovered {
 type FoundEntries = BTreeMap<(GroupId, u64), (u64, Location)>;
 
 impl Recovered {
-    fn scan(
-        file: &Arc<str>,
-        database: &Database,
-        tail_bytes_max: usize,
-    ) -> Result<Self, LogError> {
+    fn scan(file: &Arc<str>, database: &Database, tail_bytes_max: usize) -> Result<Self, LogError> {
         let rows = Self::group_rows(file, database)?;
         let mut memory = Memory::new(tail_bytes_max);
         for (&group, row) in &rows {
@@ -276,9 +270,8 @@ impl Shared {
         loop {
             {
                 let mut state = self.state.lock();
-                let ripe = state.urgent
-                    || state.closing
-                    || state.queue.len() >= LAZY_OPERATIONS_MAX;
+                let ripe =
+                    state.urgent || state.closing || state.queue.len() >= LAZY_OPERATIONS_MAX;
                 if ripe && !state.queue.is_empty() {
                     state.urgent = false;
                     state.queued_bytes = 0;
@@ -520,10 +513,10 @@ impl LogEngine for RedbLog {
         Box::pin(self.shared.submit(group, payload_bytes, start, Some(completion)))
     }
 
-    fn truncate_after(&self, group: GroupId, index: u64) -> LogFuture<'_, ()> {
+    fn truncate(&self, group: GroupId, from: u64) -> LogFuture<'_, ()> {
         Box::pin(self.shared.submit_durably(group, move |memory| {
-            let removed = memory.truncate(group, index)?;
-            Ok((removed.map(|upto| Change::Truncate { after: index, removed_upto: upto }), ()))
+            let removed = memory.truncate(group, from)?;
+            Ok((removed.map(|upto| Change::Truncate { from, removed_upto: upto }), ()))
         }))
     }
 

@@ -32,8 +32,8 @@ const ENTRY_HEADER_BYTES: usize = 12;
 pub(super) struct Truncation {
     /// Entries in rows below this sequence are affected.
     pub(super) before_sequence: u64,
-    /// Entries behind this index are gone.
-    pub(super) after_index: u64,
+    /// Entries from this index on are gone.
+    pub(super) from_index: u64,
     /// The last entry that was removed. Once it is purged the truncation has
     /// nothing left to hide.
     pub(super) removed_upto: u64,
@@ -60,19 +60,19 @@ impl OwnerRow {
             && !self
                 .truncations
                 .iter()
-                .any(|cut| sequence < cut.before_sequence && index > cut.after_index)
+                .any(|cut| sequence < cut.before_sequence && index >= cut.from_index)
     }
 
-    pub(super) fn truncate(&mut self, before_sequence: u64, after_index: u64, removed_upto: u64) {
+    pub(super) fn truncate(&mut self, before_sequence: u64, from_index: u64, removed_upto: u64) {
         // A later cut at or below an earlier one hides all that the earlier hid.
         let removed_upto = self
             .truncations
             .iter()
-            .filter(|cut| cut.after_index >= after_index)
+            .filter(|cut| cut.from_index >= from_index)
             .map(|cut| cut.removed_upto)
             .fold(removed_upto, u64::max);
-        self.truncations.retain(|cut| cut.after_index < after_index);
-        self.truncations.push(Truncation { before_sequence, after_index, removed_upto });
+        self.truncations.retain(|cut| cut.from_index < from_index);
+        self.truncations.push(Truncation { before_sequence, from_index, removed_upto });
     }
 
     pub(super) fn purge(&mut self, upto: LogPosition) {

@@ -28,7 +28,7 @@ pub(super) enum Change {
     Admit { replica: ReplicaId },
     Vote(Vote),
     Append { replica: ReplicaId, first_ticket: u64, entries: Vec<LogEntry> },
-    Truncate { after: u64, removed_upto: u64 },
+    Truncate { from: u64, removed_upto: u64 },
     Purge { upto: LogPosition },
     Forget { replica: ReplicaId },
 }
@@ -132,12 +132,7 @@ impl Writer {
 
     /// Applies one change to the group's row and to the entries of this batch;
     /// says whether the row changed.
-    fn note(
-        &mut self,
-        group: GroupId,
-        change: Change,
-        pending: &mut Pending,
-    ) -> bool {
+    fn note(&mut self, group: GroupId, change: Change, pending: &mut Pending) -> bool {
         let sequence = self.next_sequence;
         let row = self.rows.entry(group).or_default();
         match change {
@@ -159,10 +154,10 @@ impl Writer {
                 }
                 false
             }
-            Change::Truncate { after, removed_upto } => {
-                discard(pending, group, after.saturating_add(1)..=u64::MAX);
+            Change::Truncate { from, removed_upto } => {
+                discard(pending, group, from..=u64::MAX);
                 if let Some(owner) = &mut row.owner {
-                    owner.truncate(sequence, after, removed_upto);
+                    owner.truncate(sequence, from, removed_upto);
                 }
                 true
             }

@@ -1,0 +1,139 @@
+//! Limits and timings of a host.
+
+use std::time::Duration;
+
+/// What a group is for; decides its timings.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum GroupClass {
+    /// The cluster's registry.
+    Metadata,
+    /// The order of transactions.
+    Sequencer,
+    /// A range of keys.
+    Shard,
+}
+
+/// When a leader shows itself and when followers give up on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timing {
+    /// Between a leader's heartbeats.
+    pub heartbeat: Duration,
+    /// The shortest silence after which a follower stands for election. At
+    /// least ten times the latency of an append, and above the heartbeat.
+    pub election_min: Duration,
+    /// The longest; each silence is drawn between the two.
+    pub election_max: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(200),
+            election_min: Duration::from_millis(800),
+            election_max: Duration::from_millis(1600),
+        }
+    }
+}
+
+/// Limits and timings of a [`Host`](crate::Host).
+#[derive(Clone, Debug)]
+pub struct HostConfig {
+    /// Timings of [`GroupClass::Metadata`].
+    pub metadata: Timing,
+    /// Timings of [`GroupClass::Sequencer`].
+    pub sequencer: Timing,
+    /// Timings of [`GroupClass::Shard`].
+    pub shard: Timing,
+    /// The largest command. Several must fit into a frame of the transport.
+    pub command_bytes_max: usize,
+    /// Proposals of one group that may await their outcome; beyond it a
+    /// proposal is refused before admission.
+    pub proposals_pending_max: usize,
+    /// Reads of one group that may await confirmation, likewise.
+    pub reads_pending_max: usize,
+    /// Append calls on their way to one follower. Few, because what waits
+    /// meanwhile shares the follower's next sync.
+    pub appends_in_flight_max: usize,
+    /// How many applied entries may be in a group's log before the machine is
+    /// flushed and the log purged.
+    pub purge_after_entries: u64,
+    /// How many applied entries a purge leaves, so that a follower that is
+    /// slightly behind needs no snapshot.
+    pub purge_keeps_entries: u64,
+    /// Snapshots this node sends at a time, all groups together: each reads
+    /// the disk and fills the network.
+    pub snapshots_sending_max: usize,
+    /// Snapshots this node receives at a time.
+    pub snapshots_receiving_max: usize,
+    /// The time a follower has for one chunk of a snapshot.
+    pub snapshot_chunk_deadline: Duration,
+    /// The time a follower has to install a received snapshot.
+    pub snapshot_install_deadline: Duration,
+    /// A half-received snapshot whose sender stays silent this long is dropped.
+    pub snapshot_staging_idle_max: Duration,
+    /// The time changes of membership and transfers of leadership may take
+    /// before the caller hears `Unknown`.
+    pub membership_deadline: Duration,
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        Self {
+            metadata: Timing::default(),
+            sequencer: Timing::default(),
+            shard: Timing::default(),
+            command_bytes_max: 4 << 20,
+            proposals_pending_max: 8 << 10,
+            reads_pending_max: 64 << 10,
+            appends_in_flight_max: 4,
+            purge_after_entries: 10_000,
+            purge_keeps_entries: 1_000,
+            snapshots_sending_max: 2,
+            snapshots_receiving_max: 4,
+            snapshot_chunk_deadline: Duration::from_secs(10),
+            snapshot_install_deadline: Duration::from_secs(120),
+            snapshot_staging_idle_max: Duration::from_secs(60),
+            membership_deadline: Duration::from_secs(20),
+        }
+    }
+}
+
+impl HostConfig {
+    /// The timings of a class.
+    #[must_use]
+    pub const fn timing(&self, class: GroupClass) -> Timing {
+        match class {
+            GroupClass::Metadata => self.metadata,
+            GroupClass::Sequencer => self.sequencer,
+            GroupClass::Shard => self.shard,
+        }
+    }
+
+    /// openraft's settings for a class.
+    pub(crate) fn raft(
+        &self,
+        class: GroupClass,
+    ) -> Result<openraft::Config, openraft::ConfigError> {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let timing = self.timing(class);
+        let election_max = millis(timing.election_max);
+        openraft::Config {
+            cluster_name: "quorate".to_owned(),
+            heartbeat_interval: millis(timing.heartbeat),
+            election_timeout_min: millis(timing.election_min),
+            election_timeout_max: election_max,
+            install_snapshot_timeout: millis(self.snapshot_install_deadline),
+            // Purges are ours to trigger, see `group::upkeep`.
+            snapshot_policy: openraft::SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: self.purge_keeps_entries,
+            replication_lag_threshold: self.purge_keeps_entries.max(1),
+            enable_pre_vote: Some(true),
+            // A restarted leader must win an election again; its lease is void.
+            enable_leader_restore: Some(false),
+            // An old leader's heartbeats must not hold up a connected quorum.
+            quorum_loss_probe_interval: Some(election_max.saturating_mul(2)),
+            ..openraft::Config::default()
+        }
+        .validate()
+    }
+}

@@ -1,0 +1,11 @@
+//! The adapters between openraft and the ports. Nothing of openraft leaves
+//! this module but by types of our own.
+
+pub(crate) mod applier;
+pub(crate) mod network;
+pub(crate) mod storage;
+pub(crate) mod types;
+pub(crate) mod wire;
+
+#[cfg(test)]
+mod tests;

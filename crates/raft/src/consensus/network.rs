@@ -1,0 +1,375 @@
+//! Calls from a replica to its peers.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use futures_util::stream::{Stream, StreamExt, unfold};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{
+    ErrorSource, NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable,
+};
+use openraft::network::RPCOption;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, StorageError};
+use openraft::{RaftNetworkFactory, RaftNetworkV2};
+use quorate_types::{Blob, GroupId, NodeId, ReplicaId};
+use tokio::sync::Semaphore;
+
+use super::applier::{SNAPSHOT_CHUNK_BYTES_MAX, SnapshotData};
+use super::types::{Member, RaftVoteOf, TypeConfig, log_id, our_vote, position, raft_vote};
+use super::wire::{
+    Append, Body, Message, Refusal, Reply, SnapshotBegin, SnapshotChunk, SnapshotEnd, Transfer,
+    VoteCall, WireEntry, host_row, to_log_entry,
+};
+use crate::config::HostConfig;
+use crate::machine::SnapshotReader;
+use crate::transport::{Lane, Transport, TransportError};
+
+type RpcError = RPCError<TypeConfig>;
+type Streaming = StreamingError<TypeConfig>;
+
+/// What all links of a replica share.
+#[derive(Clone)]
+pub(crate) struct Links {
+    pub(crate) group: GroupId,
+    pub(crate) replica: ReplicaId,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) config: Arc<HostConfig>,
+    /// How long an append may wait for the follower's disk.
+    pub(crate) append_deadline: Duration,
+    /// Permits for the snapshots this node sends at a time.
+    pub(crate) sending: Arc<Semaphore>,
+}
+
+impl Links {
+    fn link(&self, target: u64, member: Member, lane: Lane) -> Link {
+        Link { links: self.clone(), to: ReplicaId(target), node: member.node_id(), lane }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Links {
+    type Network = Link;
+
+    async fn new_client(&mut self, target: u64, node: &Member) -> Link {
+        self.link(target, *node, Lane::Data)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Member) -> Link {
+        self.link(target, *node, Lane::Heartbeat)
+    }
+
+    async fn new_snapshot_client(&mut self, target: u64, node: &Member) -> Link {
+        self.link(target, *node, Lane::Snapshot)
+    }
+}
+
+/// The way to one peer. Connects nothing: the transport does, when needed.
+pub(crate) struct Link {
+    links: Links,
+    to: ReplicaId,
+    node: NodeId,
+    lane: Lane,
+}
+
+/// Why there is no usable reply.
+enum CallError {
+    Transport(TransportError),
+    Refused(Refusal),
+    Malformed(String),
+}
+
+impl CallError {
+    fn text(&self) -> String {
+        match self {
+            Self::Transport(error) => error.to_string(),
+            Self::Refused(refusal) => refusal.to_string(),
+            Self::Malformed(what) => what.clone(),
+        }
+    }
+
+    /// Everything that will not be better at once makes openraft back off.
+    fn is_lasting(&self) -> bool {
+        match self {
+            Self::Transport(TransportError::Deadline { .. }) => false,
+            Self::Transport(_) | Self::Refused(_) | Self::Malformed(_) => true,
+        }
+    }
+
+    fn rpc(self) -> RpcError {
+        if self.is_lasting() {
+            Unreachable::from_string(self.text()).into()
+        } else {
+            NetworkError::from_string(self.text()).into()
+        }
+    }
+
+    fn streaming(self) -> Streaming {
+        if self.is_lasting() {
+            Unreachable::from_string(self.text()).into()
+        } else {
+            NetworkError::from_string(self.text()).into()
+        }
+    }
+}
+
+fn unexpected(reply: &Reply) -> CallError {
+    match reply {
+        Reply::Refused(refusal) => CallError::Refused(refusal.clone()),
+        other => CallError::Malformed(format!("unexpected reply {other:?}")),
+    }
+}
+
+impl Link {
+    /// Sends at once; the returned future waits for the reply.
+    fn call(
+        &self,
+        lane: Lane,
+        body: Body,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<Reply, CallError>> + Send + 'static + use<> {
+        let message =
+            Message { group: self.links.group, from: self.links.replica, to: self.to, body };
+        let reply = self.links.transport.call(self.node, lane, message.to_bytes(), deadline);
+        async move {
+            let reply = reply.await.map_err(CallError::Transport)?;
+            Reply::from_bytes(&reply).map_err(|error| CallError::Malformed(error.to_string()))
+        }
+    }
+
+    fn append_call(
+        &self,
+        request: &AppendEntriesRequest<TypeConfig>,
+        option: &RPCOption,
+    ) -> impl Future<Output = Result<AppendEntriesResponse<TypeConfig>, RpcError>> + Send + 'static + use<>
+    {
+        // A heartbeat that is late is useless; entries wait for a disk.
+        let deadline = match self.lane {
+            Lane::Heartbeat => option.hard_ttl(),
+            Lane::Data | Lane::Snapshot => option.hard_ttl().max(self.links.append_deadline),
+        };
+        let reply = self.call(self.lane, Body::Append(to_append(request)), deadline);
+        async move {
+            match reply.await.map_err(CallError::rpc)? {
+                Reply::Appended => Ok(AppendEntriesResponse::Success),
+                Reply::AppendedPartly(upto) => {
+                    Ok(AppendEntriesResponse::PartialSuccess(upto.map(log_id)))
+                }
+                Reply::AppendConflict => Ok(AppendEntriesResponse::Conflict),
+                Reply::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(raft_vote(vote))),
+                other => Err(unexpected(&other).rpc()),
+            }
+        }
+    }
+
+    async fn vote_call(
+        &self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+        wrap: fn(VoteCall) -> Body,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        let call = VoteCall {
+            vote: our_vote(&request.vote),
+            last: request.last_log_id.as_ref().map(position),
+            is_transfer: request.leadership_transfer,
+        };
+        let reply = self.call(Lane::Heartbeat, wrap(call), option.hard_ttl());
+        match reply.await.map_err(CallError::rpc)? {
+            Reply::Voted(voted) => Ok(VoteResponse {
+                vote: raft_vote(voted.vote),
+                vote_granted: voted.granted,
+                last_log_id: voted.last.map(log_id),
+            }),
+            other => Err(unexpected(&other).rpc()),
+        }
+    }
+
+    async fn send_snapshot(
+        &self,
+        vote: &RaftVoteOf,
+        row: Blob,
+        mut reader: Box<dyn SnapshotReader>,
+    ) -> Result<SnapshotResponse<TypeConfig>, Streaming> {
+        let vote = our_vote(vote);
+        let transfer = quorate_types::runtime::random();
+        let chunk_deadline = self.links.config.snapshot_chunk_deadline;
+        let begin = Body::SnapshotBegin(SnapshotBegin { transfer, vote, host_row: row });
+        if let Some(reply) = self.stage(begin, chunk_deadline).await? {
+            return Ok(reply);
+        }
+        let mut sequence = 0;
+        loop {
+            let chunk = reader.next_chunk(SNAPSHOT_CHUNK_BYTES_MAX).await.map_err(|error| {
+                Streaming::StorageError(StorageError::read_snapshot(
+                    None,
+                    openraft::impls::BoxedErrorSource::from_string(error.to_string()),
+                ))
+            })?;
+            let Some(chunk) = chunk else { break };
+            let crc32c = crc32c::crc32c(&chunk);
+            let chunk = SnapshotChunk { transfer, sequence, crc32c, bytes: Blob(chunk) };
+            if let Some(reply) = self.stage(Body::SnapshotChunk(chunk), chunk_deadline).await? {
+                return Ok(reply);
+            }
+            sequence += 1;
+        }
+        let end = Body::SnapshotEnd(SnapshotEnd { transfer, vote, chunks: sequence });
+        let deadline = self.links.config.snapshot_install_deadline;
+        match self.stage(end, deadline).await? {
+            Some(reply) => Ok(reply),
+            None => {
+                Err(CallError::Malformed("the snapshot was not installed".to_owned()).streaming())
+            }
+        }
+    }
+
+    /// Sends one part of a snapshot; an answer ends the transfer.
+    async fn stage(
+        &self,
+        body: Body,
+        deadline: Duration,
+    ) -> Result<Option<SnapshotResponse<TypeConfig>>, Streaming> {
+        match self.call(Lane::Snapshot, body, deadline).await.map_err(CallError::streaming)? {
+            Reply::ChunkStored => Ok(None),
+            Reply::SnapshotInstalled(vote) | Reply::HigherVote(vote) => {
+                Ok(Some(SnapshotResponse::new(raft_vote(vote))))
+            }
+            other => Err(unexpected(&other).streaming()),
+        }
+    }
+}
+
+fn to_append(request: &AppendEntriesRequest<TypeConfig>) -> Append {
+    let entries = request.entries.iter().map(|entry| {
+        let entry = to_log_entry(entry);
+        WireEntry { position: entry.position, payload: Blob(entry.payload) }
+    });
+    Append {
+        vote: our_vote(&request.vote),
+        previous: request.prev_log_id.as_ref().map(position),
+        committed: request.leader_commit.as_ref().map(position),
+        entries: entries.collect(),
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Link {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
+        self.append_call(&request, &option).await
+    }
+
+    /// Keeps a few calls under way; replies come back in the order of calls.
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        let in_flight = self.links.config.appends_in_flight_max.max(1);
+        let calls = input.map(move |request| {
+            let previous = request.prev_log_id;
+            let last = request.entries.last().map_or(previous, |entry| Some(entry.log_id));
+            let reply = self.append_call(&request, &option);
+            async move { (previous, last, reply.await) }
+        });
+        let replies = unfold(Some(Box::pin(calls.buffered(in_flight))), |replies| async move {
+            let mut replies = replies?;
+            let (previous, last, reply) = replies.next().await?;
+            // Whatever was sent behind a reply that did not take everything
+            // builds on what the follower does not have.
+            match reply {
+                Err(error) => Some((Err(error), None)),
+                Ok(reply) => {
+                    let partly = matches!(&reply,
+                        AppendEntriesResponse::PartialSuccess(upto) if *upto != last);
+                    let result = reply.into_stream_result(previous, last);
+                    let next = (result.is_ok() && !partly).then_some(replies);
+                    Some((Ok(result), next))
+                }
+            }
+        });
+        let replies: BoxStream<'s, _> = Box::pin(replies);
+        Box::pin(std::future::ready(Ok(replies)))
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        self.vote_call(request, option, Body::Vote).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        self.vote_call(request, option, Body::PreVote).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: RaftVoteOf,
+        snapshot: openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, Streaming> {
+        let SnapshotData::Reader(reader) = snapshot.snapshot else {
+            return Err(
+                CallError::Malformed("a staged snapshot cannot be sent".to_owned()).streaming()
+            );
+        };
+        let Some(last) = snapshot.meta.last_log_id else {
+            return Err(CallError::Malformed("a snapshot of nothing".to_owned()).streaming());
+        };
+        let row = Blob(host_row(position(&last), &snapshot.meta.last_membership));
+        let send = async {
+            let _permit = self.links.sending.acquire().await;
+            self.send_snapshot(&vote, row, reader).await
+        };
+        match select(Box::pin(cancel), Box::pin(send)).await {
+            Either::Left((closed, _)) => Err(closed.into()),
+            Either::Right((result, _)) => result,
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
+        let transfer = Transfer {
+            vote: our_vote(request.from_leader()),
+            to: ReplicaId(*request.to_node_id()),
+            last: request.last_log_id().map(position),
+        };
+        let reply = self.call(Lane::Heartbeat, Body::Transfer(transfer), option.hard_ttl());
+        match reply.await.map_err(CallError::rpc)? {
+            Reply::TransferAccepted => Ok(Ok(())),
+            Reply::TransferVoteChanged(actual) => Ok(Err(TransferLeaderError::VoteChanged {
+                expected: *request.from_leader(),
+                actual: raft_vote(actual),
+            })),
+            Reply::TransferLogBehind(actual) => Ok(Err(TransferLeaderError::LogNotFlushed {
+                expected: request.last_log_id().copied(),
+                actual: actual.map(log_id),
+            })),
+            other => Err(unexpected(&other).rpc()),
+        }
+    }
+}

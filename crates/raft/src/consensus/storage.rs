@@ -1,0 +1,157 @@
+//! [`LogEngine`] as openraft's log storage.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, Range, RangeBounds};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::stream::{self, Stream};
+use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
+use openraft::{LogState, OptionalSend};
+use quorate_types::GroupId;
+
+use super::types::{
+    LogId, RaftEntry, RaftVoteOf, TypeConfig, log_id, our_vote, position, raft_vote,
+};
+use super::wire::{from_log_entry, to_log_entry};
+use crate::log::{LogEngine, LogEntry};
+
+/// Payload bytes read at a time, for replication and for apply; fits a frame
+/// together with its headers.
+const READ_BYTES_MAX: usize = 2 << 20;
+
+/// The log of one group.
+#[derive(Clone)]
+pub(crate) struct GroupLog {
+    pub(crate) engine: Arc<dyn LogEngine>,
+    pub(crate) group: GroupId,
+    /// The index up to which the machine's state is known to be durable.
+    pub(crate) durable_index: Arc<AtomicU64>,
+}
+
+impl GroupLog {
+    fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<RaftEntry>> {
+        let entries = self.engine.read(self.group, range, bytes_max)?;
+        entries.iter().map(|entry| from_log_entry(entry).map_err(io::Error::other)).collect()
+    }
+}
+
+fn bounds(range: &impl RangeBounds<u64>) -> Range<u64> {
+    let start = match range.start_bound() {
+        Bound::Included(&start) => start,
+        Bound::Excluded(&start) => start.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(&end) => end.saturating_add(1),
+        Bound::Excluded(&end) => end,
+        Bound::Unbounded => u64::MAX,
+    };
+    start..end
+}
+
+impl RaftLogReader<TypeConfig> for GroupLog {
+    async fn try_get_log_entries<R>(&mut self, range: R) -> Result<Vec<RaftEntry>, io::Error>
+    where
+        R: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        self.read(bounds(&range), usize::MAX)
+    }
+
+    /// Entries to apply, a bounded part at a time: after a restart the range
+    /// can be the whole log.
+    async fn entries_stream<R>(
+        &mut self,
+        range: R,
+    ) -> impl Stream<Item = Result<RaftEntry, io::Error>> + OptionalSend
+    where
+        R: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let log = self.clone();
+        let parts = stream::unfold(Some(bounds(&range)), move |rest| {
+            let log = log.clone();
+            async move {
+                let rest = rest.filter(|rest| !rest.is_empty())?;
+                let part = log.read(rest.clone(), READ_BYTES_MAX);
+                let next = match &part {
+                    Ok(entries) => entries.last().map(|last| last.log_id.index + 1..rest.end),
+                    Err(_) => None,
+                };
+                let items: Vec<io::Result<RaftEntry>> = match part {
+                    Ok(entries) => entries.into_iter().map(Ok).collect(),
+                    Err(error) => vec![Err(error)],
+                };
+                Some((stream::iter(items), next))
+            }
+        });
+        Box::pin(futures_util::StreamExt::flatten(parts))
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<RaftVoteOf>, io::Error> {
+        Ok(self.engine.state(self.group)?.vote.map(raft_vote))
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<RaftEntry>, io::Error> {
+        self.read(start..end, READ_BYTES_MAX)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for GroupLog {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let state = self.engine.state(self.group)?;
+        Ok(LogState {
+            last_purged_log_id: state.purged.map(log_id),
+            last_log_id: state.last.map(log_id),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &RaftVoteOf) -> Result<(), io::Error> {
+        Ok(self.engine.save_vote(self.group, our_vote(vote)).await?)
+    }
+
+    async fn append<I>(
+        &mut self,
+        entries: I,
+        callback: IOFlushed<TypeConfig>,
+    ) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = RaftEntry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<LogEntry> =
+            entries.into_iter().map(|entry| to_log_entry(&entry)).collect();
+        let completion = Box::new(move |result: Result<(), crate::log::LogError>| {
+            callback.io_completed(result.map_err(io::Error::from));
+        });
+        Ok(self.engine.append(self.group, entries, completion).await?)
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        let from = last.map_or(0, |last| last.index + 1);
+        Ok(self.engine.truncate(self.group, from).await?)
+    }
+
+    /// Purges what the machine has made durable, and asserts that it is no
+    /// more than that: what is neither in the log nor in the state is lost.
+    async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
+        let durable = self.durable_index.load(Ordering::Acquire);
+        if upto.index > durable {
+            return Err(io::Error::other(format!(
+                "refused to purge {} up to {}: its state is durable only up to {durable}",
+                self.group, upto.index
+            )));
+        }
+        Ok(self.engine.purge(self.group, position(&upto)).await?)
+    }
+}

@@ -1,0 +1,620 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::errors::{
+    ChangeMembershipError, ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError,
+    RaftError as CoreError,
+};
+use openraft::{ChangeMembers, RaftMetrics, ReadPolicy};
+use parking_lot::Mutex;
+use quorate_types::{GroupId, NodeId, ReplicaId, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use crate::config::{GroupClass, HostConfig, Timing};
+use crate::consensus::applier::{Applied, Progress, SharedMachine};
+use crate::consensus::types::{Command, Member, RaftOf, TypeConfig};
+use crate::error::{ProposeError, RaftError, ReadError, Refused};
+use crate::inbox::StagingSlot;
+
+/// A follower whose confirmed log lacks more than this is no target for a
+/// transfer: it would have to catch up while nobody leads.
+const TRANSFER_LAG_ENTRIES_MAX: u64 = 256;
+
+/// What became of a proposal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Proposed {
+    /// The index of its entry.
+    pub index: u64,
+    /// The term of its entry.
+    pub term: u64,
+    /// What the machine answered.
+    pub outcome: Bytes,
+}
+
+/// A confirmed position to read at: whoever has applied `index` sees every
+/// write that was acknowledged before the read began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadIndex {
+    /// The term whose leader confirmed it.
+    pub term: u64,
+    /// The index to have applied.
+    pub index: u64,
+}
+
+/// Who leads, as far as this replica knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Leadership {
+    /// The term this replica is in.
+    pub term: u64,
+    /// Where the leader of the term lives.
+    pub leader: Option<NodeId>,
+    /// Whether this replica is the established leader of `term`. Another one
+    /// may lead a later term already; only a commit or a
+    /// [`read_index`](Group::read_index) proves the contrary.
+    pub leading: bool,
+    /// Whether this replica has applied an entry of `term`: a leader then
+    /// knows all that was committed before it.
+    pub noop_applied: bool,
+}
+
+/// A replica's view of its group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupStatus {
+    /// The group.
+    pub group: GroupId,
+    /// This replica.
+    pub replica: ReplicaId,
+    /// The term it is in.
+    pub term: u64,
+    /// The leader and its node, if known.
+    pub leader: Option<(ReplicaId, NodeId)>,
+    /// Whether this replica is the established leader.
+    pub leading: bool,
+    /// The last index in the log.
+    pub last_log: Option<u64>,
+    /// The last index this replica knows to be committed.
+    pub committed: Option<u64>,
+    /// The last applied index.
+    pub applied: Option<u64>,
+    /// The index up to which the log is purged.
+    pub purged: Option<u64>,
+    /// Who votes; during a change, who votes before or after it.
+    pub voters: Vec<(ReplicaId, NodeId)>,
+    /// Who receives the log without voting.
+    pub learners: Vec<(ReplicaId, NodeId)>,
+    /// On a leader, the index up to which each other replica's log is known
+    /// to match; absent replicas have not confirmed anything yet.
+    pub matched: BTreeMap<ReplicaId, u64>,
+    /// Why the replica has halted, if it has.
+    pub halted: Option<String>,
+}
+
+/// Counters shared by all groups of a host.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) elections_won: AtomicU64,
+    pub(crate) proposals: AtomicU64,
+    pub(crate) proposals_refused: AtomicU64,
+    pub(crate) reads: AtomicU64,
+    pub(crate) read_rounds: AtomicU64,
+    pub(crate) flushes: AtomicU64,
+}
+
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+type ReadReply = oneshot::Sender<Result<ReadIndex, ReadError>>;
+
+/// One replica of one group on this node. Clones share it.
+#[derive(Clone)]
+pub struct Group {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    group: GroupId,
+    replica: ReplicaId,
+    timing: Timing,
+    config: Arc<HostConfig>,
+    raft: RaftOf,
+    machine: SharedMachine,
+    progress: Arc<Progress>,
+    leadership: watch::Receiver<Leadership>,
+    applied: watch::Receiver<Applied>,
+    proposals: Semaphore,
+    reads: mpsc::Sender<ReadReply>,
+    staging: StagingSlot,
+    counters: Arc<Counters>,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.inner.group, self.inner.replica)
+    }
+}
+
+/// What a group is made of.
+pub(crate) struct Parts {
+    pub(crate) group: GroupId,
+    pub(crate) replica: ReplicaId,
+    pub(crate) class: GroupClass,
+    pub(crate) config: Arc<HostConfig>,
+    pub(crate) raft: RaftOf,
+    pub(crate) machine: SharedMachine,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl Group {
+    pub(crate) fn start(parts: Parts) -> Self {
+        let Parts { group, replica, class, config, raft, machine, progress, counters } = parts;
+        let (leadership_out, leadership) = watch::channel(Leadership::default());
+        let (reads, read_queue) = mpsc::channel(config.reads_pending_max.max(1));
+        let observer = Observer {
+            group,
+            replica,
+            raft: raft.clone(),
+            progress: Arc::clone(&progress),
+            leadership: leadership_out,
+            counters: Arc::clone(&counters),
+            purge_after_entries: config.purge_after_entries.max(1),
+            flush_asked_at: 0,
+        };
+        let confirmer = confirm_reads(raft.clone(), read_queue, Arc::clone(&counters));
+        let tasks = vec![
+            quorate_types::runtime::spawn(observer.run()).abort_handle(),
+            quorate_types::runtime::spawn(confirmer).abort_handle(),
+        ];
+        let inner = Inner {
+            group,
+            replica,
+            timing: config.timing(class),
+            proposals: Semaphore::new(config.proposals_pending_max.max(1)),
+            config,
+            raft,
+            machine,
+            applied: progress.applied.subscribe(),
+            progress,
+            leadership,
+            reads,
+            staging: StagingSlot::default(),
+            counters,
+            tasks: Mutex::new(tasks),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The group's id.
+    #[must_use]
+    pub fn id(&self) -> GroupId {
+        self.inner.group
+    }
+
+    /// This replica's id.
+    #[must_use]
+    pub fn replica(&self) -> ReplicaId {
+        self.inner.replica
+    }
+
+    pub(crate) fn raft(&self) -> &RaftOf {
+        &self.inner.raft
+    }
+
+    pub(crate) fn machine(&self) -> &SharedMachine {
+        &self.inner.machine
+    }
+
+    pub(crate) fn staging(&self) -> &StagingSlot {
+        &self.inner.staging
+    }
+
+    pub(crate) fn metrics(&self) -> RaftMetrics<TypeConfig> {
+        self.inner.raft.metrics().borrow_watched().clone()
+    }
+
+    /// Stops the replica and releases its machine.
+    pub(crate) async fn shutdown(&self) {
+        self.inner.progress.stop();
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(group = %self.inner.group, %error, "the replica's task failed");
+        }
+        for task in self.inner.tasks.lock().drain(..) {
+            task.abort();
+        }
+        self.inner.staging.clear().await;
+        self.inner.machine.release().await;
+    }
+
+    /// Proposes a command and waits until it is applied here.
+    ///
+    /// Dropping the future does not withdraw the command.
+    ///
+    /// # Errors
+    /// [`ProposeError`], which says whether the command can be in the log.
+    pub async fn propose(
+        &self,
+        command: Bytes,
+        deadline: Duration,
+    ) -> Result<Proposed, ProposeError> {
+        let counters = &self.inner.counters;
+        let refuse = |reason| {
+            count(&counters.proposals_refused);
+            Err(ProposeError::Refused(reason))
+        };
+        let limit = self.inner.config.command_bytes_max;
+        if command.len() > limit {
+            return refuse(Refused::TooLarge { bytes: command.len(), limit });
+        }
+        if self.inner.applied.borrow().is_stopped {
+            return refuse(Refused::Halted);
+        }
+        let Ok(_permit) = self.inner.proposals.try_acquire() else {
+            return refuse(Refused::Busy);
+        };
+        count(&counters.proposals);
+        let write = self.inner.raft.client_write(Command(command));
+        match tokio::time::timeout(deadline, write).await {
+            Err(_) => Err(ProposeError::Unknown),
+            Ok(Ok(written)) => Ok(Proposed {
+                index: written.log_id.index,
+                term: written.log_id.leader_id.term,
+                outcome: written.data.0,
+            }),
+            Ok(Err(CoreError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
+                Err(ProposeError::NotLeader { leader: self.forward(&forward) })
+            }
+            Ok(Err(_)) => Err(ProposeError::Unknown),
+        }
+    }
+
+    /// Where to go instead; nowhere when the leader is this very replica,
+    /// which just cannot prove it at the moment.
+    fn forward(&self, forward: &ForwardToLeader<TypeConfig>) -> Option<NodeId> {
+        forward_of(forward, self.inner.replica)
+    }
+
+    /// Confirms with a quorum that this replica leads, and returns the index
+    /// that a linearizable read must have [applied](Self::wait_applied). One
+    /// round of heartbeats serves every read that waits when it begins.
+    ///
+    /// # Errors
+    /// [`ReadError`]; trying again is always safe.
+    pub async fn read_index(&self) -> Result<ReadIndex, ReadError> {
+        count(&self.inner.counters.reads);
+        let (reply, confirmed) = oneshot::channel();
+        self.inner.reads.try_send(reply).map_err(|_| ReadError::Unavailable)?;
+        confirmed.await.unwrap_or(Err(ReadError::Unavailable))
+    }
+
+    /// The last applied index; 0 before anything was applied.
+    #[must_use]
+    pub fn applied(&self) -> u64 {
+        self.inner.applied.borrow().position.map_or(0, |position| position.index)
+    }
+
+    /// Waits until `index` is applied here.
+    ///
+    /// # Errors
+    /// [`RaftError::Halted`] or [`RaftError::Closed`] when it never will be.
+    pub async fn wait_applied(&self, index: u64) -> Result<(), RaftError> {
+        let mut applied = self.inner.applied.clone();
+        let reached = |applied: &Applied| applied.position.is_some_and(|at| at.index >= index);
+        let state = applied
+            .wait_for(|applied| reached(applied) || applied.is_stopped)
+            .await
+            .map_err(|watch::Closed| RaftError::Closed)?;
+        if reached(&state) {
+            return Ok(());
+        }
+        Err(self.inner.progress.halted().map_or(RaftError::Closed, RaftError::Halted))
+    }
+
+    /// Who leads, and every change of it.
+    #[must_use]
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.clone()
+    }
+
+    /// A view of the group as of now.
+    #[must_use]
+    pub fn status(&self) -> GroupStatus {
+        let metrics = self.metrics();
+        let membership = metrics.membership_config.membership();
+        let place = |replica: u64| {
+            let node = membership.get_node(&replica).map(|member| member.node_id())?;
+            Some((ReplicaId(replica), node))
+        };
+        let matched = metrics.replication.iter().flatten();
+        GroupStatus {
+            group: self.inner.group,
+            replica: self.inner.replica,
+            term: metrics.vote.leader_id.term,
+            leader: metrics.current_leader.and_then(place),
+            leading: is_leading(&metrics, self.inner.replica),
+            last_log: metrics.last_log_index,
+            committed: metrics.local_committed.map(|at| at.index),
+            applied: self.inner.applied.borrow().position.map(|at| at.index),
+            purged: metrics.purged.map(|at| at.index),
+            voters: membership.voter_ids().filter_map(place).collect(),
+            learners: membership.learner_ids().filter_map(place).collect(),
+            matched: matched
+                .filter_map(|(&replica, at)| Some((ReplicaId(replica), at.as_ref()?.index)))
+                .collect(),
+            halted: self.inner.progress.halted(),
+        }
+    }
+
+    /// Forms the group from its first members. Only for a group that was not
+    /// [seeded](crate::seeded_host_row), on one member, once.
+    ///
+    /// # Errors
+    /// [`RaftError::Refused`] when the group was formed already.
+    pub async fn initialize(&self, members: &[(ReplicaId, NodeId)]) -> Result<(), RaftError> {
+        let members: BTreeMap<u64, Member> =
+            members.iter().map(|&(replica, node)| (replica.0, node.into())).collect();
+        match self.bounded(self.inner.raft.initialize(members)).await? {
+            Ok(()) => Ok(()),
+            Err(CoreError::APIError(error)) => Err(RaftError::Refused(error.to_string())),
+            Err(CoreError::Fatal(fatal)) => Err(self.fatal(&fatal)),
+        }
+    }
+
+    /// Adds a replica that receives the log and does not vote. Returns when
+    /// that is committed, not when the learner has caught up.
+    ///
+    /// # Errors
+    /// [`RaftError`]
+    pub async fn add_learner(&self, replica: ReplicaId, node: NodeId) -> Result<(), RaftError> {
+        self.change(self.inner.raft.add_learner(replica.0, node.into(), false)).await
+    }
+
+    /// Removes a learner.
+    ///
+    /// # Errors
+    /// [`RaftError`]
+    pub async fn remove_learner(&self, replica: ReplicaId) -> Result<(), RaftError> {
+        let removal = ChangeMembers::RemoveNodes(BTreeSet::from([replica.0]));
+        self.change(self.inner.raft.change_membership(removal, true)).await
+    }
+
+    /// Makes exactly `voters` vote, through a joint configuration. New ones
+    /// must be learners before; former ones leave the group altogether.
+    ///
+    /// # Errors
+    /// [`RaftError`]. After [`RaftError::Unknown`] the change may be half way;
+    /// asking for the same voters again completes it.
+    pub async fn set_voters(&self, voters: BTreeSet<ReplicaId>) -> Result<(), RaftError> {
+        let voters: BTreeSet<u64> = voters.into_iter().map(|replica| replica.0).collect();
+        self.change(self.inner.raft.change_membership(voters, false)).await
+    }
+
+    /// Hands leadership to another voter and waits until this replica has let
+    /// go. Refused unless the target answered lately and has nearly all of the
+    /// log: handing over to a dead one would stop writes until an election.
+    ///
+    /// # Errors
+    /// [`RaftError::Refused`] for such a target; [`RaftError::Unknown`] when
+    /// this replica still leads after two election timeouts.
+    pub async fn transfer_leader(&self, to: ReplicaId) -> Result<(), RaftError> {
+        let metrics = self.metrics();
+        if !is_leading(&metrics, self.inner.replica) {
+            let leader = leader_node(&metrics);
+            return Err(RaftError::NotLeader { leader });
+        }
+        if to == self.inner.replica {
+            return Ok(());
+        }
+        self.judge_successor(&metrics, to).map_err(RaftError::Refused)?;
+        let term = metrics.vote.leader_id.term;
+        let triggered = self.inner.raft.trigger().transfer_leader(to.0).await;
+        triggered.map_err(|fatal| self.fatal(&fatal))?;
+        let mut leadership = self.leadership();
+        let released = leadership.wait_for(|now| !now.leading || now.term > term);
+        match tokio::time::timeout(self.inner.timing.election_max * 2, released).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(watch::Closed)) => Err(RaftError::Closed),
+            Err(_) => Err(RaftError::Unknown),
+        }
+    }
+
+    fn judge_successor(
+        &self,
+        metrics: &RaftMetrics<TypeConfig>,
+        to: ReplicaId,
+    ) -> Result<(), String> {
+        let mut voters = metrics.membership_config.voter_ids();
+        if !voters.any(|voter| voter == to.0) {
+            return Err(format!("{to} does not vote"));
+        }
+        let heartbeats = metrics.heartbeat.as_ref();
+        let acked = heartbeats.and_then(|acks| acks.get(&to.0).cloned().flatten());
+        let silence = acked.map(|at| openraft::async_runtime::Instant::elapsed(&*at));
+        if silence.is_none_or(|silence| silence > self.inner.timing.election_min) {
+            return Err(format!("{to} has not answered lately"));
+        }
+        let matched =
+            metrics.replication.as_ref().and_then(|all| all.get(&to.0).copied().flatten());
+        let next = |index: Option<u64>| index.map_or(0, |index| index + 1);
+        let lag = next(metrics.last_log_index).saturating_sub(next(matched.map(|at| at.index)));
+        if lag > TRANSFER_LAG_ENTRIES_MAX {
+            return Err(format!("{to} lacks {lag} entries"));
+        }
+        Ok(())
+    }
+
+    async fn bounded<T>(&self, work: impl Future<Output = T>) -> Result<T, RaftError> {
+        let deadline = self.inner.config.membership_deadline;
+        tokio::time::timeout(deadline, work).await.map_err(|_| RaftError::Unknown)
+    }
+
+    async fn change<T>(
+        &self,
+        change: impl Future<Output = Result<T, CoreError<TypeConfig, ClientWriteError<TypeConfig>>>>,
+    ) -> Result<(), RaftError> {
+        let error = match self.bounded(change).await? {
+            Ok(_) => return Ok(()),
+            Err(CoreError::Fatal(fatal)) => return Err(self.fatal(&fatal)),
+            Err(CoreError::APIError(error)) => error,
+        };
+        Err(match error {
+            ClientWriteError::ForwardToLeader(forward) => {
+                RaftError::NotLeader { leader: self.forward(&forward) }
+            }
+            ClientWriteError::LogEntryDiscarded(_) => RaftError::Unknown,
+            ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_)) => {
+                RaftError::ChangeInProgress
+            }
+            other => RaftError::Refused(other.to_string()),
+        })
+    }
+
+    fn fatal(&self, fatal: &Fatal<TypeConfig>) -> RaftError {
+        match (self.inner.progress.halted(), fatal) {
+            (Some(reason), _) => RaftError::Halted(reason),
+            (None, Fatal::Stopped) => RaftError::Closed,
+            (None, other) => RaftError::Halted(other.to_string()),
+        }
+    }
+}
+
+fn is_leading(metrics: &RaftMetrics<TypeConfig>, replica: ReplicaId) -> bool {
+    metrics.running_state.is_ok()
+        && metrics.state.is_leader()
+        && metrics.vote.committed
+        && metrics.vote.leader_id.voted_for == replica.0
+}
+
+fn leader_node(metrics: &RaftMetrics<TypeConfig>) -> Option<NodeId> {
+    let leader = metrics.current_leader?;
+    metrics.membership_config.get_node(&leader).map(|member| member.node_id())
+}
+
+fn forward_of(forward: &ForwardToLeader<TypeConfig>, replica: ReplicaId) -> Option<NodeId> {
+    if forward.leader_id == Some(replica.0) {
+        return None;
+    }
+    forward.leader_node.map(Member::node_id)
+}
+
+/// Serves reads round by round: whoever comes during a round waits for the
+/// next, because a round proves leadership only as of its beginning.
+async fn confirm_reads(
+    raft: RaftOf,
+    mut queue: mpsc::Receiver<ReadReply>,
+    counters: Arc<Counters>,
+) {
+    let mut waiting = Vec::new();
+    loop {
+        if queue.recv_many(&mut waiting, queue.max_capacity()).await == 0 {
+            return;
+        }
+        count(&counters.read_rounds);
+        let outcome = confirm(&raft).await;
+        for reply in waiting.drain(..) {
+            // A reader that gave up is no concern of the others.
+            let _gone = reply.send(outcome.clone());
+        }
+    }
+}
+
+async fn confirm(raft: &RaftOf) -> Result<ReadIndex, ReadError> {
+    match raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+        Ok(linearizer) => {
+            let confirmed = linearizer.read_log_id();
+            let term = confirmed.committed_leader_id().term;
+            Ok(ReadIndex { term, index: confirmed.index() })
+        }
+        Err(CoreError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+            let leader = forward_of(&forward, ReplicaId(*raft.node_id()));
+            Err(ReadError::NotLeader { leader })
+        }
+        Err(_) => Err(ReadError::Unavailable),
+    }
+}
+
+/// Follows a replica: publishes who leads, and has the machine flushed and the
+/// log purged when enough has been applied.
+struct Observer {
+    group: GroupId,
+    replica: ReplicaId,
+    raft: RaftOf,
+    progress: Arc<Progress>,
+    leadership: watch::Sender<Leadership>,
+    counters: Arc<Counters>,
+    purge_after_entries: u64,
+    flush_asked_at: u64,
+}
+
+impl Observer {
+    async fn run(mut self) {
+        let mut metrics = self.raft.metrics();
+        let mut applied = self.progress.applied.subscribe();
+        loop {
+            let now = metrics.borrow_and_update().clone();
+            self.publish(&now, *applied.borrow_and_update());
+            if let Err(fatal) = &now.running_state {
+                if !matches!(fatal, Fatal::Stopped) {
+                    self.progress.halt(self.group, fatal.to_string());
+                }
+                break;
+            }
+            self.purge_if_due(&now).await;
+            let metrics_open = tokio::select! {
+                biased;
+                changed = metrics.changed() => changed.is_ok(),
+                changed = applied.changed() => changed.is_ok(),
+            };
+            if !metrics_open {
+                break;
+            }
+        }
+        self.progress.stop();
+        self.leadership.modify(|now| {
+            (now.leading, now.leader) = (false, None);
+            true
+        });
+    }
+
+    fn publish(&self, metrics: &RaftMetrics<TypeConfig>, applied: Applied) {
+        let term = metrics.vote.leader_id.term;
+        let now = Leadership {
+            term,
+            leader: leader_node(metrics),
+            leading: is_leading(metrics, self.replica) && !applied.is_stopped,
+            noop_applied: applied.position.is_some_and(|position| position.term == term),
+        };
+        self.leadership.modify(|before| {
+            if now.leading && !(before.leading && before.term == term) {
+                count(&self.counters.elections_won);
+            }
+            std::mem::replace(before, now) != now
+        });
+    }
+
+    async fn purge_if_due(&mut self, metrics: &RaftMetrics<TypeConfig>) {
+        let next = |index: Option<u64>| index.map_or(0, |index| index + 1);
+        let applied = next(metrics.last_applied.map(|at| at.index));
+        let purged = next(metrics.purged.map(|at| at.index));
+        // A purge may have to wait for a follower that is just being fed, so
+        // ask again after a while, but not for every entry.
+        let asked_lately = applied < self.flush_asked_at + self.purge_after_entries.div_ceil(2);
+        if applied.saturating_sub(purged) <= self.purge_after_entries
+            || (asked_lately && self.flush_asked_at > 0)
+        {
+            return;
+        }
+        self.flush_asked_at = applied;
+        count(&self.counters.flushes);
+        if let Err(error) = self.raft.trigger().snapshot().await {
+            tracing::debug!(group = %self.group, %error, "no flush: the replica has stopped");
+        }
+    }
+}

@@ -1,0 +1,342 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use quorate_types::runtime::BoxFuture;
+use quorate_types::{GroupId, NodeId, ReplicaId};
+use tokio::sync::Semaphore;
+
+use crate::config::{GroupClass, HostConfig};
+use crate::consensus::applier::{Applier, Progress};
+use crate::consensus::network::Links;
+use crate::consensus::storage::GroupLog;
+use crate::consensus::types::RaftOf;
+use crate::consensus::wire::{Message, Refusal, Reply};
+use crate::error::RaftError;
+use crate::group::{Counters, Group, Parts};
+use crate::inbox;
+use crate::log::{LogEngine, LogState, LogStats, Vote};
+use crate::machine::StateMachine;
+use crate::transport::Transport;
+
+/// A replica to be run.
+pub struct GroupSpec {
+    /// The group.
+    pub group: GroupId,
+    /// This node's replica of it: never used before anywhere, or the one that
+    /// the log of this node holds.
+    pub replica: ReplicaId,
+    /// Decides the timings.
+    pub class: GroupClass,
+    /// The machine, as far as it had come.
+    pub machine: Box<dyn StateMachine>,
+}
+
+/// Counters of a host since it was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct HostMetrics {
+    /// Groups that run.
+    pub groups: u64,
+    /// The durable log's counters; entries divided by commits is how well
+    /// the disk's syncs are shared.
+    pub log: LogStats,
+    /// Elections that a replica of this node won.
+    pub elections_won: u64,
+    /// Proposals that were admitted.
+    pub proposals: u64,
+    /// Proposals that were refused before admission.
+    pub proposals_refused: u64,
+    /// Reads that asked for confirmation.
+    pub reads: u64,
+    /// Rounds of confirmation; fewer than reads when reads shared them.
+    pub read_rounds: u64,
+    /// Flushes of a machine, asked for in order to purge a log.
+    pub flushes: u64,
+}
+
+/// All replicas of a node. Clones share it.
+#[derive(Clone)]
+pub struct Host {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Arc<HostConfig>,
+    log: Arc<dyn LogEngine>,
+    transport: Arc<dyn Transport>,
+    groups: RwLock<BTreeMap<GroupId, Group>>,
+    /// Groups that are being created or removed.
+    in_transition: Mutex<BTreeSet<GroupId>>,
+    sending: Arc<Semaphore>,
+    receiving: Arc<Semaphore>,
+    counters: Arc<Counters>,
+    is_closed: AtomicBool,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("groups", &self.inner.groups.read().len()).finish()
+    }
+}
+
+/// Keeps a group from being created or removed twice at the same time.
+struct Transition<'a> {
+    host: &'a Inner,
+    group: GroupId,
+}
+
+impl Drop for Transition<'_> {
+    fn drop(&mut self) {
+        self.host.in_transition.lock().remove(&self.group);
+    }
+}
+
+impl Host {
+    /// Opens a host over a log and a transport. Runs no group yet.
+    ///
+    /// # Errors
+    /// [`RaftError::Config`]
+    pub fn open(
+        config: HostConfig,
+        log: Arc<dyn LogEngine>,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Self, RaftError> {
+        for class in [GroupClass::Metadata, GroupClass::Sequencer, GroupClass::Shard] {
+            config.raft(class).map_err(|error| RaftError::Config(error.to_string()))?;
+        }
+        let inner = Arc::new(Inner {
+            sending: Arc::new(Semaphore::new(config.snapshots_sending_max.max(1))),
+            receiving: Arc::new(Semaphore::new(config.snapshots_receiving_max.max(1))),
+            config: Arc::new(config),
+            log,
+            transport,
+            groups: RwLock::default(),
+            in_transition: Mutex::default(),
+            counters: Arc::default(),
+            is_closed: AtomicBool::new(false),
+        });
+        drop(quorate_types::runtime::spawn(reap_stagings(Arc::downgrade(&inner))));
+        Ok(Self { inner })
+    }
+
+    /// Runs a replica: recovers what the log and the machine hold, and joins
+    /// its peers.
+    ///
+    /// # Errors
+    /// [`RaftError`]; nothing runs then.
+    pub async fn create(&self, spec: GroupSpec) -> Result<Group, RaftError> {
+        let GroupSpec { group, replica, class, machine } = spec;
+        let _transition = self.inner.begin_transition(group)?;
+        if self.inner.groups.read().contains_key(&group) {
+            return Err(RaftError::Exists(group));
+        }
+        let state = self.inner.log.admit(group, replica).await?;
+        let progress = Arc::new(Progress::new());
+        let applier = Applier::recover(group, machine, Arc::clone(&progress))?;
+        self.inner.align(group, replica, state, &applier).await?;
+
+        let machine = applier.machine();
+        let raft = self.inner.start_raft(group, replica, class, &progress, applier).await?;
+        let config = Arc::clone(&self.inner.config);
+        let counters = Arc::clone(&self.inner.counters);
+        let parts = Parts { group, replica, class, config, raft, machine, progress, counters };
+        let running = Group::start(parts);
+        self.inner.groups.write().insert(group, running.clone());
+        if self.inner.is_closed.load(Ordering::Acquire) {
+            running.shutdown().await;
+            return Err(RaftError::Closed);
+        }
+        Ok(running)
+    }
+
+    /// The group's replica, if it runs here.
+    #[must_use]
+    pub fn group(&self, group: GroupId) -> Option<Group> {
+        self.inner.groups.read().get(&group).cloned()
+    }
+
+    /// All replicas that run here.
+    #[must_use]
+    pub fn groups(&self) -> Vec<Group> {
+        self.inner.groups.read().values().cloned().collect()
+    }
+
+    /// The durable log of this host.
+    #[must_use]
+    pub fn log(&self) -> &Arc<dyn LogEngine> {
+        &self.inner.log
+    }
+
+    /// Stops the group's replica, forgets its log, and leaves a tombstone: its
+    /// id is refused on this node for ever. The machine is dropped; what it
+    /// stored is for its owner to remove.
+    ///
+    /// # Errors
+    /// [`RaftError::UnknownGroup`] when neither a replica runs nor a log exists.
+    pub async fn remove(&self, group: GroupId) -> Result<(), RaftError> {
+        let _transition = self.inner.begin_transition(group)?;
+        let running = self.inner.groups.write().remove(&group);
+        let replica = match &running {
+            Some(running) => Some(running.replica()),
+            None => {
+                let stored = self.inner.log.groups();
+                stored.into_iter().find(|&(id, _)| id == group).map(|(_, replica)| replica)
+            }
+        };
+        let replica = replica.ok_or(RaftError::UnknownGroup(group))?;
+        if let Some(running) = running {
+            running.shutdown().await;
+        }
+        Ok(self.inner.log.forget(group, replica).await?)
+    }
+
+    /// Answers a message that the transport carried here from `from`. A
+    /// refusal (unknown group, another replica, a removed one) is an answer
+    /// too, for the peer to understand.
+    ///
+    /// Work begins when the future is first polled; polling the futures of one
+    /// lane in the order of arrival keeps the order of the log.
+    ///
+    /// # Errors
+    /// [`RaftError::Malformed`] when `payload` is not a message.
+    pub fn handle(&self, from: NodeId, payload: Bytes) -> BoxFuture<Result<Bytes, RaftError>> {
+        let inner = Arc::clone(&self.inner);
+        Box::pin(async move {
+            match Message::from_bytes(&payload) {
+                Ok(message) => Ok(inner.answer(from, message).await.to_bytes()),
+                Err(error) => Err(RaftError::Malformed(error.to_string())),
+            }
+        })
+    }
+
+    /// Counters since the host was opened.
+    #[must_use]
+    pub fn metrics(&self) -> HostMetrics {
+        let counters = &self.inner.counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        HostMetrics {
+            groups: self.inner.groups.read().len() as u64,
+            log: self.inner.log.stats(),
+            elections_won: read(&counters.elections_won),
+            proposals: read(&counters.proposals),
+            proposals_refused: read(&counters.proposals_refused),
+            reads: read(&counters.reads),
+            read_rounds: read(&counters.read_rounds),
+            flushes: read(&counters.flushes),
+        }
+    }
+
+    /// Stops all replicas and drops their machines, then closes the log.
+    ///
+    /// # Errors
+    /// When the log could not make everything durable.
+    pub async fn shutdown(&self) -> Result<(), RaftError> {
+        self.inner.is_closed.store(true, Ordering::Release);
+        let groups = std::mem::take(&mut *self.inner.groups.write());
+        futures_util::future::join_all(groups.values().map(Group::shutdown)).await;
+        Ok(self.inner.log.close().await?)
+    }
+}
+
+impl Inner {
+    fn begin_transition(&self, group: GroupId) -> Result<Transition<'_>, RaftError> {
+        if self.is_closed.load(Ordering::Acquire) {
+            return Err(RaftError::Closed);
+        }
+        if !self.in_transition.lock().insert(group) {
+            return Err(RaftError::Exists(group));
+        }
+        Ok(Transition { host: self, group })
+    }
+
+    /// Brings the log to where the machine is. A machine may be ahead of its
+    /// log: it was seeded, or the node crashed between the installation of a
+    /// snapshot and the purge behind it. It must never be behind what was
+    /// purged.
+    async fn align(
+        &self,
+        group: GroupId,
+        replica: ReplicaId,
+        state: LogState,
+        applier: &Applier,
+    ) -> Result<(), RaftError> {
+        let applied = applier.position();
+        if let Some(purged) = state.purged
+            && applied.is_none_or(|applied| applied.index < purged.index)
+        {
+            let applied = applied.map(|applied| applied.index);
+            return Err(RaftError::StateLost { group, purged: purged.index, applied });
+        }
+        let Some(applied) = applied else { return Ok(()) };
+        if state.last.is_some_and(|last| last.index >= applied.index) {
+            return Ok(());
+        }
+        if state.vote.is_none() {
+            let vote = Vote { term: applied.term, candidate: replica, committed: false };
+            self.log.save_vote(group, vote).await?;
+        }
+        Ok(self.log.purge(group, applied).await?)
+    }
+
+    async fn start_raft(
+        &self,
+        group: GroupId,
+        replica: ReplicaId,
+        class: GroupClass,
+        progress: &Progress,
+        applier: Applier,
+    ) -> Result<RaftOf, RaftError> {
+        let config =
+            self.config.raft(class).map_err(|error| RaftError::Config(error.to_string()))?;
+        let links = Links {
+            group,
+            replica,
+            transport: Arc::clone(&self.transport),
+            config: Arc::clone(&self.config),
+            append_deadline: self.config.timing(class).election_min,
+            sending: Arc::clone(&self.sending),
+        };
+        let log = GroupLog {
+            engine: Arc::clone(&self.log),
+            group,
+            durable_index: Arc::clone(&progress.durable_index),
+        };
+        RaftOf::new(replica.0, Arc::new(config), links, log, applier)
+            .await
+            .map_err(|fatal| RaftError::Halted(fatal.to_string()))
+    }
+
+    async fn answer(&self, from: NodeId, message: Message) -> Reply {
+        let running = self.groups.read().get(&message.group).cloned();
+        let refusal = match &running {
+            Some(group) if group.replica() == message.to => {
+                return inbox::answer(group, &self.receiving, message.body).await;
+            }
+            _ if self.log.is_tombstoned(message.group, message.to) => Refusal::Tombstoned,
+            Some(group) => Refusal::OtherReplica(group.replica()),
+            None => Refusal::UnknownGroup,
+        };
+        tracing::debug!(%from, group = %message.group, to = %message.to, %refusal, "refused");
+        Reply::Refused(refusal)
+    }
+}
+
+/// Drops half-received snapshots whose senders are gone, for as long as the
+/// host lives.
+async fn reap_stagings(host: Weak<Inner>) {
+    loop {
+        let idle_max = match host.upgrade() {
+            None => return,
+            Some(host) => {
+                let idle_max = host.config.snapshot_staging_idle_max;
+                for group in host.groups.read().values() {
+                    group.staging().reap(idle_max);
+                }
+                idle_max
+            }
+        };
+        tokio::time::sleep(idle_max / 2).await;
+    }
+}

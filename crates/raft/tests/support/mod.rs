@@ -1,0 +1,498 @@
+//! What the tests stand on: a disk that forgets, a machine that counts, a
+//! network in memory, a runtime that replays.
+
+#![allow(dead_code, unreachable_pub)]
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures_util::FutureExt;
+use futures_util::future::select_all;
+use parking_lot::Mutex;
+use quorate_raft::{
+    Batch, Group, GroupClass, GroupSpec, Host, HostConfig, Lane, LogEngine, MachineError,
+    MachineFuture, RedbLog, RedbLogConfig, SnapshotReader, SnapshotWriter, StateMachine, Transport,
+    TransportError,
+};
+use quorate_types::disk::{Disk, DiskFile};
+use quorate_types::env::{Rng, SplitMix};
+use quorate_types::runtime::{BoxFuture, Runtime, scope, spawn};
+use quorate_types::{GroupId, NodeId, ReplicaId};
+
+/// Runs a test on virtual time with seeded chance; the log's writer is a task.
+pub fn simulate<F: Future<Output = ()>>(test: F) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(scope(Arc::new(Seeded(Mutex::new(SplitMix::new(7)))), test));
+}
+
+struct Seeded(Mutex<SplitMix>);
+
+impl Runtime for Seeded {
+    fn spawned(&self, _task: tokio::task::AbortHandle) {}
+
+    fn random(&self) -> u64 {
+        self.0.lock().next_u64()
+    }
+
+    fn sync_delay(&self) -> Duration {
+        Duration::from_millis(1)
+    }
+}
+
+/// Files in memory. What was not synced is lost in a [`RamDisk::crash`].
+#[derive(Clone, Default, Debug)]
+pub struct RamDisk {
+    files: Arc<Mutex<BTreeMap<String, Arc<Mutex<RamFile>>>>>,
+}
+
+#[derive(Default, Debug)]
+struct RamFile {
+    durable: Vec<u8>,
+    cached: Vec<u8>,
+    life: u64,
+    syncs_lie: bool,
+    fails: bool,
+}
+
+#[derive(Debug)]
+struct RamHandle {
+    file: Arc<Mutex<RamFile>>,
+    life: u64,
+}
+
+impl RamDisk {
+    /// Power loss: unsynced writes are gone, open handles are dead.
+    pub fn crash(&self) {
+        for file in self.files.lock().values() {
+            let mut file = file.lock();
+            file.cached = file.durable.clone();
+            file.life += 1;
+        }
+    }
+
+    /// From now on a sync reports success and does nothing.
+    pub fn lie_about_syncs(&self) {
+        self.files.lock().values().for_each(|file| file.lock().syncs_lie = true);
+    }
+
+    /// From now on every write and sync fails.
+    pub fn fail(&self) {
+        self.files.lock().values().for_each(|file| file.lock().fails = true);
+    }
+
+    /// Flips a bit wherever `pattern` occurs in the stored bytes.
+    pub fn corrupt(&self, pattern: &[u8]) -> usize {
+        let mut flipped = 0;
+        for file in self.files.lock().values() {
+            let mut file = file.lock();
+            let at: Vec<usize> = file
+                .cached
+                .windows(pattern.len())
+                .enumerate()
+                .filter_map(|(at, bytes)| (bytes == pattern).then_some(at))
+                .collect();
+            for at in at {
+                file.cached[at] ^= 1;
+                file.durable[at] ^= 1;
+                flipped += 1;
+            }
+        }
+        flipped
+    }
+}
+
+impl Disk for RamDisk {
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = Arc::clone(self.files.lock().entry(name.to_owned()).or_default());
+        let life = file.lock().life;
+        Ok(Arc::new(RamHandle { file, life }))
+    }
+
+    fn exists(&self, name: &str) -> io::Result<bool> {
+        Ok(self.files.lock().contains_key(name))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.files.lock().remove(name);
+        Ok(())
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.files.lock().keys().cloned().collect())
+    }
+}
+
+impl RamHandle {
+    fn file(&self, writes: bool) -> io::Result<parking_lot::MutexGuard<'_, RamFile>> {
+        let file = self.file.lock();
+        if file.life != self.life || (writes && file.fails) {
+            return Err(io::Error::other("the disk is gone"));
+        }
+        Ok(file)
+    }
+}
+
+impl DiskFile for RamHandle {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file(false)?.cached.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let file = self.file(false)?;
+        let start = offset as usize;
+        let bytes = file.cached.get(start..start + out.len());
+        out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut file = self.file(true)?;
+        let end = offset as usize + data.len();
+        if file.cached.len() < end {
+            file.cached.resize(end, 0);
+        }
+        file.cached[offset as usize..end].copy_from_slice(data);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file(true)?.cached.resize(len as usize, 0);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut file = self.file(true)?;
+        if !file.syncs_lie {
+            file.durable = file.cached.clone();
+        }
+        Ok(())
+    }
+}
+
+pub fn open_log(disk: &RamDisk) -> Arc<dyn LogEngine> {
+    Arc::new(RedbLog::open(disk, "raft.log", small_log()).unwrap())
+}
+
+/// A log with a tail so small that reads go to the disk.
+pub fn small_log() -> RedbLogConfig {
+    RedbLogConfig { tail_bytes_max: 256, cache_bytes: 1 << 20, ..RedbLogConfig::default() }
+}
+
+/// A machine's state: every command it applied.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Tape {
+    pub host_row: Option<Bytes>,
+    pub commands: Vec<Bytes>,
+}
+
+/// Where a [`TapeMachine`] keeps its state across restarts.
+#[derive(Clone, Default)]
+pub struct TapeStore {
+    current: Arc<Mutex<Tape>>,
+    durable: Arc<Mutex<Tape>>,
+    applied: Arc<Mutex<u64>>,
+}
+
+impl TapeStore {
+    pub fn seeded(host_row: Bytes) -> Self {
+        let store = Self::default();
+        store.current.lock().host_row = Some(host_row);
+        store.flush();
+        store
+    }
+
+    pub fn machine(&self) -> Box<dyn StateMachine> {
+        Box::new(TapeMachine(self.clone()))
+    }
+
+    pub fn commands(&self) -> Vec<Bytes> {
+        self.current.lock().commands.clone()
+    }
+
+    /// Power loss.
+    pub fn crash(&self) {
+        *self.current.lock() = self.durable.lock().clone();
+    }
+
+    fn flush(&self) {
+        *self.durable.lock() = self.current.lock().clone();
+    }
+}
+
+/// Writes every command on a tape and answers with the tape's length. A
+/// command `poison` is an error.
+struct TapeMachine(TapeStore);
+
+impl StateMachine for TapeMachine {
+    fn recovered(&mut self) -> Result<Option<Bytes>, MachineError> {
+        self.0.crash();
+        Ok(self.0.current.lock().host_row.clone())
+    }
+
+    fn apply(&mut self, batch: Batch) -> MachineFuture<'_, Vec<Bytes>> {
+        Box::pin(async move {
+            let mut tape = self.0.current.lock();
+            let mut outcomes = Vec::new();
+            for entry in batch.entries {
+                *self.0.applied.lock() = entry.index;
+                match entry.command {
+                    None => outcomes.push(Bytes::new()),
+                    Some(command) if &command[..] == b"poison" => {
+                        return Err(MachineError::new("poisoned"));
+                    }
+                    Some(command) => {
+                        tape.commands.push(command);
+                        outcomes.push(Bytes::copy_from_slice(
+                            &(tape.commands.len() as u64).to_be_bytes(),
+                        ));
+                    }
+                }
+            }
+            tape.host_row = Some(batch.host_row);
+            Ok(outcomes)
+        })
+    }
+
+    fn flush(&mut self) -> MachineFuture<'_, u64> {
+        Box::pin(async move {
+            self.0.flush();
+            Ok(*self.0.applied.lock())
+        })
+    }
+
+    fn snapshot(&mut self) -> Result<Box<dyn SnapshotReader>, MachineError> {
+        let tape = self.0.current.lock().clone();
+        Ok(Box::new(TapeReader { tape, next: 0 }))
+    }
+
+    fn install(&mut self) -> Result<Box<dyn SnapshotWriter>, MachineError> {
+        Ok(Box::new(TapeWriter::default()))
+    }
+
+    fn installed(
+        &mut self,
+        staged: Box<dyn SnapshotWriter>,
+        host_row: Bytes,
+    ) -> MachineFuture<'_, ()> {
+        Box::pin(async move {
+            let staged: Box<dyn Any> = staged;
+            let staged = staged.downcast::<TapeWriter>().unwrap();
+            let commands = staged.commands;
+            *self.0.current.lock() = Tape { host_row: Some(host_row), commands };
+            self.0.flush();
+            Ok(())
+        })
+    }
+}
+
+struct TapeReader {
+    tape: Tape,
+    next: usize,
+}
+
+impl SnapshotReader for TapeReader {
+    fn host_row(&self) -> Bytes {
+        self.tape.host_row.clone().unwrap()
+    }
+
+    fn next_chunk(&mut self, bytes_max: usize) -> MachineFuture<'_, Option<Bytes>> {
+        Box::pin(async move {
+            let mut chunk = BytesMut::new();
+            while let Some(command) = self.tape.commands.get(self.next) {
+                if !chunk.is_empty() && chunk.len() + command.len() + 4 > bytes_max.min(256) {
+                    break;
+                }
+                chunk.put_u32(command.len() as u32);
+                chunk.put_slice(command);
+                self.next += 1;
+            }
+            Ok((!chunk.is_empty()).then(|| chunk.freeze()))
+        })
+    }
+}
+
+#[derive(Default)]
+struct TapeWriter {
+    commands: Vec<Bytes>,
+}
+
+impl SnapshotWriter for TapeWriter {
+    fn write(&mut self, mut chunk: Bytes) -> MachineFuture<'_, ()> {
+        Box::pin(async move {
+            while !chunk.is_empty() {
+                let len = chunk.get_u32() as usize;
+                self.commands.push(chunk.split_to(len));
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Carries messages between hosts in a millisecond, except over cut ways.
+#[derive(Clone, Default)]
+pub struct Network {
+    hosts: Arc<Mutex<BTreeMap<NodeId, Host>>>,
+    cut: Arc<Mutex<BTreeSet<NodeId>>>,
+}
+
+impl Network {
+    pub fn isolate(&self, node: NodeId) {
+        self.cut.lock().insert(node);
+    }
+
+    pub fn heal(&self) {
+        self.cut.lock().clear();
+    }
+
+    fn route(&self, from: NodeId, to: NodeId) -> Option<Host> {
+        let cut = self.cut.lock();
+        if cut.contains(&from) || cut.contains(&to) {
+            return None;
+        }
+        self.hosts.lock().get(&to).cloned()
+    }
+}
+
+struct Wire {
+    from: NodeId,
+    network: Network,
+}
+
+impl Transport for Wire {
+    fn call(
+        &self,
+        to: NodeId,
+        _lane: Lane,
+        payload: Bytes,
+        deadline: Duration,
+    ) -> BoxFuture<Result<Bytes, TransportError>> {
+        let (from, network) = (self.from, self.network.clone());
+        let unreachable = move || TransportError::Unreachable { to, reason: "cut".to_owned() };
+        let exchange = async move {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let host = network.route(from, to).ok_or_else(unreachable)?;
+            let reply = host.handle(from, payload).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            network.route(to, from).ok_or_else(unreachable)?;
+            reply.map_err(|error| TransportError::Rejected { to, reason: error.to_string() })
+        };
+        let reply = spawn(async move {
+            let reply = tokio::time::timeout(deadline, exchange).await;
+            reply.unwrap_or(Err(TransportError::Deadline { to }))
+        });
+        async move { reply.await.unwrap() }.boxed()
+    }
+}
+
+/// A node: its disk and its machines' stores outlive the host.
+pub struct TestNode {
+    pub id: NodeId,
+    pub disk: RamDisk,
+    pub stores: BTreeMap<GroupId, TapeStore>,
+    pub host: Host,
+    network: Network,
+}
+
+pub fn config() -> HostConfig {
+    HostConfig { purge_after_entries: 50, purge_keeps_entries: 10, ..HostConfig::default() }
+}
+
+impl TestNode {
+    pub fn start(id: u64, network: &Network) -> Self {
+        let disk = RamDisk::default();
+        let id = NodeId(id);
+        let host = Self::host(id, &disk, network);
+        Self { id, disk, stores: BTreeMap::new(), host, network: network.clone() }
+    }
+
+    fn host(id: NodeId, disk: &RamDisk, network: &Network) -> Host {
+        let wire = Arc::new(Wire { from: id, network: network.clone() });
+        let host = Host::open(config(), open_log(disk), wire).unwrap();
+        network.hosts.lock().insert(id, host.clone());
+        host
+    }
+
+    /// Power loss and restart; groups are to be created anew.
+    pub async fn crash_and_restart(&mut self) {
+        self.network.hosts.lock().remove(&self.id);
+        self.disk.crash();
+        // The old log fails to close: its disk is gone.
+        let _closed = self.host.shutdown().await;
+        self.host = Self::host(self.id, &self.disk, &self.network);
+    }
+
+    pub async fn create(&mut self, group: u64, replica: u64) -> Group {
+        self.try_create(group, replica).await.unwrap()
+    }
+
+    pub async fn try_create(
+        &mut self,
+        group: u64,
+        replica: u64,
+    ) -> Result<Group, quorate_raft::RaftError> {
+        let group = GroupId(group);
+        let machine = self.stores.entry(group).or_default().machine();
+        let replica = ReplicaId(replica);
+        self.host.create(GroupSpec { group, replica, class: GroupClass::Shard, machine }).await
+    }
+
+    pub fn tape(&self, group: u64) -> Vec<Bytes> {
+        self.stores[&GroupId(group)].commands()
+    }
+}
+
+/// Three nodes that each run the given groups, seeded; replica ids are
+/// `group * 10 + node`.
+pub async fn seeded_cluster(network: &Network, groups: &[u64]) -> Vec<TestNode> {
+    let mut nodes: Vec<TestNode> = (1..=3).map(|id| TestNode::start(id, network)).collect();
+    for &group in groups {
+        let members: Vec<_> =
+            (1..=3).map(|node| (ReplicaId(group * 10 + node), NodeId(node))).collect();
+        let row = quorate_raft::seeded_host_row(&members);
+        for node in &mut nodes {
+            node.stores.insert(GroupId(group), TapeStore::seeded(row.clone()));
+            node.create(group, group * 10 + node.id.0).await;
+        }
+    }
+    nodes
+}
+
+pub fn groups_of(nodes: &[TestNode], group: u64) -> Vec<Group> {
+    nodes.iter().filter_map(|node| node.host.group(GroupId(group))).collect()
+}
+
+/// Waits until one of the replicas leads and has applied an entry of its term.
+pub async fn leader_of(groups: &[Group]) -> Group {
+    let waits = groups.iter().map(|group| {
+        let mut leadership = group.leadership();
+        async move {
+            match leadership.wait_for(|now| now.leading && now.noop_applied).await {
+                Ok(_) => group.clone(),
+                Err(_) => std::future::pending().await,
+            }
+        }
+        .boxed()
+    });
+    select_all(waits).await.0
+}
+
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+pub async fn propose(group: &Group, command: &str) -> quorate_raft::Proposed {
+    group.propose(Bytes::copy_from_slice(command.as_bytes()), DEADLINE).await.unwrap()
+}
+
+/// Waits until every replica has applied `index`.
+pub async fn applied_everywhere(groups: &[Group], index: u64) {
+    for group in groups {
+        group.wait_applied(index).await.unwrap();
+    }
+}
