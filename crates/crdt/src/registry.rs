@@ -194,7 +194,7 @@ impl Registry {
     /// When the bytes are not a vector.
     pub fn acknowledge(&mut self, node: NodeId, vector: &[u8]) -> Result<(), CrdtError> {
         let peer = Summary::decode(vector, self.map.limits())?;
-        self.map.acknowledge(node, peer.vector);
+        self.map.acknowledge(node, peer.acknowledgement());
         Ok(())
     }
 

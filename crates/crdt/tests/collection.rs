@@ -275,3 +275,19 @@ fn origins_of_earlier_lives_are_forgotten() {
     assert_eq!(pair[0].root(), pair[1].root());
     assert_eq!(live(&pair[0]).len(), 1);
 }
+
+#[test]
+fn a_faded_origin_still_acknowledges() {
+    let (mut a, mut b, mut gone) = (replica(1), replica(2), replica(3));
+    remove(&mut gone, "k", 10);
+    pull(&mut a, &gone, PLENTY_BYTES);
+    pull(&mut b, &gone, PLENTY_BYTES);
+    b.retain_members([NodeId(2)]);
+    b.collect(5_000, AGE_MILLIS);
+    assert_eq!(b.collect(5_000 + AGE_MILLIS, AGE_MILLIS).origins, 1);
+    assert!(b.vector().is_empty());
+
+    a.retain_members([NodeId(2)]);
+    a.acknowledge(NodeId(2), b.summary().acknowledgement());
+    assert_eq!(a.collect(5_000, AGE_MILLIS).tombstones, 1);
+}

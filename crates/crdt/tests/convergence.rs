@@ -116,8 +116,8 @@ impl World {
                 self.replicas[target].merge_novelty(&novelty).unwrap();
             }
             Step::Acknowledge { source, target } => {
-                let vector = self.replicas[source].vector().clone();
-                self.replicas[target].acknowledge(NodeId(source as u64), vector);
+                let seen = self.replicas[source].summary().acknowledgement();
+                self.replicas[target].acknowledge(NodeId(source as u64), seen);
             }
             Step::Collect { replica } => {
                 self.collected += self.replicas[replica].collect(NOW_MILLIS, 0).tombstones;
@@ -191,7 +191,7 @@ proptest! {
         common::make_members(&mut world.replicas);
         // Origins of earlier lives fade at each replica by itself; roots are
         // equal when all are done with it.
-        for round in 0..10 {
+        for round in 0..20 {
             common::exchange(&mut world.replicas);
             common::acknowledge_all(&mut world.replicas);
             for replica in &mut world.replicas {

@@ -54,6 +54,10 @@ impl Faded {
         self.gone.get(&origin).map_or(0, |&(sequence, _)| sequence)
     }
 
+    pub(super) fn origins(&self) -> VersionVector {
+        self.gone.iter().map(|(&origin, &(sequence, _))| (origin, sequence)).collect()
+    }
+
     pub(super) fn revive(&mut self, origin: Origin) {
         self.gone.remove(&origin);
     }
@@ -71,7 +75,7 @@ impl DeltaMap {
             Some(members.map(|node| (node, before.remove(&node).unwrap_or_default())).collect());
     }
 
-    /// Notes what a member has seen. Replaces what was noted before: a member
+    /// Notes what a member has seen ([`crate::Summary::acknowledgement`]). Replaces what was noted before: a member
     /// that restarted has seen less. Says nothing about nodes that are not
     /// members.
     pub fn acknowledge(&mut self, node: NodeId, vector: VersionVector) {
@@ -162,11 +166,14 @@ impl DeltaMap {
 
     /// Lets go of origins in steps: idle; out of the cut at half the age, so
     /// that nobody who dropped the origin is taken to be behind; out of the
-    /// vector at the full age; forgotten altogether at twice the age.
+    /// vector at the full age; forgotten altogether at three times the age.
     fn collect_origins(&mut self, now_millis: u64, age_millis_min: u64) -> usize {
+        // Longer than an origin takes to fade, so that a replica that lets go
+        // of it has not forgotten it again before the others have let go.
+        let memory_millis = age_millis_min.saturating_mul(2);
         self.faded
             .gone
-            .retain(|_, &mut (_, since)| now_millis.saturating_sub(since) < age_millis_min);
+            .retain(|_, &mut (_, since)| now_millis.saturating_sub(since) < memory_millis);
         let idle: Vec<Origin> =
             self.vector.iter().map(|(origin, _)| origin).filter(|&o| self.is_idle(o)).collect();
         let before = std::mem::take(&mut self.faded.idle_since);

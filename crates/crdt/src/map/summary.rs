@@ -17,6 +17,8 @@ use crate::{CrdtError, Limits, VersionVector};
 pub struct Summary {
     /// What has been seen.
     pub vector: VersionVector,
+    /// What has been seen of origins that have left the vector lately.
+    pub faded: VersionVector,
     /// [`DeltaMap::root`].
     pub root: u128,
     /// The reset under way.
@@ -26,6 +28,7 @@ pub struct Summary {
 #[derive(ToMessagePack, FromMessagePack)]
 struct WireSummary {
     vector: VersionVector,
+    faded: VersionVector,
     root_high: u64,
     root_low: u64,
     resync: Option<ResetCursor>,
@@ -46,6 +49,7 @@ impl DeltaMap {
     pub fn summary(&self) -> Summary {
         Summary {
             vector: self.vector().clone(),
+            faded: self.faded.origins(),
             root: self.root(),
             resync: self.resync.as_ref().map(|resync| resync.cursor.clone()),
         }
@@ -90,11 +94,23 @@ impl DeltaMap {
 }
 
 impl Summary {
+    /// All that the replica has seen, to be noted with
+    /// [`DeltaMap::acknowledge`]. Without the faded origins, a replica that
+    /// still holds the last tombstone of one would wait in vain for those that
+    /// have let go of it.
+    #[must_use]
+    pub fn acknowledgement(&self) -> VersionVector {
+        let mut seen = self.vector.clone();
+        seen.merge(&self.faded);
+        seen
+    }
+
     /// The summary as versioned bytes.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let wire = WireSummary {
             vector: self.vector.clone(),
+            faded: self.faded.clone(),
             root_high: (self.root >> 64) as u64,
             root_low: self.root as u64,
             resync: self.resync.clone(),
@@ -109,11 +125,13 @@ impl Summary {
     pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Self, CrdtError> {
         let wire: WireSummary = wire::open_as(Kind::Summary, bytes)?;
         limits.check_vector(&wire.vector)?;
+        limits.check_vector(&wire.faded)?;
         if let Some(cursor) = &wire.resync {
             limits.check_key(&cursor.next)?;
         }
         Ok(Self {
             vector: wire.vector,
+            faded: wire.faded,
             root: (u128::from(wire.root_high) << 64) | u128::from(wire.root_low),
             resync: wire.resync,
         })

@@ -91,7 +91,7 @@ pub(crate) fn settle(replicas: &mut [DeltaMap]) {
 /// Everybody hears what everybody has seen.
 pub(crate) fn acknowledge_all(replicas: &mut [DeltaMap]) {
     let seen: Vec<_> =
-        replicas.iter().map(|map| (map.origin().node, map.vector().clone())).collect();
+        replicas.iter().map(|map| (map.origin().node, map.summary().acknowledgement())).collect();
     for replica in replicas {
         for (node, vector) in &seen {
             replica.acknowledge(*node, vector.clone());
