@@ -4,6 +4,8 @@
 extern crate self as quorate_raft;
 
 mod config;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod consensus;
 mod error;
 mod group;
@@ -12,6 +14,7 @@ mod inbox;
 mod log;
 mod machine;
 mod runtime;
+pub mod tcp;
 mod transport;
 
 pub use config::{GroupClass, HostConfig, Timing};

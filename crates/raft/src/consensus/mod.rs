@@ -8,4 +8,4 @@ pub(crate) mod types;
 pub(crate) mod wire;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

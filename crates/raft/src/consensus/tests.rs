@@ -13,7 +13,7 @@ use super::types::TypeConfig;
 use support::{RamDisk, TapeStore, open_log, simulate};
 
 #[path = "../../tests/support/mod.rs"]
-mod support;
+pub(crate) mod support;
 
 struct Stores;
 

@@ -206,12 +206,10 @@ impl Memory {
         if let Some(first) = entries.first() {
             owner.begin_at(first.position.index);
         }
-        let mut expected = owner.next_index();
-        for entry in entries {
+        for (expected, entry) in (owner.next_index()..).zip(entries) {
             if entry.position.index != expected {
                 return Err(LogError::Gap { group, expected, found: entry.position.index });
             }
-            expected += 1;
         }
         let replica = owner.replica;
         for (ticket, entry) in (first_ticket..).zip(entries) {

@@ -7,6 +7,9 @@ mod rows;
 mod storage;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::future::Future;
 use std::ops::Range;

@@ -156,6 +156,19 @@ impl RedbLog {
     }
 }
 
+#[cfg(test)]
+impl RedbLog {
+    /// How many batch rows are on disk.
+    pub(super) fn stored_rows(&self) -> u64 {
+        use ::redb::ReadableTableMetadata;
+        let rows = |database: &Database| {
+            let table = database.begin_read()?.open_table(BATCHES)?;
+            Ok(table.len()?)
+        };
+        self.shared.with_database(rows).unwrap_or(u64::MAX)
+    }
+}
+
 impl Drop for RedbLog {
     fn drop(&mut self) {
         self.shared.begin_closing();

@@ -1,0 +1,200 @@
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use quorate_types::disk::DirectoryDisk;
+use quorate_types::{GroupId, ReplicaId};
+
+use super::{LogEngine, LogEntry, LogError, LogPosition, RedbLog, Vote};
+use crate::conformance::log_engine_suite;
+use crate::consensus::tests::support::{RamDisk, open_log, simulate, small_log};
+
+const GROUP: GroupId = GroupId(1);
+const REPLICA: ReplicaId = ReplicaId(11);
+
+fn entry(index: u64, payload: &str) -> LogEntry {
+    let payload = Bytes::copy_from_slice(payload.as_bytes());
+    LogEntry { position: LogPosition { term: 1, index }, payload }
+}
+
+async fn append(log: &dyn LogEngine, entry: LogEntry) -> Result<(), LogError> {
+    let (done, durable) = tokio::sync::oneshot::channel();
+    let completion = Box::new(move |result| drop(done.send(result)));
+    log.append(GROUP, vec![entry], completion).await?;
+    durable.await.unwrap()
+}
+
+#[test]
+fn the_redb_log_conforms_in_simulation() {
+    simulate(log_engine_suite(|| {
+        let disk = RamDisk::default();
+        Box::new(move || open_log(&disk))
+    }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_redb_log_conforms_on_a_real_disk() {
+    let directories = Mutex::new(Vec::new());
+    log_engine_suite(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = DirectoryDisk::open(directory.path()).unwrap();
+        directories.lock().push(directory);
+        Box::new(move || Arc::new(RedbLog::open(&disk, "raft.log", small_log()).unwrap()))
+    })
+    .await;
+}
+
+/// Appends and votes until the disk loses power at some moment, and returns
+/// what was acknowledged before.
+async fn write_until_power_loss(disk: &RamDisk, commits: u64) -> (u64, u64) {
+    let log = open_log(disk);
+    log.admit(GROUP, REPLICA).await.unwrap();
+    let acknowledged = Arc::new(Mutex::new(0));
+    let mut voted = 0;
+    for index in 0..1000 {
+        let counter = Arc::clone(&acknowledged);
+        let completion = Box::new(move |result: Result<(), LogError>| {
+            if result.is_ok() {
+                *counter.lock() = index + 1;
+            }
+        });
+        log.append(GROUP, vec![entry(index, "some payload")], completion).await.unwrap();
+        if index % 7 == 0 {
+            let vote = Vote { term: index, candidate: REPLICA, committed: false };
+            log.save_vote(GROUP, vote).await.unwrap();
+            voted = index;
+        }
+        if log.stats().commits >= commits {
+            break;
+        }
+    }
+    disk.crash();
+    let acknowledged = *acknowledged.lock();
+    (acknowledged, voted)
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_power_loss() {
+    for commits in 1..20 {
+        simulate(async move {
+            let disk = RamDisk::default();
+            let (acknowledged, voted) = write_until_power_loss(&disk, commits).await;
+            let log = open_log(&disk);
+            let state = log.admit(GROUP, REPLICA).await.unwrap();
+            let kept = state.last.map_or(0, |last| last.index + 1);
+            assert!(kept >= acknowledged, "{kept} kept, {acknowledged} acknowledged");
+            assert!(state.vote.is_some_and(|vote| vote.term >= voted));
+            let entries = log.read(GROUP, 0..kept, usize::MAX).unwrap();
+            assert_eq!(entries.len() as u64, kept);
+        });
+    }
+}
+
+/// The negative control of the test above: it can fail.
+#[test]
+fn a_disk_that_lies_about_syncs_is_found_out() {
+    simulate(async {
+        let disk = RamDisk::default();
+        let log = open_log(&disk);
+        log.admit(GROUP, REPLICA).await.unwrap();
+        disk.lie_about_syncs();
+        append(&*log, entry(0, "acknowledged")).await.unwrap();
+        disk.crash();
+        let kept = match RedbLog::open(&disk, "raft.log", small_log()) {
+            Ok(log) => log.admit(GROUP, REPLICA).await.unwrap().last,
+            Err(_) => None,
+        };
+        assert_eq!(kept, None);
+    });
+}
+
+#[test]
+fn a_failed_disk_fails_everything_for_good_and_names_the_file() {
+    simulate(async {
+        let disk = RamDisk::default();
+        let log = open_log(&disk);
+        log.admit(GROUP, REPLICA).await.unwrap();
+        disk.fail();
+        let error = append(&*log, entry(0, "lost")).await.unwrap_err();
+        assert!(matches!(error, LogError::Disk { .. }), "{error}");
+        assert!(error.to_string().contains("raft.log"));
+        let vote = Vote { term: 1, candidate: REPLICA, committed: false };
+        assert!(matches!(log.save_vote(GROUP, vote).await, Err(LogError::Disk { .. })));
+    });
+}
+
+#[test]
+fn a_damaged_row_is_reported_and_never_served() {
+    simulate(async {
+        let disk = RamDisk::default();
+        let log = open_log(&disk);
+        log.admit(GROUP, REPLICA).await.unwrap();
+        append(&*log, entry(0, "the payload that will be damaged")).await.unwrap();
+        // Push it out of the tail.
+        append(&*log, entry(1, &"x".repeat(1000))).await.unwrap();
+        log.close().await.unwrap();
+        assert!(disk.corrupt(b"that will be damaged") > 0);
+        let error = RedbLog::open(&disk, "raft.log", small_log()).unwrap_err();
+        assert!(error.to_string().contains("raft.log"), "{error}");
+    });
+}
+
+#[test]
+fn rows_whose_entries_are_purged_are_deleted() {
+    simulate(async {
+        let disk = RamDisk::default();
+        let log = RedbLog::open(&disk, "raft.log", small_log()).unwrap();
+        log.admit(GROUP, REPLICA).await.unwrap();
+        for index in 0..20 {
+            append(&log, entry(index, "purged soon")).await.unwrap();
+        }
+        log.purge(GROUP, LogPosition { term: 1, index: 18 }).await.unwrap();
+        append(&log, entry(20, "kept")).await.unwrap();
+        assert_eq!(log.stored_rows(), 2, "the rows of 19 and 20");
+        log.forget(GROUP, REPLICA).await.unwrap();
+        log.admit(GroupId(2), ReplicaId(21)).await.unwrap();
+        assert_eq!(log.stored_rows(), 0);
+    });
+}
+
+#[test]
+fn waiting_operations_share_a_commit() {
+    simulate(async {
+        let log = open_log(&RamDisk::default());
+        let groups: Vec<GroupId> = (1..=64).map(GroupId).collect();
+        for &group in &groups {
+            log.admit(group, ReplicaId(group.0)).await.unwrap();
+        }
+        let before = log.stats().commits;
+        let appends = groups.iter().map(|&group| {
+            let (done, durable) = tokio::sync::oneshot::channel();
+            let completion = Box::new(move |result| drop(done.send(result)));
+            let started = log.append(group, vec![entry(0, "together")], completion);
+            async move {
+                started.await.unwrap();
+                durable.await.unwrap().unwrap();
+            }
+        });
+        futures_util::future::join_all(appends).await;
+        assert!(log.stats().commits - before <= 2, "one commit, or two if one was under way");
+    });
+}
+
+#[test]
+fn a_row_damaged_while_running_is_found_by_the_read() {
+    simulate(async {
+        let disk = RamDisk::default();
+        let config = super::RedbLogConfig { cache_bytes: 0, ..small_log() };
+        let log = RedbLog::open(&disk, "raft.log", config).unwrap();
+        log.admit(GROUP, REPLICA).await.unwrap();
+        append(&log, entry(0, "the payload that will be damaged")).await.unwrap();
+        append(&log, entry(1, &"x".repeat(1000))).await.unwrap();
+        assert!(disk.corrupt(b"that will be damaged") > 0);
+        let error = log.read(GROUP, 0..1, usize::MAX).unwrap_err();
+        assert!(matches!(error, LogError::Damaged { sequence: 0, .. }), "{error}");
+        assert!(error.to_string().contains("raft.log"));
+        assert_eq!(log.read(GROUP, 1..2, usize::MAX).unwrap().len(), 1);
+    });
+}

@@ -1,0 +1,318 @@
+//! One outbound connection: queue, writer, reader, reconnection.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use quorate_types::NodeId;
+use quorate_types::frame::{FRAME_PAYLOAD_BYTES_MAX, read_frame};
+use quorate_types::hello::{Hello, Protocol, dial};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::frames::Message;
+use super::mesh::{AddressBook, Introduction, MeshConfig, MeshError};
+
+/// How much the writer puts into one write. One write carries twenty times
+/// the messages per second that one write per message does; more than this
+/// only delays the first.
+pub(super) const WRITE_BYTES: usize = 256 << 10;
+
+type ReplySender = oneshot::Sender<Result<Bytes, MeshError>>;
+type ReplyReceiver = oneshot::Receiver<Result<Bytes, MeshError>>;
+
+/// A message that waits for the connection.
+pub(super) struct Outgoing {
+    channel: u8,
+    body: Bytes,
+    reply: Option<ReplySender>,
+}
+
+impl Outgoing {
+    pub(super) fn request(channel: u8, body: Bytes) -> (Self, ReplyReceiver) {
+        let (reply, receiver) = oneshot::channel();
+        (Self { channel, body, reply: Some(reply) }, receiver)
+    }
+
+    pub(super) fn oneway(channel: u8, body: Bytes) -> Self {
+        Self { channel, body, reply: None }
+    }
+
+    pub(super) fn body_bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Whether the caller stopped waiting.
+    fn is_abandoned(&self) -> bool {
+        self.reply.as_ref().is_some_and(oneshot::Sender::is_closed)
+    }
+
+    fn fail(self, error: MeshError) {
+        if let Some(reply) = self.reply {
+            // The caller may have given up meanwhile.
+            let _gone = reply.send(Err(error));
+        }
+    }
+}
+
+/// A handle to one outbound connection; clones share it.
+#[derive(Clone)]
+pub(super) struct Link {
+    to: NodeId,
+    queue: mpsc::Sender<Outgoing>,
+    shared: Arc<Shared>,
+    task: AbortHandle,
+}
+
+struct Shared {
+    queued_bytes: AtomicUsize,
+    queued_bytes_max: usize,
+    /// While set, the peer is left alone and callers hear why.
+    down: Mutex<Option<Arc<str>>>,
+}
+
+impl Link {
+    pub(super) fn open(
+        to: NodeId,
+        lane: u8,
+        config: Arc<MeshConfig>,
+        introduce: Introduction,
+        book: Arc<dyn AddressBook>,
+    ) -> Self {
+        let (queue, messages) = mpsc::channel(config.queued_messages_max.max(1));
+        let shared = Arc::new(Shared {
+            queued_bytes: AtomicUsize::new(0),
+            queued_bytes_max: config.queued_bytes_max,
+            down: Mutex::new(None),
+        });
+        let driver = Driver {
+            to,
+            lane,
+            config,
+            introduce,
+            book,
+            messages,
+            shared: Arc::clone(&shared),
+            next_id: 0,
+        };
+        let task = quorate_types::runtime::spawn(driver.run()).abort_handle();
+        Self { to, queue, shared, task }
+    }
+
+    pub(super) fn enqueue(&self, outgoing: Outgoing) -> Result<(), MeshError> {
+        if let Some(reason) = self.shared.down.lock().clone() {
+            return Err(MeshError::Unreachable { to: self.to, reason });
+        }
+        let bytes = outgoing.body_bytes();
+        let before = self.shared.queued_bytes.fetch_add(bytes, Ordering::AcqRel);
+        let fits = before == 0 || before.saturating_add(bytes) <= self.shared.queued_bytes_max;
+        let sent = fits.then(|| self.queue.try_send(outgoing));
+        match sent {
+            Some(Ok(())) => Ok(()),
+            Some(Err(mpsc::error::TrySendError::Closed(_))) => Err(MeshError::Closed),
+            None | Some(Err(mpsc::error::TrySendError::Full(_))) => {
+                self.shared.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
+                Err(MeshError::Busy(self.to))
+            }
+        }
+    }
+
+    pub(super) fn close(&self) {
+        self.task.abort();
+    }
+}
+
+struct Driver {
+    to: NodeId,
+    lane: u8,
+    config: Arc<MeshConfig>,
+    introduce: Introduction,
+    book: Arc<dyn AddressBook>,
+    messages: mpsc::Receiver<Outgoing>,
+    shared: Arc<Shared>,
+    next_id: u64,
+}
+
+/// Requests that were sent and await their replies.
+#[derive(Default)]
+struct Pending {
+    replies: Mutex<BTreeMap<u64, ReplySender>>,
+}
+
+impl Driver {
+    async fn run(mut self) {
+        let mut failures = 0;
+        while let Some(first) = self.next_message().await {
+            match self.connect().await {
+                Ok(stream) => {
+                    failures = 0;
+                    let error = self.converse(stream, first).await;
+                    tracing::debug!(to = %self.to, lane = self.lane, %error, "disconnected");
+                }
+                Err(error) => {
+                    failures += 1;
+                    self.rest(first, error, failures).await;
+                }
+            }
+        }
+    }
+
+    async fn next_message(&mut self) -> Option<Outgoing> {
+        let outgoing = self.messages.recv().await?;
+        self.shared.queued_bytes.fetch_sub(outgoing.body_bytes(), Ordering::AcqRel);
+        Some(outgoing)
+    }
+
+    fn next_waiting(&mut self) -> Option<Outgoing> {
+        let outgoing = self.messages.try_recv().ok()?;
+        self.shared.queued_bytes.fetch_sub(outgoing.body_bytes(), Ordering::AcqRel);
+        Some(outgoing)
+    }
+
+    async fn connect(&self) -> Result<TcpStream, MeshError> {
+        let to = self.to;
+        let address = self.book.address(to).ok_or(MeshError::NoAddress(to))?;
+        let unreachable = |reason: String| MeshError::Unreachable { to, reason: reason.into() };
+        let connecting = TcpStream::connect(address.as_str());
+        let mut stream = tokio::time::timeout(self.config.connect_deadline, connecting)
+            .await
+            .map_err(|_| unreachable(format!("{address} does not answer")))?
+            .map_err(|error| unreachable(format!("{address}: {error}")))?;
+        stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
+        let ours = Hello { protocol: Protocol::Mesh, lane: self.lane, ..(self.introduce)() };
+        let theirs = dial(&mut stream, &ours, self.config.connect_deadline)
+            .await
+            .map_err(|error| unreachable(error.to_string()))?;
+        if theirs.node != to {
+            return Err(unreachable(format!("{address} belongs to {}", theirs.node)));
+        }
+        Ok(stream)
+    }
+
+    /// Fails what waits, and for a while whatever comes.
+    async fn rest(&mut self, first: Outgoing, error: MeshError, failures: u32) {
+        *self.shared.down.lock() = Some(error.to_string().into());
+        first.fail(error.clone());
+        while let Some(waiting) = self.next_waiting() {
+            waiting.fail(error.clone());
+        }
+        tokio::time::sleep(self.backoff(failures)).await;
+        *self.shared.down.lock() = None;
+    }
+
+    /// Doubles with each failure; between half of it and all of it, so that
+    /// nodes do not return in step.
+    fn backoff(&self, failures: u32) -> Duration {
+        const DOUBLINGS_MAX: u32 = 16;
+        let doublings = failures.saturating_sub(1).min(DOUBLINGS_MAX);
+        let full = self.config.backoff_min.saturating_mul(1 << doublings);
+        let full = full.min(self.config.backoff_max);
+        let share = quorate_types::runtime::random() % 512;
+        full / 2 + full.mul_f64(f64::from(u32::try_from(share).unwrap_or(0)) / 1024.0)
+    }
+
+    /// Uses a connection until it breaks or nobody needs it any more.
+    async fn converse(&mut self, stream: TcpStream, first: Outgoing) -> io::Error {
+        let (read, write) = stream.into_split();
+        let pending = Arc::new(Pending::default());
+        let reading = read_replies(read, self.to, Arc::clone(&pending), self.config.silence_max);
+        let error = {
+            let writing = self.write_messages(write, first, &pending);
+            tokio::select! {
+                biased;
+                error = reading => error,
+                error = writing => error,
+            }
+        };
+        for reply in std::mem::take(&mut *pending.replies.lock()).into_values() {
+            let _gone = reply.send(Err(MeshError::Disconnected(self.to)));
+        }
+        error
+    }
+
+    async fn write_messages(
+        &mut self,
+        mut stream: impl AsyncWrite + Unpin,
+        first: Outgoing,
+        pending: &Pending,
+    ) -> io::Error {
+        let mut out = BytesMut::new();
+        let mut next = Some(first);
+        loop {
+            let Some(message) = next else { return io::ErrorKind::NotConnected.into() };
+            self.put(message, pending, &mut out);
+            while out.len() < WRITE_BYTES {
+                let Some(message) = self.next_waiting() else { break };
+                self.put(message, pending, &mut out);
+            }
+            if let Err(error) = stream.write_all_buf(&mut out).await {
+                return error;
+            }
+            next = self.next_message().await;
+        }
+    }
+
+    fn put(&mut self, outgoing: Outgoing, pending: &Pending, out: &mut BytesMut) {
+        if outgoing.is_abandoned() {
+            return;
+        }
+        let Outgoing { channel, body, reply } = outgoing;
+        let message = match reply {
+            None => Message::Oneway { channel, body },
+            Some(reply) => {
+                self.next_id += 1;
+                pending.replies.lock().insert(self.next_id, reply);
+                Message::Request { id: self.next_id, channel, body }
+            }
+        };
+        let is_encoded = message.encode(out);
+        debug_assert!(is_encoded, "the size was checked before the message was queued");
+    }
+}
+
+/// Hands replies to their callers until the connection breaks or, while some
+/// wait, falls silent.
+async fn read_replies(
+    mut stream: impl AsyncRead + Unpin,
+    from: NodeId,
+    pending: Arc<Pending>,
+    silence_max: Duration,
+) -> io::Error {
+    let mut buffer = BytesMut::new();
+    let mut heard = Instant::now();
+    loop {
+        let reading = read_frame(&mut stream, &mut buffer, FRAME_PAYLOAD_BYTES_MAX);
+        let frame = match tokio::time::timeout(silence_max / 2, reading).await {
+            Ok(Ok(Some(frame))) => frame,
+            Ok(Ok(None)) => return io::ErrorKind::ConnectionReset.into(),
+            Ok(Err(error)) => return error,
+            Err(_) => {
+                let mut replies = pending.replies.lock();
+                let awaited = replies.len();
+                replies.retain(|_, reply| !reply.is_closed());
+                if awaited == 0 {
+                    heard = Instant::now();
+                } else if heard.elapsed() >= silence_max {
+                    return io::ErrorKind::TimedOut.into();
+                }
+                continue;
+            }
+        };
+        heard = Instant::now();
+        let Some(Message::Reply { id, result }) = Message::decode(frame) else {
+            return io::ErrorKind::InvalidData.into();
+        };
+        // A caller that gave up has taken its entry's receiver along.
+        if let Some(reply) = pending.replies.lock().remove(&id) {
+            let result = result.map_err(|reason| MeshError::Refused { to: from, reason });
+            let _gone = reply.send(result);
+        }
+    }
+}
