@@ -7,7 +7,7 @@
 use quorate_types::Blob;
 
 /// How many slots there are.
-pub(crate) const SLOTS: u16 = 16_384;
+pub const SLOTS: u16 = 16_384;
 
 /// Bytes of the slot in front of a stored key.
 pub(crate) const KEY_PREFIX_BYTES: usize = 2;
@@ -17,16 +17,28 @@ pub(crate) fn slot_of(key: &[u8]) -> u16 {
     redis_protocol::redis_keyslot(key)
 }
 
-/// The stored form of a key.
-pub(crate) fn storage_key(key: &[u8]) -> Blob {
+/// The stored form of a user's key.
+#[must_use]
+pub fn partition_key(key: &[u8]) -> Blob {
     let mut stored = Vec::with_capacity(KEY_PREFIX_BYTES + key.len());
     stored.extend_from_slice(&slot_of(key).to_be_bytes());
     stored.extend_from_slice(key);
     stored.into()
 }
 
-/// The key as its owner knows it.
-pub(crate) fn user_key(stored: &Blob) -> Blob {
+/// Where a slot begins among stored keys: what a new cluster's shards are cut
+/// at.
+#[must_use]
+pub fn slot_start(slot: u16) -> Blob {
+    match slot {
+        0 => Blob::new(),
+        slot => Blob::from(&slot.to_be_bytes()),
+    }
+}
+
+/// The user's key of a stored one.
+#[must_use]
+pub fn unpartition_key(stored: &Blob) -> Blob {
     match stored.len() >= KEY_PREFIX_BYTES {
         true => Blob(stored.0.slice(KEY_PREFIX_BYTES..)),
         false => Blob::new(),
@@ -51,7 +63,7 @@ mod tests {
     #[test]
     fn a_stored_key_gives_back_its_user_key() {
         for key in [&b""[..], b"a", b"{a}b", b"\0\xff"] {
-            assert_eq!(&user_key(&storage_key(key))[..], key);
+            assert_eq!(&unpartition_key(&partition_key(key))[..], key);
         }
     }
 }

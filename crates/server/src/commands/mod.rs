@@ -11,7 +11,8 @@ mod set;
 mod table;
 
 pub(crate) use glob::glob_matches;
-pub(crate) use key::{KEY_PREFIX_BYTES, SLOTS, slot_of, user_key};
+pub(crate) use key::{KEY_PREFIX_BYTES, slot_of};
+pub use key::{SLOTS, partition_key, slot_start, unpartition_key};
 pub(crate) use number::parse_integer;
 pub use op::{Condition, ExpireCondition, Expiry, Op, SetReply, TimeUnit};
 pub(crate) use parse::{Command, Hello, Local, ParseError, ScanRequest, client_name};

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use quorate_types::{Blob, Seq};
 
-use super::key::storage_key;
+use super::key::partition_key;
 use super::number::parse_integer;
 use super::op::{Condition, ExpireCondition, Expiry, Op, SetReply, TimeUnit};
 use super::set::parse_set;
@@ -137,7 +137,7 @@ pub(super) fn key_of(word: &[u8]) -> Result<Blob, ParseError> {
     if word.len() > KEY_BYTES_MAX {
         return Err(ParseError::KeyTooLong);
     }
-    Ok(storage_key(word))
+    Ok(partition_key(word))
 }
 
 fn key(args: &[Bytes]) -> Result<Blob, ParseError> {

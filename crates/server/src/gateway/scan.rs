@@ -12,7 +12,9 @@ use std::collections::BTreeMap;
 use quorate_types::Blob;
 
 use crate::backend::{Backend, BackendError};
-use crate::commands::{KEY_PREFIX_BYTES, SLOTS, ScanRequest, glob_matches, user_key};
+use crate::commands::{
+    KEY_PREFIX_BYTES, SLOTS, ScanRequest, glob_matches, slot_start, unpartition_key,
+};
 use crate::resp::Reply;
 
 /// Most keys of one answer, whatever `COUNT` asks for.
@@ -49,10 +51,7 @@ impl Cursor {
     /// Keys of the slot come strictly after this one. The empty key is stored
     /// as its bare slot, which is zero, hence the exception.
     fn before_slot(self) -> Blob {
-        match self.slot {
-            0 => Blob::new(),
-            slot => Blob::from(&slot.to_be_bytes()),
-        }
+        slot_start(self.slot)
     }
 }
 
@@ -70,7 +69,7 @@ pub(super) async fn scan(
     let matches = |key: &Blob| {
         request.strings && request.pattern.as_ref().is_none_or(|glob| glob_matches(glob, key))
     };
-    let keys = keys.iter().map(user_key).filter(matches).map(Reply::Bulk);
+    let keys = keys.iter().map(unpartition_key).filter(matches).map(Reply::Bulk);
     Ok(Reply::array([Reply::bulk(next.as_str()), Reply::array(keys)]))
 }
 

@@ -4,7 +4,7 @@ use quorate_calvin::Rows;
 use quorate_types::{Blob, Seq, codec};
 use zerompk::{FromMessagePack, ToMessagePack};
 
-use crate::commands::{glob_matches, user_key};
+use crate::commands::{glob_matches, unpartition_key};
 
 /// Most keys that `KEYS` returns: its result is a stored reply, and a client
 /// that wants more is better served by `SCAN`. Fixed rather than configured,
@@ -40,7 +40,7 @@ impl Digest {
         for (key, _) in rows {
             count += 1;
             for (pattern, collector) in patterns.iter().zip(&mut collectors) {
-                if glob_matches(pattern, &user_key(&key)) {
+                if glob_matches(pattern, &unpartition_key(&key)) {
                     collector.take(&key);
                 }
             }

@@ -10,7 +10,7 @@ use super::verdict::Verdict;
 use super::view::{Value, View};
 use crate::commands::{
     Condition, ExpireCondition, Expiry, Op, Program, SetReply, TimeUnit, glob_matches,
-    parse_integer, user_key,
+    parse_integer, unpartition_key,
 };
 use crate::resp::Reply;
 
@@ -185,7 +185,7 @@ impl Run<'_> {
             }
         }
         for (key, exists_now) in self.view.written() {
-            match exists_now && glob_matches(pattern, &user_key(key)) {
+            match exists_now && glob_matches(pattern, &unpartition_key(key)) {
                 true => found.insert(key.clone()),
                 false => found.remove(key),
             };
@@ -197,7 +197,7 @@ impl Run<'_> {
                 "ERR more than {KEYS_MATCHES_MAX} keys match or their names are too long; use SCAN"
             ).as_str());
         }
-        Reply::array(collector.matches.keys.iter().map(|key| Reply::Bulk(user_key(key))))
+        Reply::array(collector.matches.keys.iter().map(|key| Reply::Bulk(unpartition_key(key))))
     }
 
     fn digests(&self) -> impl Iterator<Item = Digest> {

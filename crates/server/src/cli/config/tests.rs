@@ -1,0 +1,90 @@
+use clap::Parser;
+
+use super::super::args::{Cli, Command};
+use super::*;
+
+fn start(line: &str) -> StartArgs {
+    match Cli::try_parse_from(line.split_whitespace()).unwrap().command {
+        Command::Start(args) => *args,
+        other => panic!("not a start: {other:?}"),
+    }
+}
+
+const ADDRESSES: &str = "quorate start --node 1 --dir data --addr 127.0.0.1:7101 \
+     --gateway 127.0.0.1:6401 --admin 127.0.0.1:8101";
+
+fn resolve(more: &str) -> Result<StartConfig, ConfigError> {
+    StartConfig::resolve(start(&format!("{ADDRESSES} {more}")))
+}
+
+fn file(text: &str) -> ConfigFile {
+    toml::from_str(text).unwrap()
+}
+
+#[test]
+fn the_flags_of_the_manual_are_understood() {
+    let config =
+        resolve("--initial-cluster 1=127.0.0.1:7101,2=127.0.0.1:7102,3=127.0.0.1:7103").unwrap();
+    assert_eq!((config.node, config.shards, config.replicas), (NodeId(1), 8, 3));
+    let Membership::Initial(nodes) = config.membership else { panic!("founds its cluster") };
+    assert_eq!(nodes.len(), 3);
+
+    let config = resolve("--join 127.0.0.1:7102 --shards 4").unwrap();
+    assert_eq!(config.shards, 4);
+    assert_eq!(config.membership, Membership::Join(vec!["127.0.0.1:7102".parse().unwrap()]));
+}
+
+#[test]
+fn a_single_node_keeps_a_single_replica() {
+    assert_eq!(resolve("--initial-cluster 1=127.0.0.1:7101").unwrap().replicas, 1);
+}
+
+#[test]
+fn flags_override_the_file() {
+    let text = "node = 7\nshards = 2\njoin = \"127.0.0.1:9\"\n[limits]\nconnections_max = 5\n";
+    let args = start(&format!("{ADDRESSES} --initial-cluster 1=127.0.0.1:7101"));
+    let config = StartConfig::merge(args, file(text)).unwrap();
+    assert_eq!((config.node, config.shards), (NodeId(1), 2));
+    assert_eq!(config.serve.limits.connections_max, 5);
+    assert!(matches!(config.membership, Membership::Initial(_)));
+}
+
+#[test]
+fn unknown_settings_are_rejected() {
+    for text in ["nodes = 1", "[limits]\nconnection_max = 1", "[limit]"] {
+        let error = toml::from_str::<ConfigFile>(text).unwrap_err().to_string();
+        assert!(error.contains("unknown field"), "{error}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_with_what_to_do() {
+    let message = |more: &str| resolve(more).unwrap_err().to_string();
+    assert!(message("").contains("--initial-cluster 1=127.0.0.1:7101 or --join"));
+    assert!(message("--initial-cluster 2=127.0.0.1:7102").contains("add 1=127.0.0.1:7101"));
+    assert!(message("--initial-cluster 1=127.0.0.1:7109").contains("but --addr is"));
+    assert!(message("--initial-cluster 1=127.0.0.1:7101 --replicas 3").contains("--replicas 3"));
+    assert!(message("--join 127.0.0.1:1 --shards 0").contains("between 1 and"));
+    assert!(message("--join 127.0.0.1:1 --config /nonexistent").contains("/nonexistent"));
+    let same = "quorate start --node 1 --dir d --addr 127.0.0.1:1 --gateway 127.0.0.1:1 \
+         --admin 127.0.0.1:2 --join 127.0.0.1:9";
+    let error = StartConfig::resolve(start(same)).unwrap_err();
+    assert!(matches!(error, ConfigError::SameAddress(_)));
+    let missing = StartConfig::resolve(start("quorate start --node 1 --dir d")).unwrap_err();
+    assert!(missing.to_string().contains("--addr is missing"));
+}
+
+#[test]
+fn flags_that_cannot_be_read_name_the_form_they_should_have() {
+    let message = |line: &str| Cli::try_parse_from(line.split(' ')).unwrap_err().to_string();
+    assert!(message("quorate start --addr localhost").contains("write IP:PORT"));
+    assert!(message("quorate start --initial-cluster 7101").contains("write N=IP:PORT"));
+    assert!(message("quorate start --initial-cluster 0=127.0.0.1:1").contains("positive"));
+    let twice = "quorate start --initial-cluster 1=127.0.0.1:1,1=127.0.0.1:2";
+    assert!(message(twice).contains("named twice"));
+    let both = "quorate start --initial-cluster 1=127.0.0.1:1 --join 127.0.0.1:2";
+    assert!(message(both).contains("cannot be used with"));
+    assert!(message("quorate start --frobnicate").contains("--frobnicate"));
+    assert!(message("quorate shard move 3 --from 1").contains("--to"));
+    assert!(message("quorate status --output yaml").contains("json"));
+}
