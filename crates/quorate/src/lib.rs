@@ -1,1 +1,35 @@
-//! Room under construction.
+#![doc = include_str!("../README.md")]
+
+mod builder;
+mod config;
+mod control;
+mod coordinator;
+mod directory;
+mod error;
+mod founding;
+mod gossip;
+mod group_log;
+mod hosting;
+mod identity;
+mod kv;
+mod listen;
+mod machine;
+mod metadata;
+mod moves;
+mod network;
+mod node;
+mod placing;
+mod projection;
+mod status;
+mod storage;
+
+pub use builder::NodeBuilder;
+pub use config::NodeConfig;
+pub use error::{AdminError, NodeError};
+pub use kv::{Answer, KeyValue, Transaction};
+pub use network::{LinkError, Network};
+pub use node::Node;
+pub use status::{MigrationStatus, NodeStatus, ShardStatus};
+
+pub use quorate_calvin::{ExecuteError, Procedures, Session};
+pub use quorate_types as types;

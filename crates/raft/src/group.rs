@@ -91,6 +91,11 @@ pub struct GroupStatus {
     /// On a leader, the index up to which each other replica's log is known
     /// to match; absent replicas have not confirmed anything yet.
     pub matched: BTreeMap<ReplicaId, u64>,
+    /// On a leader, the other replicas that answered it within an election
+    /// timeout.
+    pub fresh: BTreeSet<ReplicaId>,
+    /// The voters that are being left, while the membership is joint.
+    pub outgoing: Option<BTreeSet<ReplicaId>>,
     /// Why the replica has halted, if it has.
     pub halted: Option<String>,
 }
@@ -348,8 +353,21 @@ impl Group {
             matched: matched
                 .filter_map(|(&replica, at)| Some((ReplicaId(replica), at.as_ref()?.index)))
                 .collect(),
+            fresh: self.fresh(&metrics),
+            outgoing: match membership.get_joint_config().as_slice() {
+                [outgoing, _] => Some(outgoing.iter().copied().map(ReplicaId).collect()),
+                _ => None,
+            },
             halted: self.inner.progress.halted(),
         }
+    }
+
+    fn fresh(&self, metrics: &RaftMetrics<TypeConfig>) -> BTreeSet<ReplicaId> {
+        let replicas = metrics.heartbeat.iter().flat_map(BTreeMap::keys);
+        let is_fresh = |replica: &&u64| {
+            silence(metrics, **replica).is_some_and(|age| age <= self.inner.timing.election_min)
+        };
+        replicas.filter(is_fresh).map(|replica| ReplicaId(*replica)).collect()
     }
 
     /// Forms the group from its first members. Only for a group that was not
@@ -434,9 +452,7 @@ impl Group {
         if !voters.any(|voter| voter == to.0) {
             return Err(format!("{to} does not vote"));
         }
-        let heartbeats = metrics.heartbeat.as_ref();
-        let acked = heartbeats.and_then(|acks| acks.get(&to.0).cloned().flatten());
-        let silence = acked.map(|at| openraft::async_runtime::Instant::elapsed(&*at));
+        let silence = silence(metrics, to.0);
         if silence.is_none_or(|silence| silence > self.inner.timing.election_min) {
             return Err(format!("{to} has not answered lately"));
         }
@@ -483,6 +499,12 @@ impl Group {
             (None, other) => RaftError::Halted(other.to_string()),
         }
     }
+}
+
+/// How long ago a replica last answered the leader whose metrics these are.
+fn silence(metrics: &RaftMetrics<TypeConfig>, replica: u64) -> Option<Duration> {
+    let acknowledged = metrics.heartbeat.as_ref()?.get(&replica).cloned().flatten()?;
+    Some(openraft::async_runtime::Instant::elapsed(&*acknowledged))
 }
 
 fn is_leading(metrics: &RaftMetrics<TypeConfig>, replica: ReplicaId) -> bool {

@@ -154,7 +154,11 @@ pub(crate) fn open_host_row(row: &[u8]) -> Result<SnapshotMeta, WireError> {
 
 /// The position at which every seeded group begins: early enough to leave the
 /// whole index space, late enough that no entry of a real log was ever there.
-const SEED_POSITION: LogPosition = LogPosition { term: 1, index: 10 };
+const SEED_POSITION: LogPosition = LogPosition { term: 1, index: SEED_INDEX };
+
+/// The log index at which every seeded group begins; what a machine seeded with
+/// [`seeded_host_row`] reports as applied.
+pub const SEED_INDEX: u64 = 10;
 
 /// The host row with which all first replicas of a new group begin, instead of
 /// electing among nobody: a position that no log ever reaches by itself and

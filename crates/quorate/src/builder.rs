@@ -1,0 +1,371 @@
+//! Putting a node together: every layer can be replaced through its port.
+
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use quorate_calvin::{Client, NodeServices, Peers, Procedures, ReplyGate, Router};
+use quorate_crdt::{Limits, Origin, Registry, RegistryConfig};
+use quorate_engine::{Engine, RedbConfig, RedbEngine};
+use quorate_gossip::{Driver, Setup, TcpConfig};
+use quorate_migration::{Executor, MigrationStateTable, TableConfig};
+use quorate_placement::{LexicographicPolicy, PlacementPolicy, Scheduler};
+use quorate_raft::tcp::{Mesh, MeshConfig};
+use quorate_raft::{Host, LogEngine, RedbLog, RedbLogConfig};
+use quorate_types::disk::{DirectoryDisk, Disk};
+use quorate_types::env::{Clock, SystemClock};
+use quorate_types::hello::{Hello, Protocol};
+use quorate_types::{Blob, NodeId, runtime, watch};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+use crate::config::NodeConfig;
+use crate::coordinator::coordinate;
+use crate::directory::Directory;
+use crate::error::NodeError;
+use crate::founding::Reports;
+use crate::gossip::{GossipState, LoadMeter, report};
+use crate::hosting::Hosting;
+use crate::identity::IdentityFile;
+use crate::kv::KeyValue;
+use crate::listen::{Listener, MeshNetwork, probe};
+use crate::metadata::Metadata;
+use crate::moves::{GroupControl, MetadataJournal};
+use crate::network::{Network, NodePeers, RaftTransport, Switch};
+use crate::node::{Introduce, Node, NodeInner, known_addresses};
+use crate::placing::{Eyes, Hands};
+use crate::projection;
+
+/// The engine's file in the node's directory.
+const ENGINE_FILE: &str = "engine.redb";
+/// The log's file.
+const LOG_FILE: &str = "log.redb";
+
+/// Puts a [`Node`] together. What is not replaced is the default.
+pub struct NodeBuilder {
+    config: NodeConfig,
+    disk: Option<Arc<dyn Disk>>,
+    engine: Option<Arc<dyn Engine>>,
+    log: Option<Arc<dyn LogEngine>>,
+    procedures: Option<Arc<dyn Procedures>>,
+    policy: Option<Arc<dyn PlacementPolicy>>,
+    clock: Option<Arc<dyn Clock>>,
+    listener: Option<TcpListener>,
+}
+
+impl NodeBuilder {
+    pub(crate) fn new(config: NodeConfig) -> Self {
+        Self {
+            config,
+            disk: None,
+            engine: None,
+            log: None,
+            procedures: None,
+            policy: None,
+            clock: None,
+            listener: None,
+        }
+    }
+
+    /// Replaces the directory by another disk.
+    #[must_use]
+    pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.disk = Some(disk);
+        self
+    }
+
+    /// Replaces the storage engine.
+    #[must_use]
+    pub fn engine(mut self, engine: Arc<dyn Engine>) -> Self {
+        self.engine = Some(engine);
+        self
+    }
+
+    /// Replaces the Raft log's storage.
+    #[must_use]
+    pub fn log(mut self, log: Arc<dyn LogEngine>) -> Self {
+        self.log = Some(log);
+        self
+    }
+
+    /// Sets the transaction procedures; [`KeyValue`] unless replaced.
+    #[must_use]
+    pub fn procedures(mut self, procedures: Arc<dyn Procedures>) -> Self {
+        self.procedures = Some(procedures);
+        self
+    }
+
+    /// Replaces the placement policy.
+    #[must_use]
+    pub fn placement(mut self, policy: Arc<dyn PlacementPolicy>) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+
+    /// Replaces the clocks.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Uses a listener that is already bound, for instance to a port that the
+    /// operating system chose.
+    #[must_use]
+    pub fn listener(mut self, listener: TcpListener) -> Self {
+        self.listener = Some(listener);
+        self
+    }
+
+    /// Starts the node. It serves once [`Node::serving`] returns.
+    ///
+    /// # Errors
+    /// [`NodeError`], with what to do about it; nothing was changed on disk
+    /// unless the directory was new.
+    pub async fn start(self) -> Result<Node, NodeError> {
+        self.config.validate()?;
+        let clock = self.clock.unwrap_or_else(SystemClock::shared);
+        let disk = match self.disk {
+            Some(disk) => disk,
+            None => {
+                let opened = DirectoryDisk::open(&self.config.directory);
+                Arc::new(opened.map_err(NodeError::Disk)?) as Arc<dyn Disk>
+            }
+        };
+        let identity = IdentityFile::open(&disk, self.config.node)?;
+        let (listener, address) = listen(self.listener, &self.config.address).await?;
+        let log = match self.log {
+            Some(log) => log,
+            None => {
+                let opened = RedbLog::open(&*disk, LOG_FILE, RedbLogConfig::default());
+                Arc::new(opened.map_err(|error| NodeError::layer("log", error))?)
+            }
+        };
+        let engine = match self.engine {
+            Some(engine) => engine,
+            None => {
+                let opened = RedbEngine::open(&*disk, ENGINE_FILE, RedbConfig::default());
+                Arc::new(opened.map_err(|error| NodeError::layer("engine", error))?)
+            }
+        };
+        let table = MigrationStateTable::open(&*disk, TableConfig::default())
+            .map_err(|error| NodeError::layer("migration", error))?;
+        let parts = Parts {
+            procedures: self.procedures.unwrap_or_else(|| Arc::new(KeyValue)),
+            policy: self.policy.unwrap_or_else(|| Arc::new(LexicographicPolicy::default())),
+            config: self.config,
+            clock,
+            identity,
+            listener,
+            address,
+            log,
+            engine,
+            table,
+        };
+        parts.assemble().await
+    }
+}
+
+async fn listen(
+    given: Option<TcpListener>,
+    address: &str,
+) -> Result<(TcpListener, String), NodeError> {
+    let failed = |source| NodeError::Listen { address: address.to_owned(), source };
+    let listener = match given {
+        Some(listener) => listener,
+        None => TcpListener::bind(address).await.map_err(failed)?,
+    };
+    let bound = listener.local_addr().map_err(failed)?;
+    // A port that was chosen by the system is only known now.
+    let is_chosen = address.ends_with(":0");
+    let shown = if is_chosen { bound.to_string() } else { address.to_owned() };
+    Ok((listener, shown))
+}
+
+struct Parts {
+    config: NodeConfig,
+    clock: Arc<dyn Clock>,
+    identity: IdentityFile,
+    listener: TcpListener,
+    address: String,
+    log: Arc<dyn LogEngine>,
+    engine: Arc<dyn Engine>,
+    table: MigrationStateTable,
+    procedures: Arc<dyn Procedures>,
+    policy: Arc<dyn PlacementPolicy>,
+}
+
+impl Parts {
+    async fn assemble(self) -> Result<Node, NodeError> {
+        let node = self.config.node;
+        let who = self.identity.identity().clone();
+        let (cluster, cluster_known) = watch::channel(who.cluster);
+        let address = self.address.clone();
+        let introduce: Arc<dyn Fn() -> Hello + Send + Sync> = {
+            let address = Blob::from(address.as_str());
+            Arc::new(move || Hello {
+                protocol: Protocol::Mesh,
+                lane: 0,
+                cluster: *cluster_known.borrow(),
+                node,
+                disk: who.disk,
+                incarnation: who.incarnation,
+                address: address.clone(),
+            })
+        };
+        self.ask_around(&introduce()).await?;
+        let registry = Arc::new(Mutex::new(Registry::new(RegistryConfig {
+            origin: Origin { node, incarnation: who.incarnation },
+            high_water_millis: who.clock_millis,
+            limits: Limits::default(),
+        })));
+        let mut addresses = known_addresses(&self.config);
+        addresses.insert(node, address.clone());
+        let directory = Directory::new(node, Arc::clone(&registry), addresses);
+        let book = Arc::clone(&directory);
+        let mesh = Mesh::new(
+            MeshConfig::default(),
+            {
+                let introduce = Arc::clone(&introduce);
+                move || introduce()
+            },
+            move |node: NodeId| book.address(node),
+        );
+        let network: Arc<dyn Network> = Arc::new(MeshNetwork(mesh.clone()));
+        let peers = NodePeers::new(node, Arc::clone(&network), Arc::clone(&directory));
+        let gate = Arc::new(ReplyGate::new());
+        let services = Arc::new(NodeServices::new(
+            node,
+            Arc::<NodePeers>::clone(&peers) as Arc<dyn Peers>,
+            Arc::<Directory>::clone(&directory) as Arc<dyn Router>,
+            Arc::clone(&gate),
+            Arc::clone(&self.clock),
+            self.config.services,
+        ));
+        peers.connect(&services);
+        let transport = Arc::new(RaftTransport(network));
+        let host = Host::open(self.config.raft.clone(), self.log, transport)
+            .map_err(|error| NodeError::layer("raft", error))?;
+        let metadata = Metadata::new(node, Arc::clone(&directory), Arc::clone(&peers));
+        let hosting = Arc::new_cyclic(|this| Hosting {
+            node,
+            host: host.clone(),
+            engine: Arc::clone(&self.engine),
+            procedures: self.procedures,
+            services: Arc::clone(&services),
+            directory: Arc::clone(&directory),
+            metadata: Arc::clone(&metadata),
+            proposal_deadline: self.config.proposal_deadline,
+            retention: self.config.retention,
+            registry: Arc::default(),
+            forked: Mutex::default(),
+            wake: Notify::new(),
+            this: Weak::clone(this),
+        });
+        let gossip = Driver::start(Setup {
+            hello: introduce(),
+            config: self.config.gossip.clone(),
+            tcp: TcpConfig::default(),
+            state: Arc::new(Mutex::new(GossipState(Arc::clone(&registry)))),
+            clock: Arc::clone(&self.clock),
+        })
+        .map_err(|error| NodeError::layer("gossip", error))?;
+        let gossip = Arc::new(gossip);
+        let (authority, authorities) = watch::channel(None);
+        let inner = Arc::new_cyclic(|this: &Weak<NodeInner>| NodeInner {
+            node,
+            address,
+            clock: Arc::clone(&self.clock),
+            identity: Mutex::new(self.identity),
+            engine: self.engine,
+            host: host.clone(),
+            registry,
+            directory: Arc::clone(&directory),
+            peers: Arc::clone(&peers),
+            services: Arc::clone(&services),
+            gate: Arc::clone(&gate),
+            metadata,
+            hosting: Arc::clone(&hosting),
+            gossip: Arc::clone(&gossip),
+            reports: Reports::default(),
+            load_meter: LoadMeter::default(),
+            authority,
+            cluster,
+            executor: Mutex::new(None),
+            introduce: introducer(&introduce, &directory),
+            config: self.config,
+            this: Weak::clone(this),
+        });
+        let switch = Arc::new(Switch::default());
+        let control: Weak<dyn crate::control::Control> = Arc::downgrade(&inner) as _;
+        switch.connect(host, &services, control);
+        let accepting =
+            Listener { mesh, gossip, switch, directory: Arc::clone(&directory), introduce };
+        let mut tasks = vec![runtime::spawn(Arc::new(accepting).run(self.listener))];
+        inner.reopen().await?;
+        let executor = Executor::spawn(
+            Arc::new(MetadataJournal(Arc::downgrade(&inner))),
+            Arc::new(GroupControl::new(Arc::downgrade(&inner))),
+            authorities,
+            quorate_migration::Config::new(node, Arc::clone(&self.clock)),
+        );
+        *inner.executor.lock() = Some(executor);
+        let scheduler = inner
+            .config
+            .scheduler
+            .clone()
+            .map(|config| {
+                let eyes = Arc::new(Eyes::new(Arc::downgrade(&inner)));
+                let hands = Arc::new(Hands(Arc::downgrade(&inner)));
+                Scheduler::spawn(eyes, hands, self.policy, config)
+            })
+            .transpose()
+            .map_err(|error| NodeError::layer("placement", error))?;
+        let seeds: Vec<String> = inner.seeds();
+        inner.gossip.join(&seeds);
+        let (failure, membership) = watch::channel(None);
+        tasks.push(runtime::spawn(Hosting::run(Arc::downgrade(&hosting))));
+        tasks.push(runtime::spawn(coordinate(Arc::downgrade(&inner))));
+        tasks.push(runtime::spawn(report(Arc::downgrade(&inner))));
+        tasks.push(runtime::spawn(projection::project(Arc::downgrade(&inner), self.table)));
+        let founding = Arc::clone(&inner);
+        tasks.push(runtime::spawn(async move {
+            if let Err(error) = founding.become_member().await {
+                failure.send(Some(Arc::new(error)));
+            }
+        }));
+        let client = Client::new(peers, directory, gate, inner.config.client);
+        let tasks = tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect();
+        Ok(Node { inner, client, tasks, scheduler, membership })
+    }
+
+    /// Asks every address it was given whether this disk is welcome, so that
+    /// one that is not fails here and not as a silent member.
+    async fn ask_around(&self, ours: &Hello) -> Result<(), NodeError> {
+        let listed = self.config.initial_cluster.iter();
+        let others = listed.filter(|(node, _)| *node != self.config.node);
+        for (_, address) in others {
+            probe(address, ours).await?;
+        }
+        for address in &self.config.join {
+            probe(address, ours).await?;
+        }
+        Ok(())
+    }
+}
+
+fn introducer(
+    introduce: &Arc<dyn Fn() -> Hello + Send + Sync>,
+    directory: &Arc<Directory>,
+) -> Introduce {
+    let (introduce, directory) = (Arc::clone(introduce), Arc::clone(directory));
+    Arc::new(move |address| {
+        let (ours, directory) = (introduce(), Arc::clone(&directory));
+        Box::pin(async move {
+            let found = probe(&address, &ours).await?;
+            if let Some(theirs) = &found {
+                directory.learn_address(theirs.node, &address);
+            }
+            Ok(found.map(|theirs| theirs.node))
+        })
+    })
+}

@@ -1,0 +1,157 @@
+//! Control of the cluster: what nodes ask of each other besides transactions.
+
+use bytes::Bytes;
+use quorate_meta::NodeSpec;
+use quorate_types::codec::{self, CodecError};
+use quorate_types::runtime::BoxFuture;
+use quorate_types::{Blob, ClusterId, GroupId, NodeId, ReplicaId, Seq, ShardId};
+use zerompk::{FromMessagePack, ToMessagePack};
+
+/// The newest format of control messages.
+const FORMAT: u8 = 1;
+
+/// A control request.
+#[derive(Clone, Debug, ToMessagePack, FromMessagePack)]
+pub(crate) enum ControlRequest {
+    /// A member of the initial cluster presents itself to the founding node.
+    Report {
+        /// Who.
+        spec: NodeSpec,
+        /// The digest of its initial configuration, which must be the same
+        /// everywhere.
+        digest: u64,
+    },
+    /// A further node wants to join.
+    Join(NodeSpec),
+    /// A metadata command, for the leader.
+    Propose(Blob),
+    /// The metadata, if newer than an applied index.
+    View(u64),
+    /// Something for a group's leader.
+    Group {
+        /// The group.
+        group: GroupId,
+        /// What.
+        change: GroupChange,
+    },
+    /// Destroy a replica that is no member any more.
+    Destroy {
+        /// Its group.
+        group: GroupId,
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// The sequencer's map, from a replica that applied it.
+    SequencerMap,
+}
+
+/// What a group's leader is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq, ToMessagePack, FromMessagePack)]
+pub(crate) enum GroupChange {
+    /// Report progress.
+    Progress,
+    /// Add a learner.
+    AddLearner(ReplicaId, NodeId),
+    /// Change the voters relative to what they are.
+    Voters(Option<ReplicaId>, Option<ReplicaId>),
+    /// Remove a learner.
+    RemoveLearner(ReplicaId),
+    /// Transfer the leadership.
+    Transfer(ReplicaId),
+}
+
+/// The answer to a [`ControlRequest`].
+#[derive(Clone, Debug, ToMessagePack, FromMessagePack)]
+pub(crate) enum ControlReply {
+    /// The cluster, once there is one.
+    Cluster(Option<ClusterId>),
+    /// meta's reply, encoded.
+    Meta(Blob),
+    /// The metadata, encoded; empty if nothing is newer.
+    View(Blob),
+    /// A group's progress.
+    Progress(GroupProgress),
+    /// Done; for a transfer, how many microseconds the group took no writes.
+    Done(u64),
+    /// The sequencer's map.
+    Map(quorate_calvin::ShardMap),
+    /// Not the leader.
+    NotLeader(Option<NodeId>),
+    /// No; it did not happen.
+    Refused(Blob),
+    /// No answer now; it may have happened.
+    Unavailable(Blob),
+}
+
+/// A group as its leader sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, ToMessagePack, FromMessagePack)]
+pub(crate) struct GroupProgress {
+    /// The leading replica.
+    pub(crate) leader: ReplicaId,
+    /// The leader's last log index.
+    pub(crate) last_log: u64,
+    /// Members.
+    pub(crate) members: Seq<MemberProgress>,
+    /// The voters being left, while the membership is joint.
+    pub(crate) outgoing: Option<Seq<ReplicaId>>,
+}
+
+/// One member of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ToMessagePack, FromMessagePack)]
+pub(crate) struct MemberProgress {
+    /// The replica.
+    pub(crate) replica: ReplicaId,
+    /// Whether it votes.
+    pub(crate) is_voter: bool,
+    /// The last index known to equal the leader's.
+    pub(crate) matched: u64,
+    /// Whether it answered lately.
+    pub(crate) is_fresh: bool,
+}
+
+/// Handles control requests.
+pub(crate) trait Control: Send + Sync {
+    /// Handles one to its reply.
+    fn handle(&self, request: ControlRequest) -> BoxFuture<ControlReply>;
+}
+
+fn seal<T: ToMessagePack>(value: &T) -> Bytes {
+    let body = codec::encode(value);
+    let mut sealed = Vec::with_capacity(1 + body.len());
+    sealed.push(FORMAT);
+    sealed.extend_from_slice(&body);
+    sealed.into()
+}
+
+fn open<T: for<'a> FromMessagePack<'a>>(bytes: &[u8]) -> Result<T, CodecError> {
+    let (format, body) = bytes.split_first().ok_or(CodecError::Truncated(0))?;
+    if *format > FORMAT {
+        return Err(CodecError::Newer { found: *format, known: FORMAT });
+    }
+    codec::decode(body)
+}
+
+impl ControlRequest {
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        seal(self)
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
+        open(bytes)
+    }
+}
+
+impl ControlReply {
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        seal(self)
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
+        open(bytes)
+    }
+}
+
+/// The shard whose group this is.
+pub(crate) fn shard_of(group: GroupId) -> Option<ShardId> {
+    group.0.checked_sub(quorate_meta::SHARD_GROUPS_START).map(ShardId)
+}

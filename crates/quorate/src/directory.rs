@@ -1,0 +1,194 @@
+//! Who is where, as this node knows it: gossip's allocation table for the
+//! shards, the metadata view for nodes and system groups, replies for leaders.
+//! All of it is a hint (law 6).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use quorate_calvin::{Destination, Route, Router, SequencerRoute};
+use quorate_crdt::{Allocation, Registry};
+use quorate_meta::{ClusterView, METADATA_GROUP, NodeState, SEQUENCER_GROUP};
+use quorate_types::{GroupId, KeyRange, NodeId, ShardId, watch};
+
+/// Leaders that replies, heartbeats and gossip named.
+#[derive(Default)]
+struct Hints {
+    shards: BTreeMap<ShardId, NodeId>,
+    sequencer: Option<NodeId>,
+    metadata: Option<NodeId>,
+}
+
+/// See the module.
+pub(crate) struct Directory {
+    node: NodeId,
+    registry: Arc<Mutex<Registry>>,
+    view: watch::Sender<Arc<ClusterView>>,
+    addresses: RwLock<BTreeMap<NodeId, String>>,
+    hints: RwLock<Hints>,
+}
+
+impl Directory {
+    pub(crate) fn new(
+        node: NodeId,
+        registry: Arc<Mutex<Registry>>,
+        addresses: BTreeMap<NodeId, String>,
+    ) -> Arc<Self> {
+        let (view, _) = watch::channel(Arc::new(ClusterView::default()));
+        let addresses = RwLock::new(addresses);
+        Arc::new(Self { node, registry, view, addresses, hints: RwLock::default() })
+    }
+
+    /// The newest metadata view this node has.
+    pub(crate) fn view(&self) -> Arc<ClusterView> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// Follows the metadata view.
+    pub(crate) fn views(&self) -> watch::Receiver<Arc<ClusterView>> {
+        self.view.subscribe()
+    }
+
+    /// Takes in a view, unless a newer one is known.
+    pub(crate) fn learn_view(&self, view: &ClusterView) {
+        let is_news = {
+            let known = self.view.borrow();
+            view.applied() > known.applied()
+        };
+        if !is_news {
+            return;
+        }
+        {
+            let mut addresses = self.addresses.write();
+            for (node, record) in view.nodes() {
+                addresses.insert(node, record.address.clone());
+            }
+        }
+        self.view.send(Arc::new(view.clone()));
+    }
+
+    /// Where a node listens.
+    pub(crate) fn address(&self, node: NodeId) -> Option<String> {
+        self.addresses.read().get(&node).cloned()
+    }
+
+    /// Takes in an address that the node itself told.
+    pub(crate) fn learn_address(&self, node: NodeId, address: &str) {
+        let mut addresses = self.addresses.write();
+        if addresses.get(&node).is_none_or(|known| known != address) {
+            addresses.insert(node, address.to_owned());
+        }
+    }
+
+    /// Every node that is a member now.
+    pub(crate) fn members(&self) -> Vec<NodeId> {
+        let view = self.view();
+        view.nodes()
+            .filter(|(_, record)| record.state != NodeState::Removed)
+            .map(|(node, _)| node)
+            .collect()
+    }
+
+    /// The nodes to try for the metadata group, its presumed leader first.
+    pub(crate) fn metadata_targets(&self) -> Vec<NodeId> {
+        let hint = self.hints.read().metadata;
+        leader_first(hint, self.group_nodes(METADATA_GROUP))
+    }
+
+    pub(crate) fn learn_metadata_leader(&self, leader: Option<NodeId>) {
+        self.hints.write().metadata = leader;
+    }
+
+    /// The nodes with a replica of a group.
+    pub(crate) fn group_nodes(&self, group: GroupId) -> Vec<NodeId> {
+        let view = self.view();
+        view.group(group)
+            .map(|group| group.replicas.iter().map(|replica| replica.node).collect())
+            .unwrap_or_default()
+    }
+
+    /// Where a one-way message for the shard's leader goes.
+    pub(crate) fn shard_targets(&self, shard: ShardId) -> Vec<NodeId> {
+        if let Some(leader) = self.hints.read().shards.get(&shard) {
+            return vec![*leader];
+        }
+        let registry = self.registry.lock();
+        registry.allocations().get(shard).map(|known| known.voters.0.clone()).unwrap_or_default()
+    }
+
+    /// Where a one-way message for the sequencer's leader goes.
+    pub(crate) fn sequencer_targets(&self) -> Vec<NodeId> {
+        match self.hints.read().sequencer {
+            Some(leader) => vec![leader],
+            None => self.group_nodes(SEQUENCER_GROUP),
+        }
+    }
+
+    /// The presumed leader of a shard.
+    pub(crate) fn shard_leader(&self, shard: ShardId) -> Option<NodeId> {
+        self.hints.read().shards.get(&shard).copied()
+    }
+
+    fn route(&self, allocation: &Allocation) -> Route {
+        let hint = self.shard_leader(allocation.shard);
+        let leader = hint.or(allocation.leader);
+        Route {
+            shard: allocation.shard,
+            epoch: allocation.epoch,
+            range: allocation.range.clone(),
+            leader,
+            voters: leader_first(Some(self.node), allocation.voters.0.clone()),
+        }
+    }
+}
+
+impl Router for Directory {
+    fn locate(&self, key: &[u8]) -> Option<Route> {
+        let found = self.registry.lock().allocations().locate(key).cloned()?;
+        Some(self.route(&found))
+    }
+
+    fn overlapping(&self, range: &KeyRange) -> Vec<Route> {
+        let mut found: Vec<Allocation> = self
+            .registry
+            .lock()
+            .allocations()
+            .iter()
+            .filter(|allocation| allocation.range.overlaps(range))
+            .cloned()
+            .collect();
+        found.sort_by(|a, b| a.range.start.cmp(&b.range.start));
+        found.iter().map(|allocation| self.route(allocation)).collect()
+    }
+
+    fn sequencer(&self) -> SequencerRoute {
+        let leader = self.hints.read().sequencer;
+        SequencerRoute { leader, voters: self.group_nodes(SEQUENCER_GROUP) }
+    }
+
+    fn learned(&self, of: Destination, leader: Option<NodeId>) {
+        let mut hints = self.hints.write();
+        match (of, leader) {
+            (Destination::Shard(shard), Some(leader)) => {
+                hints.shards.insert(shard, leader);
+            }
+            (Destination::Shard(shard), None) => {
+                hints.shards.remove(&shard);
+            }
+            (Destination::Sequencer, leader) => hints.sequencer = leader,
+            (Destination::Everyone, _) => {}
+        }
+    }
+
+    /// The allocation table is on its way; the retry will find it.
+    fn moved(&self, shard: ShardId) {
+        self.hints.write().shards.remove(&shard);
+    }
+}
+
+fn leader_first(leader: Option<NodeId>, mut nodes: Vec<NodeId>) -> Vec<NodeId> {
+    if let Some(place) = nodes.iter().position(|node| Some(*node) == leader) {
+        nodes.swap(0, place);
+    }
+    nodes
+}

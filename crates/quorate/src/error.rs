@@ -1,0 +1,81 @@
+//! Why a node does not start or an operation is not carried out.
+
+use std::io;
+
+use quorate_types::NodeId;
+use quorate_types::codec::CodecError;
+
+/// A node could not start, or an administrative operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The directory cannot be used; for instance another process holds it.
+    #[error("the node's directory cannot be used: {0}")]
+    Disk(#[source] io::Error),
+    /// The directory was made for another node.
+    #[error(
+        "the directory belongs to node {found}, not {asked}; start it with the id it was made for \
+         or give node {asked} a directory of its own"
+    )]
+    ForeignDirectory {
+        /// Whose it is.
+        found: NodeId,
+        /// Who asked.
+        asked: NodeId,
+    },
+    /// A file is damaged.
+    #[error("{file} is damaged ({source}); restore it, or join the cluster as a new node")]
+    Damaged {
+        /// Which file.
+        file: &'static str,
+        /// How.
+        #[source]
+        source: CodecError,
+    },
+    /// The configuration makes no sense.
+    #[error("configuration: {0}")]
+    Config(String),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The cluster refuses this node.
+    #[error("the cluster refuses this node: {0}")]
+    Refused(String),
+    /// A layer failed to start.
+    #[error("{layer} failed to start: {source}")]
+    Layer {
+        /// Which.
+        layer: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl NodeError {
+    pub(crate) fn layer(
+        layer: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Layer { layer, source: source.into() }
+    }
+}
+
+/// Why an administrative operation was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AdminError {
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// It makes no sense now; the text says why.
+    #[error("{0}")]
+    Refused(String),
+    /// It may be tried again.
+    #[error("{0}; try again")]
+    Unavailable(String),
+}

@@ -1,0 +1,160 @@
+//! What gossip carries: the allocation table and every node's load.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use quorate_calvin::{Destination, Router};
+use quorate_crdt::{NodeLoad, Registry, ShardLoad};
+use quorate_gossip::{State, StateError};
+use quorate_types::{NodeId, ShardId};
+
+use crate::node::NodeInner;
+
+/// How often a node reports its load and reads the others'.
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+/// How old a deleted entry must be before it may be forgotten.
+const TOMBSTONE_AGE_MILLIS: u64 = 3_600_000;
+
+/// The replicated registry as gossip's state.
+pub(crate) struct GossipState(pub(crate) Arc<Mutex<Registry>>);
+
+impl State for GossipState {
+    fn root(&self) -> u128 {
+        self.0.lock().root()
+    }
+
+    fn vector(&self) -> Bytes {
+        self.0.lock().vector()
+    }
+
+    fn delta(&self, since: &[u8], budget_bytes: usize) -> Option<Bytes> {
+        self.0
+            .lock()
+            .delta(since, budget_bytes)
+            .inspect_err(|error| tracing::debug!(%error, "no delta for a peer"))
+            .ok()
+            .flatten()
+    }
+
+    fn merge(&mut self, _from: NodeId, delta: &[u8]) -> Result<bool, StateError> {
+        let merged = self.0.lock().merge(delta);
+        merged
+            .map(|outcome| !outcome.changed.is_empty())
+            .map_err(|error| StateError::Refused(error.to_string()))
+    }
+
+    fn acknowledge(&mut self, from: NodeId, vector: &[u8]) {
+        if let Err(error) = self.0.lock().acknowledge(from, vector) {
+            tracing::debug!(%from, %error, "a peer's vector cannot be read");
+        }
+    }
+
+    fn members(&mut self, others: &[NodeId]) {
+        self.0.lock().retain_members(others.iter().copied());
+    }
+}
+
+/// Operations counted since the last report, by shard.
+#[derive(Default)]
+pub(crate) struct LoadMeter {
+    last: Mutex<BTreeMap<ShardId, u64>>,
+}
+
+/// Reports this node's load and takes leaders from the others', until the node
+/// is dropped.
+pub(crate) async fn report(node: Weak<NodeInner>) {
+    loop {
+        let Some(inner) = node.upgrade() else { return };
+        inner.report_load();
+        inner.learn_leaders();
+        drop(inner);
+        tokio::time::sleep(REPORT_EVERY).await;
+    }
+}
+
+impl NodeInner {
+    fn report_load(&self) {
+        let now_millis = self.clock.wall_millis();
+        let load = self.measure();
+        let high_water = {
+            let mut registry = self.registry.lock();
+            if let Err(error) = registry.report_load(&load, now_millis) {
+                tracing::warn!(%error, "this node's load cannot be reported");
+            }
+            registry.collect(now_millis, TOMBSTONE_AGE_MILLIS);
+            registry.high_water_millis()
+        };
+        self.keep_clock(high_water);
+        self.gossip.notify_changed();
+    }
+
+    fn measure(&self) -> NodeLoad {
+        let mut last = self.load_meter.last.lock();
+        let mut shards = Vec::new();
+        for service in self.services.shards() {
+            let shard = service.shard();
+            let leadership = service.leadership();
+            let status = self.engine.status(shard).ok();
+            let applied = status.as_ref().map_or(0, |status| status.applied);
+            let before = last.insert(shard, applied).unwrap_or(applied);
+            let per_second = u64::try_from(REPORT_EVERY.as_millis()).unwrap_or(u64::MAX);
+            shards.push(ShardLoad {
+                shard,
+                leader: leadership.leads,
+                term: leadership.term,
+                applied_index: applied,
+                state_hash: 0,
+                rows: status.as_ref().map_or(0, |status| status.rows_estimate),
+                bytes: status.as_ref().map_or(0, |status| status.bytes_estimate),
+                operations_per_second: (applied - before.min(applied)) * 1_000 / per_second.max(1),
+            });
+        }
+        NodeLoad {
+            node: self.node,
+            used_bytes: shards.iter().map(|shard| shard.bytes).sum(),
+            shards: shards.into(),
+            ..NodeLoad::default()
+        }
+    }
+
+    /// A node without a replica of a shard learns here who leads it.
+    fn learn_leaders(&self) {
+        let mut leaders: BTreeMap<ShardId, (u64, NodeId)> = BTreeMap::new();
+        for (node, load) in self.loads() {
+            for shard in load.shards.iter().filter(|shard| shard.leader) {
+                let known = leaders.entry(shard.shard).or_insert((shard.term, node));
+                *known = (*known).max((shard.term, node));
+            }
+        }
+        let alive: Vec<NodeId> = self.alive();
+        for (shard, (_, leader)) in leaders {
+            if self.services.shard(shard).is_none() && alive.contains(&leader) {
+                self.directory.learned(Destination::Shard(shard), Some(leader));
+            }
+        }
+    }
+
+    /// Every readable load report.
+    pub(crate) fn loads(&self) -> Vec<(NodeId, NodeLoad)> {
+        let registry = self.registry.lock();
+        registry.loads().filter_map(|(node, load)| Some((node, load.ok()?))).collect()
+    }
+
+    /// The nodes that gossip takes for alive, this one included.
+    pub(crate) fn alive(&self) -> Vec<NodeId> {
+        let mut alive: Vec<NodeId> = self
+            .gossip
+            .members()
+            .into_iter()
+            .filter(|member| member.status == quorate_gossip::Status::Alive)
+            .map(|member| member.node)
+            .collect();
+        if !alive.contains(&self.node) {
+            alive.push(self.node);
+        }
+        alive
+    }
+}

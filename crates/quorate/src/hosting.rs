@@ -1,0 +1,322 @@
+//! Which replicas this node runs: the metadata says so, the engine remembers,
+//! and a reconciliation loop makes it so.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use quorate_calvin::shard::ShardMachine;
+use quorate_calvin::{
+    Destination, MapShard, Member, NodeServices, OnFork, Procedures, Router, SequencerReplica,
+    ShardMap, ShardReplica,
+};
+use quorate_engine::{Engine, Mutation};
+use quorate_meta::{
+    ClusterView, METADATA_GROUP, Origin, Registry, Replica, SEQUENCER_GROUP, shard_group,
+};
+use quorate_raft::{Group, GroupClass, GroupSpec, Host, SEED_INDEX, StateMachine, seeded_host_row};
+use quorate_types::{Blob, GroupId, KeyRange, NodeId, ReplicaId, ShardId, runtime};
+use tokio::sync::Notify;
+
+use crate::control::shard_of;
+use crate::directory::Directory;
+use crate::error::NodeError;
+use crate::group_log::RaftLog;
+use crate::machine::{EngineMachine, MetadataCore};
+use crate::metadata::Metadata;
+use crate::storage::{EngineStore, HOST_ROW_KEY, METADATA_SPACE, SEQUENCER_SPACE};
+
+/// How often the loop looks without being woken.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What the loop works with.
+pub(crate) struct Hosting {
+    pub(crate) node: NodeId,
+    pub(crate) host: Host,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) procedures: Arc<dyn Procedures>,
+    pub(crate) services: Arc<NodeServices>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) metadata: Arc<Metadata>,
+    pub(crate) proposal_deadline: Duration,
+    pub(crate) retention: Duration,
+    pub(crate) registry: Arc<RwLock<Registry>>,
+    pub(crate) forked: Mutex<BTreeMap<ShardId, Vec<Member>>>,
+    pub(crate) wake: Notify,
+    pub(crate) this: Weak<Hosting>,
+}
+
+impl Hosting {
+    /// Runs until the node is dropped.
+    pub(crate) async fn run(this: Weak<Self>) {
+        let Some(mut views) = this.upgrade().map(|hosting| hosting.directory.views()) else {
+            return;
+        };
+        loop {
+            let Some(hosting) = this.upgrade() else { return };
+            hosting.reconcile().await;
+            tokio::select! {
+                biased;
+                _ = views.changed() => {}
+                () = hosting.wake.notified() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    /// Creates what is missing and removes what is retired.
+    async fn reconcile(&self) {
+        let forked = std::mem::take(&mut *self.forked.lock());
+        for (child, members) in forked {
+            let own = members.iter().find(|member| member.node == self.node);
+            if let Some(own) = own {
+                self.logged(shard_group(child), self.open(shard_group(child), own.replica).await);
+            }
+        }
+        let view = self.directory.view();
+        let wanted: Vec<(GroupId, Replica)> =
+            view.replicas_on(self.node).map(|(group, replica)| (group, replica.clone())).collect();
+        for (group, replica) in &wanted {
+            if self.host.group(*group).is_none() && self.prepare(&view, *group, replica) {
+                self.logged(*group, self.open(*group, replica.id).await);
+            }
+        }
+        for group in self.host.groups() {
+            let status = group.status();
+            if view.is_retired(status.group, status.replica) {
+                self.logged(status.group, self.destroy(status.group, status.replica).await);
+            }
+        }
+    }
+
+    fn logged(&self, group: GroupId, outcome: Result<(), NodeError>) {
+        if let Err(error) = outcome {
+            tracing::error!(%group, %error, "a replica could not be brought in line");
+        }
+    }
+
+    /// Makes the engine ready for a replica; false while it must wait.
+    ///
+    /// A seeded replica of a first shard starts from the state that all its
+    /// siblings start from. One of a child shard is filled by the fork of its
+    /// parent here, or by a snapshot once the parent here has passed the fork
+    /// without it. A joined replica is always filled by a snapshot.
+    fn prepare(&self, view: &ClusterView, group: GroupId, replica: &Replica) -> bool {
+        let Some(shard) = shard_of(group) else { return self.prepare_system(view, group, replica) };
+        if self.exists(shard) || replica.origin == Origin::Joined {
+            return true;
+        }
+        let Some(record) = view.shard(shard) else { return false };
+        match &record.parent {
+            // Its siblings have moved on from the state they were seeded with.
+            None if !is_as_founded(view, group) => true,
+            None => {
+                let rows = ShardMachine::seed(record.range.clone(), record.epoch);
+                self.seed(shard, record.range.clone(), members(view, group), rows)
+            }
+            Some(lineage) => match self.engine.range(lineage.shard) {
+                Ok(Some(range)) => !range.contains(&lineage.at),
+                Ok(None) => self.host.group(shard_group(lineage.shard)).is_none(),
+                Err(_) => false,
+            },
+        }
+    }
+
+    fn prepare_system(&self, view: &ClusterView, group: GroupId, replica: &Replica) -> bool {
+        let space = if group == METADATA_GROUP { METADATA_SPACE } else { SEQUENCER_SPACE };
+        if self.exists(space) {
+            return true;
+        }
+        let is_seeded = group == SEQUENCER_GROUP
+            && replica.origin == Origin::Seeded
+            && is_as_founded(view, group);
+        if is_seeded {
+            return self.seed(space, KeyRange::all(), members(view, group), Vec::new());
+        }
+        self.created(self.engine.create(space, KeyRange::all(), 0, Vec::new()))
+    }
+
+    fn seed(
+        &self,
+        space: ShardId,
+        range: KeyRange,
+        members: Vec<(ReplicaId, NodeId)>,
+        rows: Vec<(Blob, Blob)>,
+    ) -> bool {
+        let host_row = Mutation::put(HOST_ROW_KEY, Blob(seeded_host_row(&members)));
+        let rows = rows.into_iter().map(|(key, row)| Mutation::put(key, row));
+        let system = rows.chain([host_row]).collect();
+        self.created(self.engine.create(space, range, SEED_INDEX, system))
+    }
+
+    fn created(&self, outcome: Result<bool, quorate_engine::EngineError>) -> bool {
+        outcome.inspect_err(|error| tracing::error!(%error, "the engine failed")).is_ok()
+    }
+
+    fn exists(&self, shard: ShardId) -> bool {
+        matches!(self.engine.range(shard), Ok(Some(_)))
+    }
+
+    /// Opens a replica and starts serving it.
+    pub(crate) async fn open(&self, group: GroupId, replica: ReplicaId) -> Result<(), NodeError> {
+        if self.host.group(group).is_some() {
+            return Ok(());
+        }
+        match shard_of(group) {
+            Some(shard) => self.open_shard(group, shard, replica).await,
+            None if group == METADATA_GROUP => self.open_metadata(replica).await,
+            None => self.open_sequencer(replica).await,
+        }
+    }
+
+    async fn create(
+        &self,
+        group: GroupId,
+        replica: ReplicaId,
+        class: GroupClass,
+        machine: Box<dyn StateMachine>,
+    ) -> Result<Group, NodeError> {
+        let created = self.host.create(GroupSpec { group, replica, class, machine }).await;
+        created.map_err(|error| NodeError::layer("raft", error))
+    }
+
+    async fn open_shard(
+        &self,
+        group: GroupId,
+        shard: ShardId,
+        replica: ReplicaId,
+    ) -> Result<(), NodeError> {
+        let store = EngineStore { engine: Arc::clone(&self.engine), shard };
+        let core = ShardReplica::open(
+            shard,
+            Arc::clone(&self.procedures),
+            Arc::new(store.clone()),
+            self.on_fork(),
+        )
+        .map_err(|error| NodeError::layer("calvin", error))?;
+        let machine = Box::new(EngineMachine::new(store, Arc::clone(&core)));
+        let raft = self.create(group, replica, GroupClass::Shard, machine).await?;
+        self.follow(Destination::Shard(shard), &raft);
+        let log = Arc::new(RaftLog::new(raft, self.proposal_deadline));
+        self.services.add_shard(core, log);
+        Ok(())
+    }
+
+    async fn open_sequencer(&self, replica: ReplicaId) -> Result<(), NodeError> {
+        let store = EngineStore { engine: Arc::clone(&self.engine), shard: SEQUENCER_SPACE };
+        let applied = self.engine.applied(SEQUENCER_SPACE).ok().flatten().unwrap_or_default();
+        let core = SequencerReplica::open(Arc::new(store.clone()), applied)
+            .map_err(|error| NodeError::layer("calvin", error))?;
+        let machine = Box::new(EngineMachine::new(store, Arc::clone(&core)));
+        let raft = self.create(SEQUENCER_GROUP, replica, GroupClass::Sequencer, machine).await?;
+        self.follow(Destination::Sequencer, &raft);
+        let log = Arc::new(RaftLog::new(raft, self.proposal_deadline));
+        let directory = Arc::clone(&self.directory);
+        let retention_millis = u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX);
+        let first_map = move || initial_map(&directory.view()).map(|map| (map, retention_millis));
+        self.services.set_sequencer(core, log, Arc::new(first_map));
+        Ok(())
+    }
+
+    async fn open_metadata(&self, replica: ReplicaId) -> Result<(), NodeError> {
+        if !self.exists(METADATA_SPACE) {
+            self.engine
+                .create(METADATA_SPACE, KeyRange::all(), 0, Vec::new())
+                .map_err(|error| NodeError::layer("engine", error))?;
+        }
+        let store = EngineStore { engine: Arc::clone(&self.engine), shard: METADATA_SPACE };
+        let directory = Arc::clone(&self.directory);
+        let on_change = Arc::new(move |registry: &Registry| directory.learn_view(registry.view()));
+        let registry = Arc::clone(&self.registry);
+        let core = MetadataCore::open(store.clone(), registry, on_change)
+            .map_err(|error| NodeError::layer("metadata", error))?;
+        let machine = Box::new(EngineMachine::new(store, core));
+        let raft = self.create(METADATA_GROUP, replica, GroupClass::Metadata, machine).await?;
+        let (directory, mut leadership) = (Arc::clone(&self.directory), raft.leadership());
+        drop(runtime::spawn(async move {
+            while leadership.changed().await.is_ok() {
+                directory.learn_metadata_leader(leadership.borrow_and_update().leader);
+            }
+        }));
+        self.metadata.set_group(Some(raft));
+        Ok(())
+    }
+
+    /// Lets what Raft knows of a group's leader steer messages.
+    fn follow(&self, destination: Destination, raft: &Group) {
+        let (directory, mut leadership) = (Arc::clone(&self.directory), raft.leadership());
+        drop(runtime::spawn(async move {
+            while leadership.changed().await.is_ok() {
+                let leader = leadership.borrow_and_update().leader;
+                if leader.is_some() {
+                    directory.learned(destination, leader);
+                }
+            }
+        }));
+    }
+
+    fn on_fork(&self) -> OnFork {
+        let this = Weak::clone(&self.this);
+        Arc::new(move |child, members| {
+            if let Some(hosting) = this.upgrade() {
+                hosting.forked.lock().insert(child, members);
+                hosting.wake.notify_one();
+            }
+        })
+    }
+
+    /// Destroys a replica for good; its id leaves a tombstone in the log.
+    pub(crate) async fn destroy(
+        &self,
+        group: GroupId,
+        replica: ReplicaId,
+    ) -> Result<(), NodeError> {
+        if self.host.group(group).is_some_and(|hosted| hosted.status().replica != replica) {
+            return Ok(()); // A later replica of the group lives here.
+        }
+        let space = match shard_of(group) {
+            Some(shard) => {
+                self.services.remove_shard(shard);
+                shard
+            }
+            None if group == METADATA_GROUP => {
+                self.metadata.set_group(None);
+                METADATA_SPACE
+            }
+            None => {
+                self.services.remove_sequencer();
+                SEQUENCER_SPACE
+            }
+        };
+        self.host.remove(group).await.map_err(|error| NodeError::layer("raft", error))?;
+        self.engine.remove(space).await.map_err(|error| NodeError::layer("engine", error))
+    }
+}
+
+/// Whether a group's membership is still the one it was seeded with.
+fn is_as_founded(view: &ClusterView, group: GroupId) -> bool {
+    view.group(group).is_some_and(|group| {
+        group.retired.is_empty()
+            && group.replicas.iter().all(|replica| replica.origin == Origin::Seeded)
+    })
+}
+
+/// The members a group is seeded with: its voters at birth.
+fn members(view: &ClusterView, group: GroupId) -> Vec<(ReplicaId, NodeId)> {
+    let mut members: Vec<(ReplicaId, NodeId)> = view
+        .group(group)
+        .map(|group| group.voters().map(|voter| (voter.id, voter.node)).collect())
+        .unwrap_or_default();
+    members.sort_unstable();
+    members
+}
+
+/// The sequencer's first map: the shards as the metadata founded them.
+fn initial_map(view: &ClusterView) -> Option<ShardMap> {
+    let shards: Vec<MapShard> = view
+        .shards_in_key_order()
+        .map(|(shard, record)| MapShard { shard, range: record.range.clone(), epoch: record.epoch })
+        .collect();
+    (!shards.is_empty()).then(|| ShardMap { version: 1, shards: shards.into() })
+}

@@ -1,0 +1,241 @@
+//! What the Raft host replicates: calvin's and meta's machines over the engine.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use quorate_calvin::{SequencerReplica, ShardReplica, Store, WriteSet};
+use quorate_engine::{Engine, EngineError, EngineSnapshot, Mutation, Staging};
+use quorate_meta::Registry;
+use quorate_raft::{
+    Batch, Entry, MachineError, MachineFuture, SnapshotReader, SnapshotWriter, StateMachine,
+};
+use quorate_types::{Blob, KeyRange, ShardId};
+
+use crate::storage::{EngineStore, HOST_ROW_KEY};
+
+/// The part that differs: what entries mean.
+pub(crate) trait Core: Send + 'static {
+    /// Applies and commits entries; one outcome each.
+    fn apply(&mut self, entries: &[Entry], host_row: Blob) -> Result<Vec<Bytes>, MachineError>;
+
+    /// Reads everything anew after a snapshot, which reflects `applied`.
+    fn reload(&mut self, applied: u64) -> Result<(), MachineError>;
+}
+
+/// A core and its rows in the engine, as a Raft state machine.
+pub(crate) struct EngineMachine<C> {
+    store: EngineStore,
+    core: C,
+}
+
+impl<C: Core> EngineMachine<C> {
+    pub(crate) fn new(store: EngineStore, core: C) -> Self {
+        Self { store, core }
+    }
+
+    fn engine(&self) -> &Arc<dyn Engine> {
+        &self.store.engine
+    }
+
+    fn shard(&self) -> ShardId {
+        self.store.shard
+    }
+}
+
+impl<C: Core> StateMachine for EngineMachine<C> {
+    fn recovered(&mut self) -> Result<Option<Bytes>, MachineError> {
+        if self.engine().range(self.shard()).map_err(halt)?.is_none() {
+            return Ok(None);
+        }
+        let row = self
+            .engine()
+            .get(self.shard(), quorate_engine::Space::System, HOST_ROW_KEY)
+            .map_err(halt)?;
+        Ok(row.map(|row| row.0))
+    }
+
+    fn apply(&mut self, batch: Batch) -> MachineFuture<'_, Vec<Bytes>> {
+        Box::pin(async move {
+            self.engine().ready().await.map_err(halt)?;
+            self.core.apply(&batch.entries, Blob(batch.host_row))
+        })
+    }
+
+    fn flush(&mut self) -> MachineFuture<'_, u64> {
+        Box::pin(async move { self.engine().flush(self.shard()).await.map_err(halt) })
+    }
+
+    fn snapshot(&mut self) -> Result<Box<dyn SnapshotReader>, MachineError> {
+        let snapshot = self.engine().snapshot(self.shard()).map_err(halt)?;
+        let host_row = snapshot
+            .system_row(HOST_ROW_KEY)
+            .map_err(halt)?
+            .ok_or_else(|| MachineError::new("the snapshot has no host row"))?;
+        Ok(Box::new(Reader { snapshot, host_row: host_row.0 }))
+    }
+
+    fn install(&mut self) -> Result<Box<dyn SnapshotWriter>, MachineError> {
+        let staging = self.engine().staging(self.shard()).map_err(halt)?;
+        Ok(Box::new(Writer { staging }))
+    }
+
+    fn installed(
+        &mut self,
+        staged: Box<dyn SnapshotWriter>,
+        host_row: Bytes,
+    ) -> MachineFuture<'_, ()> {
+        Box::pin(async move {
+            let staged: Box<dyn Any> = staged;
+            let writer = staged
+                .downcast::<Writer>()
+                .map_err(|_| MachineError::new("the staging is not this engine's"))?;
+            let host_row = vec![Mutation::put(HOST_ROW_KEY, Blob(host_row))];
+            let shard = self.shard();
+            self.engine().install(shard, writer.staging, host_row).await.map_err(halt)?;
+            let applied = self.engine().applied(shard).map_err(halt)?.unwrap_or_default();
+            self.core.reload(applied)
+        })
+    }
+}
+
+struct Reader {
+    snapshot: Box<dyn EngineSnapshot>,
+    host_row: Bytes,
+}
+
+impl SnapshotReader for Reader {
+    fn host_row(&self) -> Bytes {
+        self.host_row.clone()
+    }
+
+    fn next_chunk(&mut self, bytes_max: usize) -> MachineFuture<'_, Option<Bytes>> {
+        let chunk = self.snapshot.next_chunk(bytes_max).map_err(halt);
+        Box::pin(async move { chunk })
+    }
+}
+
+struct Writer {
+    staging: Box<dyn Staging>,
+}
+
+impl SnapshotWriter for Writer {
+    fn write(&mut self, chunk: Bytes) -> MachineFuture<'_, ()> {
+        Box::pin(async move { self.staging.write(chunk).await.map_err(halt) })
+    }
+}
+
+fn halt(error: EngineError) -> MachineError {
+    MachineError::caused_by("the engine failed", error)
+}
+
+fn commands(entries: &[Entry]) -> Vec<(u64, Option<&[u8]>)> {
+    entries.iter().map(|entry| (entry.index, entry.command.as_deref())).collect()
+}
+
+/// Transactions answer their clients, not their proposals.
+fn no_outcomes(entries: &[Entry]) -> Vec<Bytes> {
+    vec![Bytes::new(); entries.len()]
+}
+
+impl Core for Arc<ShardReplica> {
+    fn apply(&mut self, entries: &[Entry], host_row: Blob) -> Result<Vec<Bytes>, MachineError> {
+        ShardReplica::apply(self, &commands(entries), host_row)
+            .map_err(|error| MachineError::caused_by("the shard machine halted", error))?;
+        Ok(no_outcomes(entries))
+    }
+
+    fn reload(&mut self, _applied: u64) -> Result<(), MachineError> {
+        ShardReplica::reload(self)
+            .map_err(|error| MachineError::caused_by("the snapshot cannot be loaded", error))
+    }
+}
+
+impl Core for Arc<SequencerReplica> {
+    fn apply(&mut self, entries: &[Entry], host_row: Blob) -> Result<Vec<Bytes>, MachineError> {
+        SequencerReplica::apply(self, &commands(entries), host_row)
+            .map_err(|error| MachineError::caused_by("the sequencer halted", error))?;
+        Ok(no_outcomes(entries))
+    }
+
+    fn reload(&mut self, applied: u64) -> Result<(), MachineError> {
+        SequencerReplica::reload(self, applied)
+            .map_err(|error| MachineError::caused_by("the snapshot cannot be loaded", error))
+    }
+}
+
+/// The metadata machine: meta's registry over its rows.
+pub(crate) struct MetadataCore {
+    store: EngineStore,
+    registry: Arc<RwLock<Registry>>,
+    on_change: Arc<dyn Fn(&Registry) + Send + Sync>,
+}
+
+impl MetadataCore {
+    /// Loads the registry into `registry` and shows it once.
+    pub(crate) fn open(
+        store: EngineStore,
+        registry: Arc<RwLock<Registry>>,
+        on_change: Arc<dyn Fn(&Registry) + Send + Sync>,
+    ) -> Result<Self, MachineError> {
+        let mut core = Self { store, registry, on_change };
+        core.reload(0)?;
+        Ok(core)
+    }
+
+    fn load(&self) -> Result<Registry, MachineError> {
+        let mut rows = Vec::new();
+        let mut range = KeyRange::all();
+        loop {
+            let (page, more) = self
+                .store
+                .scan(quorate_calvin::Space::Data, &range, 4_096)
+                .map_err(|error| MachineError::caused_by("the metadata cannot be read", error))?;
+            if let Some((last, _)) = page.last() {
+                range.start = Blob::from([last, &b"\0"[..]].concat());
+            }
+            rows.extend(page);
+            if !more {
+                break;
+            }
+        }
+        Registry::load(rows)
+            .map_err(|error| MachineError::caused_by("the metadata cannot be loaded", error))
+    }
+}
+
+impl Core for MetadataCore {
+    fn apply(&mut self, entries: &[Entry], host_row: Blob) -> Result<Vec<Bytes>, MachineError> {
+        let Some(last) = entries.last() else { return Ok(Vec::new()) };
+        let mut writes = WriteSet::default();
+        let mut outcomes = Vec::with_capacity(entries.len());
+        let mut registry = self.registry.write();
+        for entry in entries {
+            let Some(command) = &entry.command else {
+                outcomes.push(Bytes::new());
+                continue;
+            };
+            let applied = registry
+                .apply(entry.index, command)
+                .map_err(|error| MachineError::caused_by("the metadata machine halted", error))?;
+            for (key, value) in applied.mutations {
+                writes.write_data(key, value);
+            }
+            outcomes.push(applied.reply.encode());
+        }
+        self.store
+            .commit(last.index, host_row, writes)
+            .map_err(|error| MachineError::caused_by("the metadata cannot be stored", error))?;
+        (self.on_change)(&registry);
+        Ok(outcomes)
+    }
+
+    fn reload(&mut self, _applied: u64) -> Result<(), MachineError> {
+        let loaded = self.load()?;
+        let mut registry = self.registry.write();
+        *registry = loaded;
+        (self.on_change)(&registry);
+        Ok(())
+    }
+}

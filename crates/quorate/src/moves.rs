@@ -1,0 +1,325 @@
+//! The migration executor's hands: the metadata journal and the Raft groups.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Weak;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use quorate_meta::{Command, JournalWrite, Operator, Reply, Task};
+use quorate_migration::{
+    Change, ControlError, Fence, Journal, JournalError, MigrationRow, Outcome, Place, Position,
+    Progress, Refusal, Removal, ReplicaControl, ReplicaProgress, VoterChange, admit,
+};
+use quorate_types::runtime::BoxFuture;
+use quorate_types::{Blob, GroupId, Hlc, MigrationId, NodeId, ReplicaId};
+
+use crate::control::{ControlReply, ControlRequest, GroupChange, GroupProgress, shard_of};
+use crate::error::AdminError;
+use crate::node::NodeInner;
+
+/// How long one call to a group's leader may take.
+const CALL_DEADLINE: Duration = Duration::from_secs(15);
+
+/// The executor's journal: rows in the metadata log.
+pub(crate) struct MetadataJournal(pub(crate) Weak<NodeInner>);
+
+impl MetadataJournal {
+    fn rows_of(inner: &NodeInner) -> BTreeMap<MigrationId, (u64, MigrationRow)> {
+        let view = inner.directory.view();
+        view.journal()
+            .filter(|(_, stored)| !stored.finished)
+            .filter_map(|(id, stored)| {
+                let row = MigrationRow::open(&id.0.to_be_bytes(), &stored.row);
+                let row = row.inspect_err(|damage| {
+                    tracing::error!(%id, %damage, "a migration row cannot be read");
+                });
+                Some((id, (stored.revision, row.ok()?)))
+            })
+            .collect()
+    }
+}
+
+impl Journal for MetadataJournal {
+    fn record(
+        &self,
+        row: MigrationRow,
+        expected: Option<Position>,
+        term: u64,
+    ) -> BoxFuture<Result<(), JournalError>> {
+        let inner = self.0.upgrade();
+        Box::pin(async move {
+            let inner = inner.ok_or(JournalError::Failed)?;
+            if inner.metadata.authority() != Some(term) {
+                return Err(JournalError::NotAuthority);
+            }
+            let stored = Self::rows_of(&inner);
+            let rows = stored.iter().map(|(id, (_, row))| (*id, row.clone())).collect();
+            if admit(&rows, &row, expected)? == Change::Repeated {
+                return Ok(());
+            }
+            let write = JournalWrite {
+                id: row.id,
+                expected: stored.get(&row.id).map(|(revision, _)| *revision),
+                row: Blob(row.seal()),
+                finished: false,
+            };
+            match inner.metadata.run(&Command::Journal(write)).await {
+                Ok(Reply::Journalled { .. }) => Ok(()),
+                // Somebody wrote meanwhile, perhaps this very call before its
+                // answer was lost: the executor reads again and decides anew.
+                Ok(_) | Err(AdminError::Unavailable(_)) => Err(JournalError::Unavailable),
+                Err(error) => {
+                    tracing::warn!(%error, "a checkpoint was refused");
+                    Err(JournalError::Unavailable)
+                }
+            }
+        })
+    }
+
+    fn rows(&self) -> BoxFuture<Result<Vec<MigrationRow>, JournalError>> {
+        let inner = self.0.upgrade();
+        Box::pin(async move {
+            let inner = inner.ok_or(JournalError::Failed)?;
+            Ok(Self::rows_of(&inner).into_values().map(|(_, row)| row).collect())
+        })
+    }
+
+    /// The map learns how the migration ended before the row is closed, so
+    /// that a crash between the two leaves an open row to do it again.
+    fn finish(&self, id: MigrationId) -> BoxFuture<Result<(), JournalError>> {
+        let inner = self.0.upgrade();
+        Box::pin(async move {
+            let inner = inner.ok_or(JournalError::Failed)?;
+            let Some((revision, row)) = Self::rows_of(&inner).remove(&id) else { return Ok(()) };
+            let is_open = inner
+                .directory
+                .view()
+                .operator(id)
+                .is_some_and(|operator: &Operator| operator.is_running());
+            if is_open {
+                let command = match row.outcome() {
+                    Some(Outcome::Completed { .. }) => Command::CommitMove { migration: id },
+                    Some(Outcome::Aborted { .. }) => Command::AbandonMove { migration: id },
+                    None => return Err(JournalError::Unavailable),
+                };
+                inner.metadata.run(&command).await.map_err(|_| JournalError::Unavailable)?;
+            }
+            let row = Blob(row.seal());
+            let write = JournalWrite { id, expected: Some(revision), row, finished: true };
+            let closed = inner.metadata.run(&Command::Journal(write)).await;
+            closed.map(drop).map_err(|_| JournalError::Unavailable)
+        })
+    }
+}
+
+impl NodeInner {
+    /// A move that the metadata planned gets its migration row, once.
+    pub(crate) async fn begin_migration(&self, operator: &Operator) -> Result<(), AdminError> {
+        let view = self.directory.view();
+        let Task::Move(planned) = &operator.task else { return Ok(()) };
+        if view.journal_row(operator.id).is_some() {
+            return Ok(());
+        }
+        let Some(term) = self.metadata.authority() else { return Ok(()) };
+        let group = view.group(operator.group);
+        let place = |replica: Option<ReplicaId>| {
+            let replica = group?.replica(replica?)?;
+            Some(Place { node: replica.node, replica: replica.id })
+        };
+        let (Some(from), Some(to)) = (place(planned.removed), place(planned.added)) else {
+            let reason = "the executor moves replicas; it does not add or remove alone";
+            self.metadata.run(&Command::AbandonMove { migration: operator.id }).await?;
+            return Err(AdminError::Refused(reason.into()));
+        };
+        let hlc = Hlc { millis: self.clock.wall_millis(), counter: 0, node: self.node };
+        let shard = shard_of(operator.group).unwrap_or_default();
+        let row = MigrationRow::planned(operator.id, (shard, operator.group), from, to, term, hlc);
+        let write = JournalWrite {
+            id: operator.id,
+            expected: None,
+            row: Blob(row.seal()),
+            finished: false,
+        };
+        self.metadata.run(&Command::Journal(write)).await?;
+        self.wake_executor();
+        Ok(())
+    }
+}
+
+/// The executor's hand on the groups, wherever their leaders are.
+pub(crate) struct GroupControl {
+    node: Weak<NodeInner>,
+    fences: Mutex<BTreeMap<MigrationId, Fence>>,
+}
+
+impl GroupControl {
+    pub(crate) fn new(node: Weak<NodeInner>) -> Self {
+        Self { node, fences: Mutex::default() }
+    }
+
+    /// Refuses what an older attempt of the same migration asks for.
+    fn pass(&self, fence: Fence) -> Result<(), ControlError> {
+        let mut fences = self.fences.lock();
+        let seen = fences.entry(fence.migration).or_insert(fence);
+        if fence.is_older_than(seen) {
+            return Err(ControlError::Refused(Refusal::Fenced));
+        }
+        *seen = fence;
+        Ok(())
+    }
+
+    fn change(
+        &self,
+        fence: Option<Fence>,
+        group: GroupId,
+        change: GroupChange,
+    ) -> BoxFuture<Result<ControlReply, ControlError>> {
+        let passed = fence.map_or(Ok(()), |fence| self.pass(fence));
+        let inner = self.node.upgrade();
+        Box::pin(async move {
+            passed?;
+            let inner = inner.ok_or(ControlError::Unavailable)?;
+            inner.change_group(group, change).await
+        })
+    }
+}
+
+impl NodeInner {
+    /// Asks the replicas of a group in turn until the leader has answered.
+    pub(crate) async fn change_group(
+        &self,
+        group: GroupId,
+        change: GroupChange,
+    ) -> Result<ControlReply, ControlError> {
+        let mut targets = self.directory.group_nodes(group);
+        if let Some(leader) = shard_of(group).and_then(|shard| self.directory.shard_leader(shard)) {
+            targets.retain(|target| *target != leader);
+            targets.insert(0, leader);
+        }
+        let request = ControlRequest::Group { group, change: change.clone() };
+        for target in targets {
+            let reply = if target == self.node {
+                Ok(self.lead(group, change.clone()).await)
+            } else {
+                self.peers.control(target, &request, CALL_DEADLINE).await
+            };
+            match reply {
+                Ok(ControlReply::NotLeader(_)) | Err(_) => {}
+                Ok(ControlReply::Unavailable(_)) => return Err(ControlError::Unavailable),
+                Ok(ControlReply::Refused(reason)) => {
+                    tracing::warn!(%group, ?reason, "a group refused a change");
+                    return Err(ControlError::Refused(Refusal::Invalid));
+                }
+                Ok(reply) => return Ok(reply),
+            }
+        }
+        Err(ControlError::Unavailable)
+    }
+}
+
+fn progress(seen: &GroupProgress) -> Progress {
+    let of = |is_voter| {
+        let members = seen.members.iter();
+        members
+            .filter(move |member| member.is_voter == is_voter)
+            .map(|member| member.replica)
+            .collect::<BTreeSet<_>>()
+    };
+    Progress {
+        leader: Some(seen.leader),
+        last_log: seen.last_log,
+        replicas: seen
+            .members
+            .iter()
+            .map(|member| {
+                let progress =
+                    ReplicaProgress { matched: member.matched, is_fresh: member.is_fresh };
+                (member.replica, progress)
+            })
+            .collect(),
+        voters: of(true),
+        outgoing: seen.outgoing.as_ref().map(|voters| voters.iter().copied().collect()),
+        learners: of(false),
+    }
+}
+
+impl ReplicaControl for GroupControl {
+    fn progress(&self, group: GroupId) -> BoxFuture<Result<Progress, ControlError>> {
+        let asked = self.change(None, group, GroupChange::Progress);
+        Box::pin(async move {
+            match asked.await? {
+                ControlReply::Progress(seen) => Ok(progress(&seen)),
+                _ => Err(ControlError::Unavailable),
+            }
+        })
+    }
+
+    fn add_learner(
+        &self,
+        fence: Fence,
+        group: GroupId,
+        replica: ReplicaId,
+        node: NodeId,
+    ) -> BoxFuture<Result<(), ControlError>> {
+        let asked = self.change(Some(fence), group, GroupChange::AddLearner(replica, node));
+        Box::pin(async move { asked.await.map(drop) })
+    }
+
+    fn change_voters(
+        &self,
+        fence: Fence,
+        group: GroupId,
+        change: VoterChange,
+    ) -> BoxFuture<Result<(), ControlError>> {
+        let asked = self.change(Some(fence), group, GroupChange::Voters(change.add, change.remove));
+        Box::pin(async move { asked.await.map(drop) })
+    }
+
+    fn transfer_leader(
+        &self,
+        fence: Fence,
+        group: GroupId,
+        to: ReplicaId,
+        pause_budget: Duration,
+    ) -> BoxFuture<Result<Duration, ControlError>> {
+        let asked = self.change(Some(fence), group, GroupChange::Transfer(to));
+        Box::pin(async move {
+            match asked.await? {
+                ControlReply::Done(micros) => Ok(Duration::from_micros(micros)),
+                _ => {
+                    tracing::debug!(?pause_budget, "a transfer did not come about");
+                    Err(ControlError::Unavailable)
+                }
+            }
+        })
+    }
+
+    fn remove(
+        &self,
+        fence: Fence,
+        group: GroupId,
+        replica: ReplicaId,
+    ) -> BoxFuture<Result<Removal, ControlError>> {
+        let removed = self.change(Some(fence), group, GroupChange::RemoveLearner(replica));
+        let inner = self.node.upgrade();
+        Box::pin(async move {
+            removed.await?;
+            let inner = inner.ok_or(ControlError::Unavailable)?;
+            let view = inner.directory.view();
+            let home = view.group(group).and_then(|group| group.replica(replica));
+            let Some(home) = home.map(|replica| replica.node) else {
+                return Ok(Removal::NodeUnreachable);
+            };
+            let request = ControlRequest::Destroy { group, replica };
+            let destroyed = if home == inner.node {
+                Ok(inner.destroy(group, replica).await)
+            } else {
+                inner.peers.control(home, &request, CALL_DEADLINE).await
+            };
+            Ok(match destroyed {
+                Ok(ControlReply::Done(_)) => Removal::Destroyed,
+                _ => Removal::NodeUnreachable,
+            })
+        })
+    }
+}

@@ -1,0 +1,254 @@
+//! The node's one network: which bytes belong to which layer.
+
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use quorate_calvin::{CallError, Destination, NodeServices, PeerMessage, Peers, Reply, Request};
+use quorate_raft::{Host, Lane, Transport, TransportError};
+use quorate_types::NodeId;
+use quorate_types::runtime::BoxFuture;
+
+use crate::control::{Control, ControlReply, ControlRequest};
+use crate::directory::Directory;
+
+/// Channels of the mesh.
+pub(crate) mod channel {
+    /// Raft's messages.
+    pub(crate) const RAFT: u8 = 1;
+    /// Requests between transaction services.
+    pub(crate) const REQUEST: u8 = 2;
+    /// One-way messages between transaction services.
+    pub(crate) const MESSAGE: u8 = 3;
+    /// Control of the cluster: bootstrap, metadata, replicas.
+    pub(crate) const CONTROL: u8 = 4;
+}
+
+/// Why a call between nodes has no reply.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// It did not reach the peer.
+    #[error("unreachable: {0}")]
+    Unreachable(String),
+    /// It may have reached the peer.
+    #[error("no reply in time")]
+    NoReply,
+    /// The peer refused it unhandled.
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+/// Requests and messages between nodes (port). Production is
+/// [`quorate_raft::tcp::Mesh`]; a simulator brings its own.
+pub trait Network: Send + Sync + 'static {
+    /// Sends a request and waits for its reply.
+    fn call(
+        &self,
+        to: NodeId,
+        lane: Lane,
+        channel: u8,
+        payload: Bytes,
+        deadline: Duration,
+    ) -> BoxFuture<Result<Bytes, LinkError>>;
+
+    /// Sends without waiting; may drop.
+    fn send(&self, to: NodeId, lane: Lane, channel: u8, payload: Bytes);
+}
+
+/// Raft's transport over the node's network.
+pub(crate) struct RaftTransport(pub(crate) Arc<dyn Network>);
+
+impl Transport for RaftTransport {
+    fn call(
+        &self,
+        to: NodeId,
+        lane: Lane,
+        payload: Bytes,
+        deadline: Duration,
+    ) -> BoxFuture<Result<Bytes, TransportError>> {
+        let call = self.0.call(to, lane, channel::RAFT, payload, deadline);
+        Box::pin(async move {
+            call.await.map_err(|error| match error {
+                LinkError::Unreachable(reason) => TransportError::Unreachable { to, reason },
+                LinkError::NoReply => TransportError::Deadline { to },
+                LinkError::Refused(reason) => TransportError::Rejected { to, reason },
+            })
+        })
+    }
+}
+
+/// Who handles what arrives.
+#[derive(Default)]
+pub(crate) struct Switch {
+    host: OnceLock<Host>,
+    services: OnceLock<Weak<NodeServices>>,
+    control: OnceLock<Weak<dyn Control>>,
+}
+
+impl Switch {
+    pub(crate) fn connect(
+        &self,
+        host: Host,
+        services: &Arc<NodeServices>,
+        control: Weak<dyn Control>,
+    ) {
+        // Set once, when the node is put together.
+        let _ = self.host.set(host);
+        let _ = self.services.set(Arc::downgrade(services));
+        let _ = self.control.set(control);
+    }
+
+    fn services(&self) -> Option<Arc<NodeServices>> {
+        self.services.get().and_then(Weak::upgrade)
+    }
+
+    /// Handles a request or message to its reply. An error is a refusal that
+    /// the caller sees as text.
+    pub(crate) fn route(
+        &self,
+        from: NodeId,
+        channel: u8,
+        payload: Bytes,
+    ) -> BoxFuture<Result<Bytes, String>> {
+        let handlers = (self.host.get().cloned(), self.services(), self.control());
+        Box::pin(async move {
+            let starting = || "the node is starting".to_owned();
+            let (host, services, control) = handlers;
+            dispatch(
+                host.ok_or_else(starting)?,
+                services.ok_or_else(starting)?,
+                control.ok_or_else(starting)?,
+                from,
+                (channel, payload),
+            )
+            .await
+        })
+    }
+
+    fn control(&self) -> Option<Arc<dyn Control>> {
+        self.control.get().and_then(Weak::upgrade)
+    }
+}
+
+async fn dispatch(
+    host: Host,
+    services: Arc<NodeServices>,
+    control: Arc<dyn Control>,
+    from: NodeId,
+    (channel, payload): (u8, Bytes),
+) -> Result<Bytes, String> {
+    match channel {
+        channel::RAFT => host.handle(from, payload).await.map_err(|error| error.to_string()),
+        channel::REQUEST => {
+            let request = Request::from_bytes(&payload).map_err(|error| error.to_string())?;
+            Ok(services.serve(request).await.to_bytes())
+        }
+        channel::MESSAGE => {
+            let message = PeerMessage::from_bytes(&payload).map_err(|error| error.to_string())?;
+            services.handle(message);
+            Ok(Bytes::new())
+        }
+        channel::CONTROL => {
+            let request =
+                ControlRequest::from_bytes(&payload).map_err(|error| error.to_string())?;
+            Ok(control.handle(request).await.to_bytes())
+        }
+        other => Err(format!("no such channel: {other}")),
+    }
+}
+
+/// calvin's peers, and control calls, over the node's network.
+pub(crate) struct NodePeers {
+    node: NodeId,
+    network: Arc<dyn Network>,
+    directory: Arc<Directory>,
+    services: RwLock<Weak<NodeServices>>,
+}
+
+impl NodePeers {
+    pub(crate) fn new(
+        node: NodeId,
+        network: Arc<dyn Network>,
+        directory: Arc<Directory>,
+    ) -> Arc<Self> {
+        Arc::new(Self { node, network, directory, services: RwLock::default() })
+    }
+
+    /// Lets messages to this very node arrive.
+    pub(crate) fn connect(&self, services: &Arc<NodeServices>) {
+        *self.services.write() = Arc::downgrade(services);
+    }
+
+    fn local(&self) -> Option<Arc<NodeServices>> {
+        self.services.read().upgrade()
+    }
+
+    fn targets(&self, to: Destination) -> Vec<NodeId> {
+        match to {
+            Destination::Shard(shard) => self.directory.shard_targets(shard),
+            Destination::Sequencer => self.directory.sequencer_targets(),
+            Destination::Everyone => self.directory.members(),
+        }
+    }
+
+    /// A control call to another node.
+    pub(crate) async fn control(
+        &self,
+        to: NodeId,
+        request: &ControlRequest,
+        deadline: Duration,
+    ) -> Result<ControlReply, LinkError> {
+        let payload = request.to_bytes();
+        let reply = self.network.call(to, Lane::Data, channel::CONTROL, payload, deadline).await?;
+        ControlReply::from_bytes(&reply).map_err(|error| LinkError::Refused(error.to_string()))
+    }
+}
+
+impl Peers for NodePeers {
+    fn send(&self, to: Destination, message: PeerMessage) {
+        let targets = self.targets(to);
+        let others: Vec<NodeId> =
+            targets.iter().copied().filter(|target| *target != self.node).collect();
+        if !others.is_empty() {
+            let payload = message.to_bytes();
+            for target in &others {
+                self.network.send(*target, Lane::Data, channel::MESSAGE, payload.clone());
+            }
+        }
+        if others.len() < targets.len()
+            && let Some(services) = self.local()
+        {
+            services.handle(message);
+        }
+    }
+
+    fn call(
+        &self,
+        to: NodeId,
+        request: Request,
+        deadline: Duration,
+    ) -> BoxFuture<Result<Reply, CallError>> {
+        if to == self.node {
+            let Some(services) = self.local() else {
+                return Box::pin(async { Err(CallError::Unreachable) });
+            };
+            return Box::pin(async move {
+                tokio::time::timeout(deadline, services.serve(request))
+                    .await
+                    .map_err(|_| CallError::NoReply)
+            });
+        }
+        let payload = request.to_bytes();
+        let call = self.network.call(to, Lane::Data, channel::REQUEST, payload, deadline);
+        Box::pin(async move {
+            match call.await {
+                Ok(reply) => Reply::from_bytes(&reply).map_err(|_| CallError::NoReply),
+                Err(LinkError::NoReply) => Err(CallError::NoReply),
+                Err(LinkError::Unreachable(_) | LinkError::Refused(_)) => {
+                    Err(CallError::Unreachable)
+                }
+            }
+        })
+    }
+}

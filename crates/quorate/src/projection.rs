@@ -1,0 +1,31 @@
+//! Every node's local copy of the migrations: what the executor and the
+//! operator read, rebuilt from the metadata whenever in doubt.
+
+use std::sync::Weak;
+
+use quorate_migration::{MigrationRow, MigrationStateTable};
+
+use crate::node::NodeInner;
+
+/// Keeps the table at what the metadata's journal says, until the node is
+/// dropped.
+pub(crate) async fn project(node: Weak<NodeInner>, mut table: MigrationStateTable) {
+    let Some(mut views) = node.upgrade().map(|inner| inner.directory.views()) else { return };
+    loop {
+        let view = views.get();
+        let rows: Vec<MigrationRow> = view
+            .journal()
+            .filter(|(_, stored)| !stored.finished)
+            .filter_map(|(id, stored)| MigrationRow::open(&id.0.to_be_bytes(), &stored.row).ok())
+            .collect();
+        let is_current = rows.len() == table.rows().len()
+            && rows.iter().all(|row| table.get(row.id) == Some(row));
+        if !is_current && let Err(error) = table.rebuild(rows) {
+            tracing::error!(%error, "the local table of migrations cannot be kept");
+            return;
+        }
+        if views.changed().await.is_err() || node.strong_count() == 0 {
+            return;
+        }
+    }
+}
