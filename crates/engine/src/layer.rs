@@ -113,7 +113,8 @@ fn later_end(a: Option<Blob>, b: Option<Blob>) -> Option<Blob> {
 pub(crate) struct Layer {
     clears: Clears,
     rows: BTreeMap<Blob, Option<Blob>>,
-    bytes: u64,
+    /// What the rows take, summed up as they come and go.
+    row_bytes: u64,
 }
 
 impl Layer {
@@ -123,7 +124,7 @@ impl Layer {
 
     /// About the memory it takes.
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
+        self.row_bytes + self.clears.0.len() as u64 * ROW_OVERHEAD_BYTES
     }
 
     pub(crate) fn clears(&self) -> &Clears {
@@ -140,19 +141,18 @@ impl Layer {
             self.rows.range::<[u8], _>(bounds(range)).map(|(key, _)| key.clone()).collect();
         for key in gone {
             if let Some(value) = self.rows.remove(&key) {
-                self.bytes -= row_bytes(&key, value.as_ref());
+                self.row_bytes -= row_bytes(&key, value.as_ref());
             }
         }
         self.clears.insert(range.clone());
-        self.bytes += ROW_OVERHEAD_BYTES;
     }
 
     pub(crate) fn put(&mut self, Mutation { key, value }: Mutation) {
-        self.bytes += row_bytes(&key, value.as_ref());
+        self.row_bytes += row_bytes(&key, value.as_ref());
         let key_bytes = key.len() as u64;
         if let Some(old) = self.rows.insert(key, value) {
             let old_bytes = old.map_or(0, |old| old.len() as u64);
-            self.bytes -= key_bytes + old_bytes + ROW_OVERHEAD_BYTES;
+            self.row_bytes -= key_bytes + old_bytes + ROW_OVERHEAD_BYTES;
         }
     }
 
@@ -168,10 +168,9 @@ impl Layer {
     pub(crate) fn split_off(&mut self, at: &Blob) -> Self {
         let clears = self.clears.split_off(at);
         let rows = self.rows.split_off(at);
-        let bytes = clears.0.len() as u64 * ROW_OVERHEAD_BYTES
-            + rows.iter().map(|(key, value)| row_bytes(key, value.as_ref())).sum::<u64>();
-        self.bytes = self.bytes.saturating_sub(bytes);
-        Self { clears, rows, bytes }
+        let row_bytes = rows.iter().map(|(key, value)| row_bytes(key, value.as_ref())).sum();
+        self.row_bytes -= row_bytes;
+        Self { clears, rows, row_bytes }
     }
 
     /// A copy of as much of the layer's beginning in `range` as a page of

@@ -193,8 +193,12 @@ impl World {
 }
 
 fn config() -> RedbConfig {
-    let commit_age_max = Duration::from_millis(100);
-    RedbConfig { commit_bytes: 32 << 10, commit_age_max, ..RedbConfig::default() }
+    RedbConfig {
+        commit_bytes: 32 << 10,
+        commit_age_max: Duration::from_millis(100),
+        collected_rows_max: 8,
+        ..RedbConfig::default()
+    }
 }
 
 async fn survive(seed: u64) {

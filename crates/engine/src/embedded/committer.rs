@@ -4,14 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use quorate_types::codec::ROW_HEADER_BYTES;
 use quorate_types::{Blob, KeyRange, ShardId, runtime};
 use redb::{Database, Table, WriteTransaction};
 use tokio::time::Instant;
 
 use super::backend::contain;
 use super::format::{
-    ENGINE, GARBAGE, Garbage, NEXT_SPACE_KEY, ROWS, Record, SHARDS, SpaceId, row_key, row_keys,
-    seal_next_space, seal_row,
+    ENGINE, GARBAGE, Garbage, NEXT_SPACE_KEY, ROWS, Record, SHARDS, SPACE_BYTES, SpaceId, row_key,
+    row_keys, seal_next_space, seal_row,
 };
 use super::shared::{Command, Install, Shared, StagedSpaces};
 use super::state::ShardState;
@@ -19,10 +20,6 @@ use super::view::View;
 use crate::error::EngineError;
 use crate::layer::Layer;
 use crate::port::Space;
-
-/// The most garbage rows deleted in one commit: what a flush may have to wait
-/// for besides its own rows. A few milliseconds.
-const COLLECTED_ROWS_MAX: usize = 2048;
 
 pub(super) struct Committer {
     shared: Arc<Shared>,
@@ -38,6 +35,7 @@ struct Bin {
     staged: BTreeSet<SpaceId>,
     /// The next free space as the file has it.
     next_space: SpaceId,
+    collected_rows_max: usize,
 }
 
 impl Bin {
@@ -80,9 +78,11 @@ impl Growth {
         record.bytes_estimate = record.bytes_estimate.saturating_add_signed(self.bytes);
     }
 
+    /// Counts a stored row in or out, without what storing adds to it.
     fn count(&mut self, sign: i64, stored: &[u8], row_bytes: usize) {
+        const ADDED_BYTES: usize = SPACE_BYTES + ROW_HEADER_BYTES;
         self.rows += sign;
-        self.bytes += sign * (stored.len() + row_bytes) as i64;
+        self.bytes += sign * (stored.len() + row_bytes).saturating_sub(ADDED_BYTES) as i64;
     }
 }
 
@@ -93,7 +93,9 @@ impl Committer {
         garbage: BTreeMap<u64, Garbage>,
         next_space: SpaceId,
     ) -> Self {
-        Self { shared, db: Some(db), bin: Bin { garbage, staged: BTreeSet::new(), next_space } }
+        let collected_rows_max = shared.config.collected_rows_max.max(1);
+        let bin = Bin { garbage, staged: BTreeSet::new(), next_space, collected_rows_max };
+        Self { shared, db: Some(db), bin }
     }
 
     /// Commits until the engine is closed or storage fails.
@@ -209,7 +211,7 @@ fn freeze(shared: &Shared) -> Work {
         // Emptying the whole range costs the same at any size: the shard moves
         // to a fresh space, and the collector takes its time with the old one.
         let emptied = data.iter().rposition(|layer| layer.clears().covers(&state.record.range));
-        let is_large = state.record.rows_estimate > COLLECTED_ROWS_MAX as u64;
+        let is_large = state.record.rows_estimate > shared.config.collected_rows_max as u64;
         let abandoned = emptied.filter(|_| is_large).map(|from| {
             data.drain(..from);
             (state.record.rows_estimate, state.record.bytes_estimate) = (0, 0);
@@ -402,16 +404,16 @@ impl<'t> Transaction<'t> {
             return Ok(());
         };
         let (start, end) = row_keys(space, &range);
-        let mut collected = 0;
+        let (mut collected, collected_max) = (0, self.bin.collected_rows_max);
         let mut rows =
             self.rows.extract_from_if::<&[u8], _>(start.as_slice()..end.as_slice(), |_, _| true)?;
-        while collected < COLLECTED_ROWS_MAX {
+        while collected < collected_max {
             let Some(row) = rows.next() else { break };
             row?;
             collected += 1;
         }
         drop(rows);
-        if collected < COLLECTED_ROWS_MAX {
+        if collected < collected_max {
             self.forget(number)?;
         }
         Ok(())

@@ -57,7 +57,8 @@ pub(super) struct Garbage {
     pub(super) range: KeyRange,
 }
 
-const SPACE_BYTES: usize = size_of::<u64>();
+/// What a stored key adds to a row's.
+pub(super) const SPACE_BYTES: usize = size_of::<u64>();
 
 /// The stored key of a row.
 pub(super) fn row_key(space: SpaceId, key: &[u8]) -> Vec<u8> {

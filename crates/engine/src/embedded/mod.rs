@@ -49,6 +49,11 @@ pub struct RedbConfig {
     /// Bytes applied but not durable beyond which [`Engine::ready`] waits: the
     /// memory that a slow disk can cost.
     pub pending_bytes_max: u64,
+    /// The most rows that nobody owns any more deleted in one commit: what a
+    /// flush may have to wait for besides its own rows. Also the estimated
+    /// size above which an emptied shard's rows are left to be collected
+    /// instead of being deleted at once.
+    pub collected_rows_max: usize,
 }
 
 impl Default for RedbConfig {
@@ -58,6 +63,7 @@ impl Default for RedbConfig {
             commit_bytes: 8 << 20,
             commit_age_max: Duration::from_millis(500),
             pending_bytes_max: 64 << 20,
+            collected_rows_max: 2048,
         }
     }
 }

@@ -48,9 +48,15 @@ impl View {
 
     /// For a key without a sound row: none if there is none, or the damage.
     fn absent(&self, stored: &[u8]) -> Result<Option<Blob>, Fault> {
-        self.verify_from(stored)?;
-        self.verify_before(stored)?;
+        self.verify_around(stored)?;
         Ok(None)
+    }
+
+    /// Verifies the rows on both sides of a place between rows, where the tree
+    /// says it is.
+    fn verify_around(&self, stored: &[u8]) -> Result<(), Fault> {
+        self.verify_from(stored)?;
+        self.verify_before(stored)
     }
 
     /// Verifies the first row at or after `stored`.
@@ -117,7 +123,7 @@ impl Iterator for Scan<'_> {
             Ok(Some(Ok(row))) => row,
             Ok(None) => {
                 self.inner = None;
-                return self.view.verify_from(&self.end).err().map(Err);
+                return self.view.verify_around(&self.end).err().map(Err);
             }
             Ok(Some(Err(key))) => return self.end_with(Fault::Damaged(key)),
             Err(cause) => return self.end_with(Fault::Failed(cause)),

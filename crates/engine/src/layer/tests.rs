@@ -122,12 +122,20 @@ proptest! {
     }
 
     #[test]
-    fn an_emptied_layer_costs_what_its_clears_cost(changes in changes()) {
+    fn the_bytes_of_a_layer_are_those_of_its_rows_and_clears(
+        changes in changes(),
+        at in 1..24_u8,
+        later in changes(),
+    ) {
         let mut layer = Layer::default();
         changes.iter().for_each(|change| change_layer(&mut layer, change));
-        let rows: u64 = layer.rows.iter().map(|(key, value)| row_bytes(key, value.as_ref())).sum();
-        prop_assert!(layer.bytes() >= rows);
-        layer.clear(&KeyRange::all());
-        prop_assert!(layer.rows.is_empty());
+        let mut upper = layer.split_off(&key(at));
+        for layer in [&mut layer, &mut upper] {
+            later.iter().for_each(|change| change_layer(layer, change));
+            let rows: u64 =
+                layer.rows.iter().map(|(key, value)| row_bytes(key, value.as_ref())).sum();
+            let clears = layer.clears.ranges().count() as u64 * ROW_OVERHEAD_BYTES;
+            prop_assert_eq!(layer.bytes(), rows + clears);
+        }
     }
 }

@@ -41,11 +41,13 @@ struct State {
     operations_left: Option<u64>,
     fault: Option<Fault>,
     holds_syncs: bool,
+    syncs_held: usize,
 }
 
 #[derive(Debug, Default)]
 struct Machine {
     state: Mutex<State>,
+    held: Condvar,
     released: Condvar,
 }
 
@@ -84,6 +86,14 @@ impl TestDisk {
         self.0.state.lock().holds_syncs = true;
     }
 
+    /// Blocks until a sync waits.
+    pub(crate) fn await_held_sync(&self) {
+        let mut state = self.0.state.lock();
+        while state.syncs_held == 0 {
+            self.0.held.wait(&mut state);
+        }
+    }
+
     pub(crate) fn release_syncs(&self) {
         self.0.state.lock().holds_syncs = false;
         self.0.released.notify_all();
@@ -114,7 +124,7 @@ impl TestDisk {
             file.cached = file.durable.clone();
         }
         let state = State { files, ..State::default() };
-        Self(Arc::new(Machine { state: Mutex::new(state), released: Condvar::new() }))
+        Self(Arc::new(Machine { state: Mutex::new(state), ..Machine::default() }))
     }
 }
 
@@ -187,9 +197,12 @@ impl DiskFile for TestFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.machine.state.lock();
+        state.syncs_held += 1;
+        self.machine.held.notify_all();
         while state.holds_syncs {
             self.machine.released.wait(&mut state);
         }
+        state.syncs_held -= 1;
         if state.fault == Some(Fault::FailSync) {
             return Err(io::Error::other("told to fail"));
         }
@@ -224,6 +237,12 @@ impl Runtime for Node {
     fn sync_delay(&self) -> Duration {
         Duration::from_millis(self.0.lock().below(4))
     }
+}
+
+/// Whether a future is done at the first look.
+pub(crate) fn is_ready<T>(future: &mut (impl Future<Output = T> + Unpin)) -> bool {
+    let waker = std::task::Waker::noop();
+    std::pin::Pin::new(future).poll(&mut std::task::Context::from_waker(waker)).is_ready()
 }
 
 /// Runs a scenario as a simulated node.
