@@ -71,7 +71,7 @@ pub struct StartArgs {
     /// many as there are nodes].
     #[arg(long)]
     pub replicas: Option<u32>,
-    /// A TOML file with these settings and the section [limits].
+    /// A TOML file with these settings and the section `limits`.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// End when standard input does: a parent that dies takes the node along.
@@ -104,7 +104,7 @@ pub struct DevArgs {
     /// nodes].
     #[arg(long)]
     pub replicas: Option<u32>,
-    /// A TOML file for every node, for instance with the section [limits].
+    /// A TOML file for every node, for instance with the section `limits`.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }

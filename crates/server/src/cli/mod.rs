@@ -15,7 +15,7 @@ use clap::Parser;
 
 pub use args::{AdminAddress, Cli, Command, DevArgs, NodeCommand, Output, ShardCommand, StartArgs};
 pub use client::{AdminClient, ClientError};
-pub use config::{ConfigError, ConfigFile, Membership, StartConfig};
+pub use config::{ConfigError, ConfigFile, InitialCluster, JoinList, Membership, StartConfig};
 pub use dev::{DevError, DevNode, dev_nodes};
 pub use signals::stop_signal;
 use tracing_subscriber::EnvFilter;

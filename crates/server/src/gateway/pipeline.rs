@@ -183,21 +183,20 @@ impl Pipeline {
                 return;
             };
             if let State::Waiting(ready) = std::mem::replace(&mut slot.state, State::Running) {
-                let done = self.execute(ready);
-                self.running.push(Box::pin(async move { (ticket, done.await) }));
+                self.running.push(self.execute(ticket, ready));
             }
         }
     }
 
-    fn execute(&self, ready: Ready) -> BoxFuture<Done> {
+    fn execute(&self, ticket: Ticket, ready: Ready) -> BoxFuture<(Ticket, Done)> {
         match ready {
             Ready::Call(call) => {
                 let result = self.backend.execute(call);
-                Box::pin(async move { Done::Call(result.await) })
+                Box::pin(async move { (ticket, Done::Call(result.await)) })
             }
             Ready::Scan(request) => {
                 let backend = Arc::clone(&self.backend);
-                Box::pin(async move { Done::Scan(scan::scan(&*backend, &request).await) })
+                Box::pin(async move { (ticket, Done::Scan(scan::scan(&*backend, &request).await)) })
             }
         }
     }
