@@ -3,8 +3,25 @@
 
 mod support;
 
-use quorate_types::GroupId;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use quorate_raft::{Group, LogError, ProposeError, RaftError, ReadError, Refused};
+use quorate_types::{GroupId, NodeId, ReplicaId};
 use support::*;
+
+fn ids(replicas: impl IntoIterator<Item = u64>) -> BTreeSet<ReplicaId> {
+    replicas.into_iter().map(ReplicaId).collect()
+}
+
+/// The leader's place in `nodes`, and one that follows.
+fn places(nodes: &[TestNode], leader: &Group) -> (usize, usize) {
+    let replica = |node: &TestNode| node.host.group(leader.id()).map(|group| group.replica());
+    let leads = nodes.iter().position(|node| replica(node) == Some(leader.replica())).unwrap();
+    (leads, (leads + 1) % nodes.len())
+}
 
 #[test]
 fn every_group_elects_and_replicates() {
@@ -25,4 +42,319 @@ fn every_group_elects_and_replicates() {
             }
         }
     });
+}
+
+#[test]
+fn a_group_can_be_initialized_instead_of_seeded() {
+    simulate(async {
+        let network = Network::default();
+        let mut nodes: Vec<TestNode> = (1..=3).map(|id| TestNode::start(id, &network)).collect();
+        let mut replicas = Vec::new();
+        for node in &mut nodes {
+            let id = node.id.0;
+            replicas.push(node.create(1, 10 + id).await);
+        }
+        let members: Vec<_> = (1..=3).map(|id| (ReplicaId(10 + id), NodeId(id))).collect();
+        replicas[0].initialize(&members).await.unwrap();
+        let leader = leader_of(&replicas).await;
+        let written = propose(&leader, "first").await;
+        applied_everywhere(&replicas, written.index).await;
+        assert_eq!(leader.status().voters, members);
+        assert!(matches!(leader.initialize(&members).await, Err(RaftError::Refused(_))));
+    });
+}
+
+#[test]
+fn only_the_leader_accepts_proposals_and_confirms_reads() {
+    simulate(async {
+        let network = Network::default();
+        let nodes = seeded_cluster(&network, &[1]).await;
+        let replicas = groups_of(&nodes, 1);
+        let leader = leader_of(&replicas).await;
+        let (leads, follows) = places(&nodes, &leader);
+        let written = propose(&leader, "a").await;
+        let read = leader.read_index().await.unwrap();
+        assert!(read.index >= written.index);
+        assert_eq!(read.term, leader.status().term);
+        let follower = &replicas[follows];
+        follower.wait_applied(written.index).await.unwrap();
+        let leader_node = Some(nodes[leads].id);
+        let refused = follower.propose(Bytes::from_static(b"b"), DEADLINE).await;
+        assert_eq!(refused, Err(ProposeError::NotLeader { leader: leader_node }));
+        let refused = follower.read_index().await;
+        assert_eq!(refused, Err(ReadError::NotLeader { leader: leader_node }));
+    });
+}
+
+#[test]
+fn reads_that_wait_share_a_round() {
+    simulate(async {
+        let network = Network::default();
+        let nodes = seeded_cluster(&network, &[1]).await;
+        let leader = leader_of(&groups_of(&nodes, 1)).await;
+        let (leads, _) = places(&nodes, &leader);
+        let reads = join_all((0..100).map(|_| leader.read_index())).await;
+        assert!(reads.iter().all(Result::is_ok));
+        let metrics = nodes[leads].host.metrics();
+        assert_eq!(metrics.reads, 100);
+        assert!(metrics.read_rounds <= 2, "{} rounds", metrics.read_rounds);
+    });
+}
+
+#[test]
+fn a_leader_without_quorum_neither_commits_nor_reads() {
+    simulate(async {
+        let network = Network::default();
+        let nodes = seeded_cluster(&network, &[1]).await;
+        let replicas = groups_of(&nodes, 1);
+        let leader = leader_of(&replicas).await;
+        let (leads, _) = places(&nodes, &leader);
+        network.isolate(nodes[leads].id);
+        let lost = leader.propose(Bytes::from_static(b"lost?"), Duration::from_secs(1)).await;
+        assert_eq!(lost, Err(ProposeError::Unknown));
+        assert!(leader.read_index().await.is_err());
+        let others: Vec<Group> =
+            replicas.iter().filter(|group| group.replica() != leader.replica()).cloned().collect();
+        let successor = leader_of(&others).await;
+        assert!(successor.status().term > leader.status().term);
+        let written = propose(&successor, "kept").await;
+        network.heal();
+        applied_everywhere(&replicas, written.index).await;
+        assert_eq!(nodes[leads].tape(1), ["kept"], "the unacknowledged one is gone");
+    });
+}
+
+#[test]
+fn a_restarted_follower_catches_up_from_its_own_disk() {
+    simulate(async {
+        let network = Network::default();
+        let mut nodes = seeded_cluster(&network, &[1]).await;
+        let leader = leader_of(&groups_of(&nodes, 1)).await;
+        for command in ["a", "b", "c"] {
+            propose(&leader, command).await;
+        }
+        let (_, follows) = places(&nodes, &leader);
+        let replica = 11 + follows as u64;
+        nodes[follows].crash_and_restart().await;
+        let written = propose(&leader, "meanwhile").await;
+        let restarted = nodes[follows].create(1, replica).await;
+        restarted.wait_applied(written.index).await.unwrap();
+        assert_eq!(nodes[follows].tape(1), ["a", "b", "c", "meanwhile"]);
+        assert_eq!(restarted.status().voters.len(), 3);
+    });
+}
+
+#[test]
+fn everything_acknowledged_survives_the_power_loss_of_all_nodes() {
+    simulate(async {
+        let network = Network::default();
+        let mut nodes = seeded_cluster(&network, &[1, 2]).await;
+        for group in [1, 2] {
+            let leader = leader_of(&groups_of(&nodes, group)).await;
+            join_all((0..100).map(|nth| async move { nth.to_string() }).map(|command| {
+                let leader = leader.clone();
+                async move { propose(&leader, &command.await).await }
+            }))
+            .await;
+        }
+        for node in &mut nodes {
+            node.crash_and_restart().await;
+        }
+        for node in &mut nodes {
+            for group in [1, 2] {
+                let replica = group * 10 + node.id.0;
+                node.create(group, replica).await;
+            }
+        }
+        for group in [1, 2] {
+            let replicas = groups_of(&nodes, group);
+            let leader = leader_of(&replicas).await;
+            let written = propose(&leader, "after").await;
+            applied_everywhere(&replicas, written.index).await;
+            for node in &nodes {
+                assert_eq!(node.tape(group).len(), 101);
+            }
+        }
+    });
+}
+
+#[test]
+fn leadership_moves_only_to_a_live_voter() {
+    simulate(async {
+        let network = Network::default();
+        let nodes = seeded_cluster(&network, &[1]).await;
+        let replicas = groups_of(&nodes, 1);
+        let leader = leader_of(&replicas).await;
+        propose(&leader, "a").await;
+        let (leads, follows) = places(&nodes, &leader);
+        let dead = (leads + 2) % 3;
+        network.isolate(nodes[dead].id);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let refused = leader.transfer_leader(replicas[dead].replica()).await;
+        assert!(matches!(refused, Err(RaftError::Refused(_))), "{refused:?}");
+        assert!(leader.status().leading, "a refusal changes nothing");
+        let refused = leader.transfer_leader(ReplicaId(99)).await;
+        assert!(matches!(refused, Err(RaftError::Refused(_))));
+
+        let target = &replicas[follows];
+        leader.transfer_leader(target.replica()).await.unwrap();
+        let successor = leader_of(std::slice::from_ref(target)).await;
+        propose(&successor, "b").await;
+        assert!(!leader.status().leading);
+        let refused = leader.transfer_leader(target.replica()).await;
+        assert!(matches!(refused, Err(RaftError::NotLeader { .. })));
+    });
+}
+
+#[test]
+fn a_learner_behind_the_purge_gets_a_snapshot_and_is_promoted() {
+    simulate(async {
+        let network = Network::default();
+        let mut nodes = seeded_cluster(&network, &[1]).await;
+        let leader = leader_of(&groups_of(&nodes, 1)).await;
+        for nth in 0..200 {
+            propose(&leader, &nth.to_string()).await;
+        }
+        let status = leader.status();
+        assert!(status.purged.unwrap() > 100, "the log was purged behind a flush: {status:?}");
+
+        nodes.push(TestNode::start(4, &network));
+        let learner = nodes[3].create(1, 14).await;
+        leader.add_learner(ReplicaId(14), NodeId(4)).await.unwrap();
+        let written = propose(&leader, "after").await;
+        learner.wait_applied(written.index).await.unwrap();
+        assert_eq!(nodes[3].tape(1).len(), 201);
+        assert_eq!(leader.status().learners, [(ReplicaId(14), NodeId(4))]);
+        assert!(learner.status().purged > Some(100), "it came by snapshot");
+
+        leader.set_voters(ids([11, 12, 13, 14])).await.unwrap();
+        assert_eq!(leader.status().voters.len(), 4);
+        let removed = (11..=13).find(|&id| ReplicaId(id) != leader.replica()).unwrap();
+        leader.set_voters(ids((11..=14).filter(|&id| id != removed))).await.unwrap();
+        let status = leader.status();
+        assert_eq!((status.voters.len(), status.learners.len()), (3, 0));
+        propose(&leader, "with the new voters").await;
+    });
+}
+
+#[test]
+fn a_follower_that_fell_behind_the_purge_gets_a_snapshot() {
+    simulate(async {
+        let network = Network::default();
+        let nodes = seeded_cluster(&network, &[1]).await;
+        let replicas = groups_of(&nodes, 1);
+        let leader = leader_of(&replicas).await;
+        let (_, follows) = places(&nodes, &leader);
+        network.isolate(nodes[follows].id);
+        // The purge waits until replication has noticed that the follower is gone.
+        let mut last = 0;
+        let mut written = 0;
+        while leader.status().purged.unwrap() <= replicas[follows].applied() {
+            last = propose(&leader, &written.to_string()).await.index;
+            written += 1;
+            assert!(written < 10_000, "an absent follower must not pin the log");
+        }
+        network.heal();
+        replicas[follows].wait_applied(last).await.unwrap();
+        assert_eq!(nodes[follows].tape(1).len(), written);
+    });
+}
+
+#[test]
+fn a_removed_replica_never_comes_back() {
+    simulate(async {
+        let network = Network::default();
+        let mut nodes = seeded_cluster(&network, &[1]).await;
+        let leader = leader_of(&groups_of(&nodes, 1)).await;
+        let (_, follows) = places(&nodes, &leader);
+        let removed = 11 + follows as u64;
+        leader.set_voters(ids((11..=13).filter(|&id| id != removed))).await.unwrap();
+        nodes[follows].host.remove(GroupId(1)).await.unwrap();
+        assert!(nodes[follows].host.group(GroupId(1)).is_none());
+        let refused = nodes[follows].try_create(1, removed).await;
+        assert!(matches!(refused, Err(RaftError::Log(LogError::Tombstoned { .. }))));
+
+        nodes[follows].crash_and_restart().await;
+        let refused = nodes[follows].try_create(1, removed).await;
+        assert!(matches!(refused, Err(RaftError::Log(LogError::Tombstoned { .. }))));
+
+        nodes[follows].stores.clear();
+        let fresh = nodes[follows].create(1, 21).await;
+        leader.add_learner(ReplicaId(21), nodes[follows].id).await.unwrap();
+        let written = propose(&leader, "for the new replica").await;
+        fresh.wait_applied(written.index).await.unwrap();
+    });
+}
+
+#[test]
+fn a_machine_error_halts_the_replica_and_says_why() {
+    simulate(async {
+        let network = Network::default();
+        let nodes = seeded_cluster(&network, &[1]).await;
+        let leader = leader_of(&groups_of(&nodes, 1)).await;
+        let poisoned = leader.propose(Bytes::from_static(b"poison"), Duration::from_secs(2)).await;
+        assert_eq!(poisoned, Err(ProposeError::Unknown));
+        let waited = leader.wait_applied(1000).await;
+        assert!(matches!(waited, Err(RaftError::Halted(_))), "{waited:?}");
+        assert!(leader.status().halted.unwrap().contains("poisoned"));
+        let refused = leader.propose(Bytes::from_static(b"more"), DEADLINE).await;
+        assert_eq!(refused, Err(ProposeError::Refused(Refused::Halted)));
+    });
+}
+
+#[test]
+fn what_exceeds_a_limit_is_refused_before_admission() {
+    simulate(async {
+        let network = Network::default();
+        let nodes = seeded_cluster(&network, &[1]).await;
+        let leader = leader_of(&groups_of(&nodes, 1)).await;
+        let limit = config().command_bytes_max;
+        let large = leader.propose(Bytes::from(vec![0; limit + 1]), DEADLINE).await;
+        let expected = Refused::TooLarge { bytes: limit + 1, limit };
+        assert_eq!(large, Err(ProposeError::Refused(expected)));
+
+        let crowd = config().proposals_pending_max + 10;
+        let outcomes = join_all((0..crowd).map(|_| {
+            let leader = leader.clone();
+            async move { leader.propose(Bytes::from_static(b"x"), DEADLINE).await }
+        }))
+        .await;
+        let busy = Err(ProposeError::Refused(Refused::Busy));
+        assert_eq!(outcomes.iter().filter(|&outcome| *outcome == busy).count(), 10);
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), crowd - 10);
+    });
+}
+
+#[test]
+fn a_machine_that_lost_its_state_is_not_run_over_a_purged_log() {
+    simulate(async {
+        let network = Network::default();
+        let mut nodes = seeded_cluster(&network, &[1]).await;
+        leader_of(&groups_of(&nodes, 1)).await;
+        nodes[0].crash_and_restart().await;
+        nodes[0].stores.clear();
+        let refused = nodes[0].try_create(1, 11).await;
+        assert!(matches!(refused, Err(RaftError::StateLost { .. })), "{refused:?}");
+    });
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    fn run() -> Vec<u64> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        simulate(async move {
+            let network = Network::default();
+            let started = tokio::time::Instant::now();
+            let nodes = seeded_cluster(&network, &[1, 2]).await;
+            for group in [1, 2] {
+                let leader = leader_of(&groups_of(&nodes, group)).await;
+                let written = propose(&leader, "a").await;
+                sender.send(leader.replica().0).unwrap();
+                sender.send(written.index).unwrap();
+                sender.send(started.elapsed().as_millis() as u64).unwrap();
+            }
+        });
+        receiver.iter().collect()
+    }
+    assert_eq!(run(), run());
 }

@@ -1,0 +1,182 @@
+//! Three nodes in one process, over loopback TCP, replicate a counter.
+//!
+//! `cargo run -p quorate-raft --example replicated_counter`
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_raft::tcp::{Mesh, MeshConfig, RaftService, TcpTransport};
+use quorate_raft::{
+    Batch, Group, GroupClass, GroupSpec, Host, HostConfig, MachineError, MachineFuture, RedbLog,
+    RedbLogConfig, SnapshotReader, SnapshotWriter, StateMachine, seeded_host_row,
+};
+use quorate_types::disk::DirectoryDisk;
+use quorate_types::hello::{Hello, Protocol};
+use quorate_types::{Blob, DiskId, GroupId, NodeId, ReplicaId};
+use tokio::net::TcpListener;
+
+type Failure = Box<dyn std::error::Error>;
+
+const GROUP: GroupId = GroupId(1);
+const RAFT_CHANNEL: u8 = 1;
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// A counter in memory. A real machine stores its state and the host row
+/// together, and `flush` syncs both.
+#[derive(Clone, Default)]
+struct Counter {
+    value: u64,
+    applied: u64,
+    host_row: Bytes,
+}
+
+impl StateMachine for Counter {
+    fn recovered(&mut self) -> Result<Option<Bytes>, MachineError> {
+        Ok(Some(self.host_row.clone()))
+    }
+
+    fn apply(&mut self, batch: Batch) -> MachineFuture<'_, Vec<Bytes>> {
+        Box::pin(async move {
+            let mut outcomes = Vec::new();
+            for entry in batch.entries {
+                self.value += u64::from(entry.command.is_some());
+                self.applied = entry.index;
+                outcomes.push(Bytes::copy_from_slice(&self.value.to_be_bytes()));
+            }
+            self.host_row = batch.host_row;
+            Ok(outcomes)
+        })
+    }
+
+    fn flush(&mut self) -> MachineFuture<'_, u64> {
+        Box::pin(async move { Ok(self.applied) })
+    }
+
+    fn snapshot(&mut self) -> Result<Box<dyn SnapshotReader>, MachineError> {
+        let value = Some(Bytes::copy_from_slice(&self.value.to_be_bytes()));
+        Ok(Box::new(CounterReader { value, host_row: self.host_row.clone() }))
+    }
+
+    fn install(&mut self) -> Result<Box<dyn SnapshotWriter>, MachineError> {
+        Ok(Box::new(CounterWriter(0)))
+    }
+
+    fn installed(&mut self, staged: Box<dyn SnapshotWriter>, row: Bytes) -> MachineFuture<'_, ()> {
+        Box::pin(async move {
+            if let Ok(staged) = (staged as Box<dyn Any>).downcast::<CounterWriter>() {
+                (self.value, self.host_row) = (staged.0, row);
+            }
+            Ok(())
+        })
+    }
+}
+
+struct CounterReader {
+    value: Option<Bytes>,
+    host_row: Bytes,
+}
+
+impl SnapshotReader for CounterReader {
+    fn host_row(&self) -> Bytes {
+        self.host_row.clone()
+    }
+
+    fn next_chunk(&mut self, _bytes_max: usize) -> MachineFuture<'_, Option<Bytes>> {
+        Box::pin(async move { Ok(self.value.take()) })
+    }
+}
+
+struct CounterWriter(u64);
+
+impl SnapshotWriter for CounterWriter {
+    fn write(&mut self, chunk: Bytes) -> MachineFuture<'_, ()> {
+        Box::pin(async move {
+            self.0 = chunk.iter().fold(0, |value, &byte| (value << 8) | u64::from(byte));
+            Ok(())
+        })
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let mut listeners = BTreeMap::new();
+    let mut addresses = BTreeMap::new();
+    for id in 1..=3 {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        addresses.insert(NodeId(id), listener.local_addr()?.to_string());
+        listeners.insert(NodeId(id), listener);
+    }
+    let directory = std::env::temp_dir().join(format!("replicated-counter-{}", std::process::id()));
+    let mut hosts = Vec::new();
+    let mut replicas = Vec::new();
+    for (node, listener) in listeners {
+        let (host, replica) = start(node, listener, &directory, addresses.clone()).await?;
+        hosts.push(host);
+        replicas.push(replica);
+    }
+    let leader = leader_of(&replicas).await.ok_or("nobody leads")?;
+    println!("{leader:?} leads");
+    for _ in 0..5 {
+        let proposed = leader.propose(Bytes::from_static(b"increment"), DEADLINE).await?;
+        println!("entry {}: the counter is {:?}", proposed.index, &proposed.outcome[..]);
+    }
+    let read = leader.read_index().await?;
+    for replica in &replicas {
+        replica.wait_applied(read.index).await?;
+        println!("{replica:?} has applied {}", replica.applied());
+    }
+    for host in hosts {
+        println!("{:?}", host.metrics().log);
+        host.shutdown().await?;
+    }
+    Ok(std::fs::remove_dir_all(directory)?)
+}
+
+async fn start(
+    node: NodeId,
+    listener: TcpListener,
+    directory: &std::path::Path,
+    addresses: BTreeMap<NodeId, String>,
+) -> Result<(Host, Group), Failure> {
+    let disk = DirectoryDisk::open(directory.join(node.to_string()))?;
+    let log = Arc::new(RedbLog::open(&disk, "raft.log", RedbLogConfig::default())?);
+    let hello = Hello {
+        protocol: Protocol::Mesh,
+        lane: 0,
+        cluster: None,
+        node,
+        disk: DiskId::random(),
+        incarnation: 1,
+        address: Blob::new(),
+    };
+    let ours = hello.clone();
+    let book = move |node: NodeId| addresses.get(&node).cloned();
+    let mesh = Mesh::new(MeshConfig::default(), move || ours.clone(), book);
+    let transport = Arc::new(TcpTransport::new(mesh.clone(), RAFT_CHANNEL));
+    let host = Host::open(HostConfig::default(), log, transport)?;
+    let service = Arc::new(RaftService::new(host.clone(), RAFT_CHANNEL));
+    mesh.listen(listener, service, Arc::new(move |_: &Hello| Ok(hello.clone())));
+
+    let members: Vec<_> = (1..=3).map(|id| (ReplicaId(10 + id), NodeId(id))).collect();
+    let machine = Counter { host_row: seeded_host_row(&members), ..Counter::default() };
+    let replica = ReplicaId(10 + node.0);
+    let spec =
+        GroupSpec { group: GROUP, replica, class: GroupClass::Shard, machine: Box::new(machine) };
+    let group = host.create(spec).await?;
+    Ok((host, group))
+}
+
+async fn leader_of(replicas: &[Group]) -> Option<Group> {
+    let mut leadership = replicas.first()?.leadership();
+    let known = leadership.wait_for(|now| now.leader.is_some()).await.ok()?;
+    let leader = replicas.iter().find(|replica| {
+        replica.status().leader.is_some_and(|(_, node)| Some(node) == known.leader)
+            && replica.status().leading
+    })?;
+    let mut leadership = leader.leadership();
+    leadership.wait_for(|now| now.leading && now.noop_applied).await.ok()?;
+    Some(leader.clone())
+}

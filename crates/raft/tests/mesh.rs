@@ -1,0 +1,182 @@
+//! The mesh over loopback TCP, and raft on top of it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use quorate_raft::tcp::{Mesh, MeshConfig, MeshError, Service};
+use quorate_types::hello::{Hello, Protocol};
+use quorate_types::runtime::BoxFuture;
+use quorate_types::{Blob, DiskId, NodeId};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+const ECHO: u8 = 1;
+const REFUSE: u8 = 2;
+const HANG: u8 = 3;
+const RECORD: u8 = 4;
+
+#[derive(Clone, Default)]
+struct Book(Arc<Mutex<BTreeMap<NodeId, String>>>);
+
+#[derive(Default)]
+struct TestService {
+    recorded: Mutex<Vec<u8>>,
+    news: Notify,
+}
+
+impl Service for TestService {
+    fn handle(&self, from: NodeId, channel: u8, payload: Bytes) -> BoxFuture<Result<Bytes, Bytes>> {
+        match channel {
+            ECHO => Box::pin(async move { Ok(payload) }),
+            REFUSE => Box::pin(async move { Err(Bytes::from(format!("not for {from}"))) }),
+            RECORD => {
+                self.recorded.lock().push(payload[0]);
+                self.news.notify_one();
+                Box::pin(async { Ok(Bytes::new()) })
+            }
+            _ => Box::pin(std::future::pending()),
+        }
+    }
+}
+
+fn hello(node: u64) -> Hello {
+    Hello {
+        protocol: Protocol::Mesh,
+        lane: 0,
+        cluster: None,
+        node: NodeId(node),
+        disk: DiskId(u128::from(node)),
+        incarnation: 1,
+        address: Blob::new(),
+    }
+}
+
+fn mesh(node: u64, book: &Book, config: MeshConfig) -> Mesh {
+    let book = book.clone();
+    let address = move |node: NodeId| book.0.lock().get(&node).cloned();
+    Mesh::new(config, move || hello(node), address)
+}
+
+/// A node that listens; the book knows where.
+async fn listening(node: u64, book: &Book) -> (Mesh, Arc<TestService>) {
+    let mesh = mesh(node, book, MeshConfig::default());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    book.0.lock().insert(NodeId(node), listener.local_addr().unwrap().to_string());
+    let service = Arc::new(TestService::default());
+    let judge = move |theirs: &Hello| {
+        if theirs.node == NodeId(66) { Err("go away".to_owned()) } else { Ok(hello(node)) }
+    };
+    mesh.listen(listener, Arc::clone(&service) as Arc<dyn Service>, Arc::new(judge));
+    (mesh, service)
+}
+
+#[tokio::test]
+async fn many_calls_are_under_way_at_once() {
+    let book = Book::default();
+    let (_server, _) = listening(2, &book).await;
+    let client = mesh(1, &book, MeshConfig::default());
+    let calls = (0..1000_u32).map(|nth| {
+        let payload = Bytes::copy_from_slice(&nth.to_be_bytes());
+        let call = client.call(NodeId(2), 0, ECHO, payload.clone(), DEADLINE);
+        async move { call.await.unwrap() == payload }
+    });
+    assert!(join_all(calls).await.into_iter().all(|same| same));
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_service_reaches_the_caller() {
+    let book = Book::default();
+    let (_server, _) = listening(2, &book).await;
+    let client = mesh(1, &book, MeshConfig::default());
+    let refused = client.call(NodeId(2), 0, REFUSE, Bytes::new(), DEADLINE).await;
+    let reason = Bytes::from_static(b"not for n1");
+    assert_eq!(refused, Err(MeshError::Refused { to: NodeId(2), reason }));
+}
+
+#[tokio::test]
+async fn messages_of_a_lane_arrive_in_order() {
+    let book = Book::default();
+    let (_server, service) = listening(2, &book).await;
+    let client = mesh(1, &book, MeshConfig::default());
+    for nth in 0..200 {
+        client.send(NodeId(2), 3, RECORD, Bytes::copy_from_slice(&[nth])).unwrap();
+    }
+    while service.recorded.lock().len() < 200 {
+        service.news.notified().await;
+    }
+    assert_eq!(*service.recorded.lock(), (0..200).collect::<Vec<u8>>());
+}
+
+#[tokio::test]
+async fn what_cannot_be_sent_is_refused_at_once() {
+    let book = Book::default();
+    let (_server, _) = listening(2, &book).await;
+    let config = MeshConfig { queued_messages_max: 4, ..MeshConfig::default() };
+    let client = mesh(1, &book, config);
+    let large = Bytes::from(vec![0; 9 << 20]);
+    let refused = client.call(NodeId(2), 0, ECHO, large, DEADLINE).await;
+    assert!(matches!(refused, Err(MeshError::TooLarge { .. })));
+    let refused = client.call(NodeId(9), 0, ECHO, Bytes::new(), DEADLINE).await;
+    assert_eq!(refused, Err(MeshError::NoAddress(NodeId(9))));
+    // The link's task has not run yet, so the queue fills.
+    let results: Vec<_> = (0..5).map(|_| client.send(NodeId(2), 1, ECHO, Bytes::new())).collect();
+    assert_eq!(results[4], Err(MeshError::Busy(NodeId(2))));
+    assert!(results[..4].iter().all(Result::is_ok));
+}
+
+#[tokio::test]
+async fn a_call_ends_at_its_deadline() {
+    let book = Book::default();
+    let (_server, _) = listening(2, &book).await;
+    let client = mesh(1, &book, MeshConfig::default());
+    let call = client.call(NodeId(2), 0, HANG, Bytes::new(), Duration::from_millis(50));
+    assert_eq!(call.await, Err(MeshError::Deadline(NodeId(2))));
+    let echo = client.call(NodeId(2), 0, ECHO, Bytes::from_static(b"x"), DEADLINE).await;
+    assert_eq!(echo, Ok(Bytes::from_static(b"x")), "the connection is as good as before");
+}
+
+#[tokio::test]
+async fn an_unwelcome_caller_hears_why() {
+    let book = Book::default();
+    let (_server, _) = listening(2, &book).await;
+    let stranger = mesh(66, &book, MeshConfig::default());
+    let refused = stranger.call(NodeId(2), 0, ECHO, Bytes::new(), DEADLINE).await;
+    let Err(MeshError::Unreachable { reason, .. }) = refused else { panic!("{refused:?}") };
+    assert!(reason.contains("go away"), "{reason}");
+}
+
+#[tokio::test]
+async fn another_node_at_the_address_is_not_taken_for_the_peer() {
+    let book = Book::default();
+    let (_server, _) = listening(2, &book).await;
+    let address = book.0.lock()[&NodeId(2)].clone();
+    book.0.lock().insert(NodeId(3), address);
+    let client = mesh(1, &book, MeshConfig::default());
+    let refused = client.call(NodeId(3), 0, ECHO, Bytes::new(), DEADLINE).await;
+    assert!(matches!(refused, Err(MeshError::Unreachable { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_restarted_peer_is_reached_again() {
+    let book = Book::default();
+    let (server, _) = listening(2, &book).await;
+    let client = mesh(1, &book, MeshConfig::default());
+    let hanging = client.call(NodeId(2), 0, HANG, Bytes::new(), DEADLINE);
+    let echo = client.call(NodeId(2), 0, ECHO, Bytes::new(), DEADLINE).await;
+    assert_eq!(echo, Ok(Bytes::new()));
+    server.shutdown();
+    assert_eq!(hanging.await, Err(MeshError::Disconnected(NodeId(2))));
+    let (_restarted, _) = listening(2, &book).await;
+    let reached = async {
+        while client.call(NodeId(2), 0, ECHO, Bytes::new(), DEADLINE).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, reached).await.expect("the peer is reached again");
+}
