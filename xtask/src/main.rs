@@ -1,2 +1,60 @@
-//! Build tasks.
-fn main() {}
+//! Build tasks of quorate: `cargo xtask --help`.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tasks live outside the cores: they measure real time and use plain threads"
+)]
+
+mod artifacts;
+mod bench;
+mod ci;
+mod docs;
+mod shell;
+mod test;
+mod tidy;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What a task ends with. Its error is one message for a person.
+pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Build tasks of quorate.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run every test: unit, property, simulation, end-to-end, then doc tests.
+    Test(test::Args),
+    /// Everything that must hold before a change is merged, cheapest first.
+    Ci,
+    /// Check the rules of the house that no compiler knows.
+    Tidy,
+    /// Run the benches; arguments go to `cargo bench`.
+    Bench(bench::Args),
+    /// Check the book's links and build the API documentation.
+    Docs,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().task {
+        Task::Test(args) => test::run(&args),
+        Task::Ci => ci::run(),
+        Task::Tidy => tidy::run(),
+        Task::Bench(args) => bench::run(&args),
+        Task::Docs => docs::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What cargo builds, and where it puts it.
+//!
+//! Tests, examples and the server come out of one build with one set of
+//! features, so that no crate is compiled twice: cargo unites features over
+//! the packages that are built together, and a build of one package alone may
+//! unite others.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::{Outcome, shell};
+
+/// What selects everything with all features; the same for every command.
+pub(crate) const EVERYTHING: [&str; 2] = ["--workspace", "--all-features"];
+
+/// The variable that tells end-to-end tests which server to start.
+pub(crate) const SERVER_VARIABLE: &str = "QUORATE_BIN";
+
+const SERVER: &str = "quorate";
+
+/// Programs that a build left behind.
+#[derive(Debug, Default)]
+pub(crate) struct Artifacts {
+    /// The server `quorate`.
+    pub(crate) server: Option<PathBuf>,
+    /// Every example.
+    pub(crate) examples: Vec<PathBuf>,
+}
+
+impl Artifacts {
+    /// The server, which every build of ours contains.
+    pub(crate) fn server(&self) -> Outcome<&PathBuf> {
+        self.server.as_ref().ok_or_else(|| "cargo built no program 'quorate'".into())
+    }
+}
+
+/// Builds tests, examples and the server.
+pub(crate) fn build_everything() -> Outcome<Artifacts> {
+    let mut command = shell::cargo();
+    command.arg("build").args(EVERYTHING).args(["--lib", "--bins", "--tests", "--examples"]);
+    build(&mut command)
+}
+
+/// Builds the server alone: less to wait for on a fresh clone.
+pub(crate) fn build_server() -> Outcome<Artifacts> {
+    build(shell::cargo().args(["build", "--package", "quorate-server"]))
+}
+
+fn build(command: &mut Command) -> Outcome<Artifacts> {
+    let shown = shell::show(command);
+    eprintln!("$ {shown}");
+    let mut child = command
+        .arg("--message-format=json-render-diagnostics")
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("cannot run '{shown}': {error}"))?;
+    let mut artifacts = Artifacts::default();
+    if let Some(messages) = child.stdout.take() {
+        for line in BufReader::new(messages).lines() {
+            artifacts.note(&line?);
+        }
+    }
+    let status = child.wait()?;
+    if status.success() {
+        Ok(artifacts)
+    } else {
+        Err(format!("'{shown}' failed ({status})").into())
+    }
+}
+
+impl Artifacts {
+    /// Reads one of cargo's messages. Lines that are none come from build
+    /// scripts and are not ours to judge.
+    fn note(&mut self, line: &str) {
+        let Ok(message) = serde_json::from_str::<Value>(line) else { return };
+        let Some(program) = message.get("executable").and_then(Value::as_str) else { return };
+        let is_test = message.pointer("/profile/test").and_then(Value::as_bool) == Some(true);
+        let name = message.pointer("/target/name").and_then(Value::as_str);
+        match message.pointer("/target/kind/0").and_then(Value::as_str) {
+            Some("bin") if name == Some(SERVER) && !is_test => self.server = Some(program.into()),
+            Some("example") if !is_test => self.examples.push(program.into()),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_among_cargos_messages() {
+        let mut artifacts = Artifacts::default();
+        let message = |kind: &str, name: &str, is_test: bool| {
+            serde_json::json!({
+                "reason": "compiler-artifact",
+                "target": { "kind": [kind], "name": name },
+                "profile": { "test": is_test },
+                "executable": format!("debug/{kind}/{name}"),
+            })
+            .to_string()
+        };
+        artifacts.note(&message("bin", "xtask", false));
+        artifacts.note(&message("bin", "quorate", true));
+        artifacts.note(r#"{"reason": "build-script-executed"}"#);
+        artifacts.note("a word of a build script");
+        assert!(artifacts.server().is_err());
+
+        artifacts.note(&message("bin", "quorate", false));
+        artifacts.note(&message("example", "plan", false));
+        assert_eq!(artifacts.server, Some(PathBuf::from("debug/bin/quorate")));
+        assert_eq!(artifacts.examples, [PathBuf::from("debug/example/plan")]);
+    }
+}
