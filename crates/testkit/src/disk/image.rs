@@ -1,0 +1,172 @@
+//! One file: what is durable, what is cached, and what a power cut makes of
+//! the difference.
+
+use std::io;
+
+use quorate_types::env::{Rng, SplitMix};
+
+/// What a disk writes as a whole or not at all.
+pub const SECTOR_BYTES: u64 = 512;
+
+#[derive(Debug, Clone)]
+enum Change {
+    Write { offset: u64, data: Vec<u8> },
+    SetLen(u64),
+}
+
+/// A file's two images.
+#[derive(Debug, Default)]
+pub(super) struct Image {
+    durable: Vec<u8>,
+    cached: Vec<u8>,
+    pending: Vec<Change>,
+}
+
+impl Image {
+    pub(super) fn len(&self) -> u64 {
+        self.cached.len() as u64
+    }
+
+    pub(super) fn has_unsynced(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    pub(super) fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let start = address(offset)?;
+        let end = start.checked_add(out.len()).ok_or(io::ErrorKind::InvalidInput)?;
+        let found = self.cached.get(start..end).ok_or(io::ErrorKind::UnexpectedEof)?;
+        out.copy_from_slice(found);
+        Ok(())
+    }
+
+    pub(super) fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        put(&mut self.cached, offset, data)?;
+        self.pending.push(Change::Write { offset, data: data.to_vec() });
+        Ok(())
+    }
+
+    pub(super) fn set_len(&mut self, len: u64) -> io::Result<()> {
+        self.cached.resize(address(len)?, 0);
+        self.pending.push(Change::SetLen(len));
+        Ok(())
+    }
+
+    pub(super) fn sync(&mut self) {
+        for change in std::mem::take(&mut self.pending) {
+            change.apply(&mut self.durable);
+        }
+    }
+
+    /// Gives up on making the pending changes durable; they stay readable
+    /// until the next power cut.
+    pub(super) fn forget_unsynced(&mut self) {
+        self.pending.clear();
+    }
+
+    /// Damages the file at rest.
+    pub(super) fn damage(&mut self, change: impl FnOnce(&mut Vec<u8>)) {
+        self.sync();
+        change(&mut self.cached);
+        self.durable.clone_from(&self.cached);
+    }
+
+    /// What is found after power was cut now. Drawn per cut: everything
+    /// unsynced is lost, everything is kept, a prefix is kept, or each sector
+    /// of each write is kept or lost on its own, in any order between two
+    /// changes of length (those are journaled, hence ordered).
+    pub(super) fn cut(&mut self, chance: &mut SplitMix) {
+        let pending = std::mem::take(&mut self.pending);
+        let kept = match chance.below(8) {
+            0 => Vec::new(),
+            1 => pending,
+            2 | 3 => {
+                let count = chance.below(pending.len() as u64 + 1);
+                let mut kept = pending;
+                let last = kept.drain(address(count).unwrap_or(0)..).next();
+                kept.extend(last.into_iter().flat_map(|last| last.torn(chance)));
+                kept
+            }
+            4 | 5 => pending.into_iter().flat_map(|change| change.torn(chance)).collect(),
+            _ => {
+                let torn: Vec<_> =
+                    pending.into_iter().flat_map(|change| change.torn(chance)).collect();
+                shuffled(torn, chance)
+            }
+        };
+        for change in kept {
+            change.apply(&mut self.durable);
+        }
+        self.cached.clone_from(&self.durable);
+    }
+}
+
+impl Change {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        // Neither fails: the change was applied to the cached image before.
+        match self {
+            Self::Write { offset, data } => drop(put(bytes, *offset, data)),
+            Self::SetLen(len) => bytes.resize(address(*len).unwrap_or(bytes.len()), 0),
+        }
+    }
+
+    /// The sectors of it that happen to reach the disk.
+    fn torn(self, chance: &mut SplitMix) -> Vec<Self> {
+        let Self::Write { offset, data } = self else {
+            return if chance.below(2) == 0 { vec![self] } else { Vec::new() };
+        };
+        let mut kept = Vec::new();
+        let mut rest = data.as_slice();
+        let mut at = offset;
+        while !rest.is_empty() {
+            let room = address(SECTOR_BYTES - at % SECTOR_BYTES).unwrap_or(1);
+            let (sector, tail) = rest.split_at(room.min(rest.len()));
+            if chance.below(2) == 0 {
+                kept.push(Self::Write { offset: at, data: sector.to_vec() });
+            }
+            at += sector.len() as u64;
+            rest = tail;
+        }
+        kept
+    }
+}
+
+/// Puts writes into any order that leaves every change of length in its place.
+fn shuffled(changes: Vec<Change>, chance: &mut SplitMix) -> Vec<Change> {
+    let mut done = Vec::new();
+    let mut writes = Vec::new();
+    for change in changes {
+        match change {
+            Change::Write { .. } => writes.push(change),
+            Change::SetLen(_) => {
+                shuffle(&mut writes, chance);
+                done.append(&mut writes);
+                done.push(change);
+            }
+        }
+    }
+    shuffle(&mut writes, chance);
+    done.append(&mut writes);
+    done
+}
+
+fn shuffle<T>(items: &mut [T], chance: &mut SplitMix) {
+    for last in (1..items.len()).rev() {
+        items.swap(last, address(chance.below(last as u64 + 1)).unwrap_or(last));
+    }
+}
+
+fn put(bytes: &mut Vec<u8>, offset: u64, data: &[u8]) -> io::Result<()> {
+    let start = address(offset)?;
+    let end = start.checked_add(data.len()).ok_or(io::ErrorKind::InvalidInput)?;
+    if bytes.len() < end {
+        bytes.resize(end, 0);
+    }
+    if let Some(place) = bytes.get_mut(start..end) {
+        place.copy_from_slice(data);
+    }
+    Ok(())
+}
+
+fn address(offset: u64) -> io::Result<usize> {
+    usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput.into())
+}

@@ -1,0 +1,358 @@
+//! Messages between simulated nodes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use quorate_types::NodeId;
+use quorate_types::env::{Rng, SplitMix};
+use quorate_types::runtime::BoxFuture;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::flight::{Departure, Flight};
+use super::{Sim, SimNode, Trace};
+
+/// More messages under way at once than this are a storm, not a test.
+pub const IN_FLIGHT_MAX_DEFAULT: usize = 100_000;
+
+/// What a node does with a message: from whom, and what it says. It runs as a
+/// task of that node and dies with it. An error text reaches the caller as
+/// [`CallError::Rejected`].
+pub type Handler =
+    Arc<dyn Fn(NodeId, Bytes) -> BoxFuture<Result<Bytes, String>> + Send + Sync + 'static>;
+
+/// Why a call has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The handler did not run and will not.
+    #[error("not delivered to {to}: {reason}")]
+    NotDelivered {
+        /// The callee.
+        to: NodeId,
+        /// Why not.
+        reason: String,
+    },
+    /// The handler may have run, may be running, or may still run.
+    #[error("no answer from {to}: {reason}")]
+    Unknown {
+        /// The callee.
+        to: NodeId,
+        /// What is known.
+        reason: String,
+    },
+    /// The handler ran and refused.
+    #[error("{to} refused: {reason}")]
+    Rejected {
+        /// The callee.
+        to: NodeId,
+        /// What it said.
+        reason: String,
+    },
+}
+
+/// How one direction between two nodes behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkConfig {
+    /// The shortest time a message takes.
+    pub latency_min: Duration,
+    /// The longest time a message takes.
+    pub latency_max: Duration,
+    /// Of a thousand messages, so many are lost.
+    pub loss_per_mille: u16,
+    /// Of a thousand one-way messages, so many arrive twice.
+    pub duplicate_per_mille: u16,
+    /// Whether messages arrive in the order in which they were sent, as on one
+    /// TCP connection.
+    pub is_ordered: bool,
+}
+
+impl Default for LinkConfig {
+    fn default() -> Self {
+        Self {
+            latency_min: Duration::from_millis(1),
+            latency_max: Duration::from_millis(5),
+            loss_per_mille: 0,
+            duplicate_per_mille: 0,
+            is_ordered: true,
+        }
+    }
+}
+
+/// What became of messages so far. Requests, replies and one-way messages
+/// count alike.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NetworkCounters {
+    /// Sent, duplicates included.
+    pub sent: u64,
+    /// Arrived.
+    pub arrived: u64,
+    /// Lost to chance or to a partition.
+    pub lost: u64,
+    /// Sent twice by chance.
+    pub duplicated: u64,
+    /// Arrived where nobody listened.
+    pub refused: u64,
+}
+
+/// A network between simulated nodes, driven by virtual time and the seed.
+///
+/// A message belongs to the network once it was sent: it survives its sender.
+/// What is under way when a partition begins is lost at its arrival. Clones
+/// are the same network.
+#[derive(Clone)]
+pub struct SimNetwork {
+    pub(super) harness: Arc<SimNode>,
+    pub(super) trace: Trace,
+    pub(super) state: Arc<Mutex<State>>,
+}
+
+pub(super) struct State {
+    pub(super) chance: SplitMix,
+    pub(super) in_flight: usize,
+    pub(super) counters: NetworkCounters,
+    default_link: LinkConfig,
+    in_flight_max: usize,
+    endpoints: BTreeMap<NodeId, Endpoint>,
+    links: BTreeMap<(NodeId, NodeId), LinkConfig>,
+    cuts: BTreeSet<(NodeId, NodeId)>,
+    isolated: BTreeSet<NodeId>,
+    /// Who waits for the release of a held direction, in order of arrival.
+    held: BTreeMap<(NodeId, NodeId), Vec<oneshot::Sender<()>>>,
+    /// Per direction, closed when the message sent last has arrived.
+    tails: BTreeMap<(NodeId, NodeId), oneshot::Receiver<()>>,
+}
+
+#[derive(Clone)]
+pub(super) struct Endpoint {
+    pub(super) node: Arc<SimNode>,
+    pub(super) handler: Handler,
+}
+
+impl SimNetwork {
+    /// A network of a simulation, whose chance is apart from everyone else's.
+    #[must_use]
+    pub fn new(sim: &Sim, default_link: LinkConfig) -> Self {
+        let state = State {
+            chance: SplitMix::new(sim.seed() ^ 0x006e_6574_776f_726b),
+            in_flight: 0,
+            counters: NetworkCounters::default(),
+            default_link,
+            in_flight_max: IN_FLIGHT_MAX_DEFAULT,
+            endpoints: BTreeMap::new(),
+            links: BTreeMap::new(),
+            cuts: BTreeSet::new(),
+            isolated: BTreeSet::new(),
+            held: BTreeMap::new(),
+            tails: BTreeMap::new(),
+        };
+        Self {
+            harness: Arc::clone(sim.harness()),
+            trace: sim.trace().clone(),
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    /// Lets `handler` answer for this life of a node. The handler of an
+    /// earlier life is replaced; after a crash nobody answers.
+    pub fn register(&self, node: &Arc<SimNode>, handler: Handler) {
+        let endpoint = Endpoint { node: Arc::clone(node), handler };
+        self.state.lock().endpoints.insert(node.id(), endpoint);
+    }
+
+    /// Sends `payload` and waits for the answer of `to`'s handler until
+    /// `deadline` from now. The message is sent when this function returns and
+    /// not when the future is first polled.
+    pub fn call(
+        &self,
+        from: NodeId,
+        to: NodeId,
+        payload: Bytes,
+        deadline: Duration,
+    ) -> BoxFuture<Result<Bytes, CallError>> {
+        let until = Instant::now() + deadline;
+        let departure = match self.depart(from, to, "request", payload.len()) {
+            Ok(departure) => departure,
+            Err(reason) => {
+                let refused = CallError::NotDelivered { to, reason };
+                return Box::pin(std::future::ready(Err(refused)));
+            }
+        };
+        let (answer, answered) = oneshot::channel();
+        let flight = Flight { network: self.clone(), departure };
+        self.spawn(async move {
+            if let Some(outcome) = flight.exchange(payload).await {
+                // A caller that gave up does not listen any more.
+                let _ = answer.send(outcome);
+            }
+        });
+        Box::pin(async move {
+            if let Ok(Ok(outcome)) = timeout_at(until, answered).await {
+                return outcome;
+            }
+            // The message was lost, or is late. The caller cannot tell.
+            sleep_until(until).await;
+            Err(CallError::Unknown { to, reason: "deadline".to_owned() })
+        })
+    }
+
+    /// Sends `payload` and forgets about it. It may arrive twice.
+    pub fn send(&self, from: NodeId, to: NodeId, payload: Bytes) {
+        let copies = {
+            let mut state = self.state.lock();
+            let per_mille = state.link(from, to).duplicate_per_mille;
+            let is_twice = state.chance.below(1000) < u64::from(per_mille);
+            state.counters.duplicated += u64::from(is_twice);
+            1 + usize::from(is_twice)
+        };
+        for payload in std::iter::repeat_n(payload, copies) {
+            if let Ok(departure) = self.depart(from, to, "message", payload.len()) {
+                let flight = Flight { network: self.clone(), departure };
+                self.spawn(async move { flight.deliver(payload).await });
+            }
+        }
+    }
+
+    /// Changes how all directions behave that have no behaviour of their own.
+    pub fn set_default_link(&self, link: LinkConfig) {
+        self.state.lock().default_link = link;
+    }
+
+    /// Changes how one direction behaves.
+    pub fn set_link(&self, from: NodeId, to: NodeId, link: LinkConfig) {
+        self.state.lock().links.insert((from, to), link);
+    }
+
+    /// Changes how many messages may be under way at once.
+    pub fn set_in_flight_max(&self, in_flight_max: usize) {
+        self.state.lock().in_flight_max = in_flight_max;
+    }
+
+    /// Loses everything from one node to another, in this direction only.
+    pub fn cut_one_way(&self, from: NodeId, to: NodeId) {
+        self.trace.record(format_args!("cut {from} -> {to}"));
+        self.state.lock().cuts.insert((from, to));
+    }
+
+    /// Loses everything between the nodes of `left` and those of `right`.
+    pub fn partition(&self, left: &[NodeId], right: &[NodeId]) {
+        for (a, b) in left.iter().flat_map(|a| right.iter().map(move |b| (*a, *b))) {
+            self.cut_one_way(a, b);
+            self.cut_one_way(b, a);
+        }
+    }
+
+    /// Loses everything to and from a node.
+    pub fn isolate(&self, node: NodeId) {
+        self.trace.record(format_args!("isolate {node}"));
+        self.state.lock().isolated.insert(node);
+    }
+
+    /// Ends every cut, partition and isolation. What is held stays held.
+    pub fn heal(&self) {
+        self.trace.record("heal");
+        let mut state = self.state.lock();
+        state.cuts.clear();
+        state.isolated.clear();
+    }
+
+    /// Keeps what would arrive in this direction until [`SimNetwork::release`].
+    pub fn hold(&self, from: NodeId, to: NodeId) {
+        self.trace.record(format_args!("hold {from} -> {to}"));
+        self.state.lock().held.entry((from, to)).or_default();
+    }
+
+    /// Lets arrive, in order, what was held in this direction.
+    pub fn release(&self, from: NodeId, to: NodeId) {
+        self.trace.record(format_args!("release {from} -> {to}"));
+        let waiting = self.state.lock().held.remove(&(from, to)).unwrap_or_default();
+        for message in waiting {
+            // One that is gone with its runtime needs no release.
+            let _ = message.send(());
+        }
+    }
+
+    /// What became of messages so far.
+    #[must_use]
+    pub fn counters(&self) -> NetworkCounters {
+        self.state.lock().counters
+    }
+
+    /// Takes a message in, unless it cannot be sent.
+    pub(super) fn depart(
+        &self,
+        from: NodeId,
+        to: NodeId,
+        what: &'static str,
+        bytes: usize,
+    ) -> Result<Departure, String> {
+        let mut state = self.state.lock();
+        // The task of a dead node runs on to its next await.
+        if what != "reply" && state.endpoints.get(&from).is_some_and(|it| !it.node.is_alive()) {
+            return Err("the sender is dead".to_owned());
+        }
+        if state.in_flight >= state.in_flight_max {
+            return Err(format!("{} messages are under way", state.in_flight));
+        }
+        let link = state.link(from, to);
+        let spread_micros = link.latency_max.saturating_sub(link.latency_min).as_micros();
+        let spread_micros = u64::try_from(spread_micros).unwrap_or(u64::MAX - 1);
+        let latency =
+            link.latency_min + Duration::from_micros(state.chance.below(spread_micros + 1));
+        let is_lost =
+            state.chance.below(1000) < u64::from(link.loss_per_mille) || state.is_cut(from, to);
+        let (arrived, tail) = oneshot::channel();
+        let previous = state.tails.insert((from, to), tail).filter(|_| link.is_ordered);
+        state.in_flight += 1;
+        state.counters.sent += 1;
+        let number = state.counters.sent;
+        drop(state);
+        self.trace.record(format_args!("m{number} {from} -> {to} {what}, {bytes} B"));
+        let due = Instant::now() + latency;
+        Ok(Departure { number, from, to, due, is_lost, previous, arrived: Some(arrived) })
+    }
+
+    /// Runs a flight: not as a task of the node that sent it.
+    #[expect(clippy::disallowed_methods, reason = "a message must outlive its sender")]
+    fn spawn(&self, flight: impl Future<Output = ()> + Send + 'static) {
+        let harness = Arc::clone(&self.harness);
+        drop(tokio::spawn(async move { harness.run(flight).await }));
+    }
+}
+
+impl State {
+    pub(super) fn link(&self, from: NodeId, to: NodeId) -> LinkConfig {
+        self.links.get(&(from, to)).copied().unwrap_or(self.default_link)
+    }
+
+    pub(super) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        let is_isolated = self.isolated.contains(&from) || self.isolated.contains(&to);
+        from != to && (is_isolated || self.cuts.contains(&(from, to)))
+    }
+
+    /// Waits for a release if the direction is held.
+    pub(super) fn wait_if_held(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+    ) -> Option<oneshot::Receiver<()>> {
+        let waiting = self.held.get_mut(&(from, to))?;
+        let (release, released) = oneshot::channel();
+        waiting.push(release);
+        Some(released)
+    }
+
+    /// Who answers at `to`, if it lives.
+    pub(super) fn endpoint(&self, to: NodeId) -> Option<Endpoint> {
+        self.endpoints.get(&to).filter(|endpoint| endpoint.node.is_alive()).cloned()
+    }
+}
+
+impl fmt::Debug for SimNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimNetwork").field("counters", &self.counters()).finish_non_exhaustive()
+    }
+}
