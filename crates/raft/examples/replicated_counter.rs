@@ -4,14 +4,16 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
+use futures_util::future::select_all;
 use quorate_raft::tcp::{Mesh, MeshConfig, RaftService, TcpTransport};
 use quorate_raft::{
     Batch, Group, GroupClass, GroupSpec, Host, HostConfig, MachineError, MachineFuture, RedbLog,
-    RedbLogConfig, SnapshotReader, SnapshotWriter, StateMachine, seeded_host_row,
+    RedbLogConfig, SnapshotReader, SnapshotWriter, StateMachine, host_row_index, seeded_host_row,
 };
 use quorate_types::disk::DirectoryDisk;
 use quorate_types::hello::{Hello, Protocol};
@@ -24,13 +26,13 @@ const GROUP: GroupId = GroupId(1);
 const RAFT_CHANNEL: u8 = 1;
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// A counter in memory. A real machine stores its state and the host row
-/// together, and `flush` syncs both.
+/// A counter in memory; its copies serve as snapshots. A real machine stores
+/// its state and the host row together, and `flush` syncs both.
 #[derive(Clone, Default)]
 struct Counter {
     value: u64,
-    applied: u64,
     host_row: Bytes,
+    is_sent: bool,
 }
 
 impl StateMachine for Counter {
@@ -39,64 +41,50 @@ impl StateMachine for Counter {
     }
 
     fn apply(&mut self, batch: Batch) -> MachineFuture<'_, Vec<Bytes>> {
-        Box::pin(async move {
-            let mut outcomes = Vec::new();
-            for entry in batch.entries {
-                self.value += u64::from(entry.command.is_some());
-                self.applied = entry.index;
-                outcomes.push(Bytes::copy_from_slice(&self.value.to_be_bytes()));
-            }
-            self.host_row = batch.host_row;
-            Ok(outcomes)
-        })
+        self.host_row = batch.host_row;
+        let outcomes = batch.entries.into_iter().map(|entry| {
+            self.value += u64::from(entry.command.is_some());
+            Bytes::copy_from_slice(&self.value.to_be_bytes())
+        });
+        Box::pin(ready(Ok(outcomes.collect())))
     }
 
     fn flush(&mut self) -> MachineFuture<'_, u64> {
-        Box::pin(async move { Ok(self.applied) })
+        Box::pin(ready(Ok(host_row_index(&self.host_row).unwrap_or_default())))
     }
 
     fn snapshot(&mut self) -> Result<Box<dyn SnapshotReader>, MachineError> {
-        let value = Some(Bytes::copy_from_slice(&self.value.to_be_bytes()));
-        Ok(Box::new(CounterReader { value, host_row: self.host_row.clone() }))
+        Ok(Box::new(self.clone()))
     }
 
     fn install(&mut self) -> Result<Box<dyn SnapshotWriter>, MachineError> {
-        Ok(Box::new(CounterWriter(0)))
+        Ok(Box::new(Self::default()))
     }
 
     fn installed(&mut self, staged: Box<dyn SnapshotWriter>, row: Bytes) -> MachineFuture<'_, ()> {
-        Box::pin(async move {
-            if let Ok(staged) = (staged as Box<dyn Any>).downcast::<CounterWriter>() {
-                (self.value, self.host_row) = (staged.0, row);
-            }
-            Ok(())
-        })
+        if let Ok(staged) = (staged as Box<dyn Any>).downcast::<Self>() {
+            *self = Self { host_row: row, ..*staged };
+        }
+        Box::pin(ready(Ok(())))
     }
 }
 
-struct CounterReader {
-    value: Option<Bytes>,
-    host_row: Bytes,
-}
-
-impl SnapshotReader for CounterReader {
+impl SnapshotReader for Counter {
     fn host_row(&self) -> Bytes {
         self.host_row.clone()
     }
 
     fn next_chunk(&mut self, _bytes_max: usize) -> MachineFuture<'_, Option<Bytes>> {
-        Box::pin(async move { Ok(self.value.take()) })
+        let is_first = !std::mem::replace(&mut self.is_sent, true);
+        let chunk = is_first.then(|| Bytes::copy_from_slice(&self.value.to_be_bytes()));
+        Box::pin(ready(Ok(chunk)))
     }
 }
 
-struct CounterWriter(u64);
-
-impl SnapshotWriter for CounterWriter {
-    fn write(&mut self, chunk: Bytes) -> MachineFuture<'_, ()> {
-        Box::pin(async move {
-            self.0 = chunk.iter().fold(0, |value, &byte| (value << 8) | u64::from(byte));
-            Ok(())
-        })
+impl SnapshotWriter for Counter {
+    fn write(&mut self, mut chunk: Bytes) -> MachineFuture<'_, ()> {
+        self.value = chunk.try_get_u64().unwrap_or_default();
+        Box::pin(ready(Ok(())))
     }
 }
 
@@ -117,7 +105,12 @@ async fn main() -> Result<(), Failure> {
         hosts.push(host);
         replicas.push(replica);
     }
-    let leader = leader_of(&replicas).await.ok_or("nobody leads")?;
+    let mut leading: Vec<_> = replicas.iter().map(Group::leadership).collect();
+    let waits = leading
+        .iter_mut()
+        .map(|watch| Box::pin(watch.wait_for(|now| now.noop_applied && now.leading)));
+    let (_, first, _) = select_all(waits).await;
+    let leader = replicas.get(first).ok_or("nobody leads")?;
     println!("{leader:?} leads");
     for _ in 0..5 {
         let proposed = leader.propose(Bytes::from_static(b"increment"), DEADLINE).await?;
@@ -167,16 +160,4 @@ async fn start(
         GroupSpec { group: GROUP, replica, class: GroupClass::Shard, machine: Box::new(machine) };
     let group = host.create(spec).await?;
     Ok((host, group))
-}
-
-async fn leader_of(replicas: &[Group]) -> Option<Group> {
-    let mut leadership = replicas.first()?.leadership();
-    let known = leadership.wait_for(|now| now.leader.is_some()).await.ok()?;
-    let leader = replicas.iter().find(|replica| {
-        replica.status().leader.is_some_and(|(_, node)| Some(node) == known.leader)
-            && replica.status().leading
-    })?;
-    let mut leadership = leader.leadership();
-    leadership.wait_for(|now| now.leading && now.noop_applied).await.ok()?;
-    Some(leader.clone())
 }

@@ -18,7 +18,7 @@ pub mod tcp;
 mod transport;
 
 pub use config::{GroupClass, HostConfig, Timing};
-pub use consensus::wire::{SEED_INDEX, seeded_host_row};
+pub use consensus::wire::{SEED_INDEX, host_row_index, seeded_host_row};
 pub use error::{ProposeError, RaftError, ReadError, Refused};
 pub use group::{Group, GroupStatus, Leadership, Proposed, ReadIndex};
 pub use host::{GroupSpec, Host, HostMetrics};

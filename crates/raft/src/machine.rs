@@ -80,8 +80,9 @@ pub trait StateMachine: Send + 'static {
     fn apply(&mut self, batch: Batch) -> MachineFuture<'_, Vec<Bytes>>;
 
     /// Makes everything applied so far durable and returns the index of the
-    /// last applied entry. The log is purged up to there and no further
-    /// (DESIGN section 3).
+    /// last applied entry, or the one that the host row records after an
+    /// installation or a restart ([`host_row_index`](crate::host_row_index)).
+    /// The log is purged up to there and no further (DESIGN section 3).
     fn flush(&mut self) -> MachineFuture<'_, u64>;
 
     /// A consistent view of the state as of now, to be read while later

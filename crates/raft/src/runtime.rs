@@ -171,11 +171,4 @@ impl<T: OptionalSend + OptionalSync> WatchReceiver<OrderedWatch, T> for OrderedR
 }
 
 #[cfg(test)]
-mod tests {
-    use super::QuorateRuntime;
-
-    #[test]
-    fn the_runtime_passes_the_suite_of_openraft() {
-        openraft_rt::testing::Suite::<QuorateRuntime>::test_all();
-    }
-}
+mod tests;

@@ -189,6 +189,7 @@ fn leadership_moves_only_to_a_live_voter() {
         let (leads, follows) = places(&nodes, &leader);
         let dead = (leads + 2) % 3;
         network.isolate(nodes[dead].id);
+        // Let its last answer grow old.
         tokio::time::sleep(Duration::from_secs(3)).await;
         let refused = leader.transfer_leader(replicas[dead].replica()).await;
         assert!(matches!(refused, Err(RaftError::Refused(_))), "{refused:?}");

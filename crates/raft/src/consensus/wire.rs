@@ -178,6 +178,13 @@ pub fn seeded_host_row(members: &[(ReplicaId, NodeId)]) -> Bytes {
     versioned(HOST_ROW_VERSION, &row)
 }
 
+/// The applied index that a host row records, for a machine that needs it and
+/// does not keep it elsewhere; `None` when the bytes are not a host row.
+#[must_use]
+pub fn host_row_index(row: &[u8]) -> Option<u64> {
+    open_host_row(row).ok()?.last_log_id.map(|last| last.index)
+}
+
 const MESSAGE_VERSION: u8 = 1;
 
 /// A request from one replica to another.

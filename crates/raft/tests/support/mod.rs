@@ -25,12 +25,17 @@ use quorate_types::{GroupId, NodeId, ReplicaId};
 
 /// Runs a test on virtual time with seeded chance; the log's writer is a task.
 pub fn simulate<F: Future<Output = ()>>(test: F) {
+    simulate_seed(7, test);
+}
+
+/// The same with a chance of one's choice.
+pub fn simulate_seed<F: Future<Output = ()>>(seed: u64, test: F) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .unwrap();
-    runtime.block_on(scope(Arc::new(Seeded(Mutex::new(SplitMix::new(7)))), test));
+    runtime.block_on(scope(Arc::new(Seeded(Mutex::new(SplitMix::new(seed)))), test));
 }
 
 struct Seeded(Mutex<SplitMix>);
@@ -198,7 +203,6 @@ pub struct Tape {
 pub struct TapeStore {
     current: Arc<Mutex<Tape>>,
     durable: Arc<Mutex<Tape>>,
-    applied: Arc<Mutex<u64>>,
 }
 
 impl TapeStore {
@@ -242,7 +246,6 @@ impl StateMachine for TapeMachine {
             let mut tape = self.0.current.lock();
             let mut outcomes = Vec::new();
             for entry in batch.entries {
-                *self.0.applied.lock() = entry.index;
                 match entry.command {
                     None => outcomes.push(Bytes::new()),
                     Some(command) if &command[..] == b"poison" => {
@@ -264,7 +267,8 @@ impl StateMachine for TapeMachine {
     fn flush(&mut self) -> MachineFuture<'_, u64> {
         Box::pin(async move {
             self.0.flush();
-            Ok(*self.0.applied.lock())
+            let row = self.0.durable.lock().host_row.clone();
+            Ok(quorate_raft::host_row_index(&row.unwrap()).unwrap())
         })
     }
 
