@@ -77,6 +77,45 @@ impl Client {
         Arc::new(Self { peers, router, gate, config })
     }
 
+    /// Lists up to `limit` live keys from `from` on, and where to go on, if
+    /// there may be more. The one weak read: each page is what one leader had
+    /// applied at some recent moment.
+    ///
+    /// # Errors
+    /// [`ExecuteError::Refused`] when no leader answers in time.
+    pub async fn keys(
+        &self,
+        from: Blob,
+        limit: u32,
+    ) -> Result<(Vec<Blob>, Option<Blob>), ExecuteError> {
+        let until = Instant::now() + self.config.deadline;
+        let mut tries: usize = 0;
+        while Instant::now() < until {
+            if let Some(route) = self.router.locate(&from) {
+                let shard = route.shard;
+                let turn = tries.checked_rem(route.voters.len());
+                let turn = turn.and_then(|turn| route.voters.get(turn)).copied();
+                let request = Request::Keys { shard, from: from.clone(), limit };
+                let destination = Destination::Shard(shard);
+                let reply = match route.leader.or(turn) {
+                    Some(node) => {
+                        self.peers.call(node, request, self.config.attempt_deadline).await
+                    }
+                    None => Err(CallError::Unreachable),
+                };
+                match reply {
+                    Ok(Reply::Keys(keys, next)) => return Ok((keys.0, next.or(route.range.end))),
+                    Ok(Reply::NotLeader(leader)) => self.router.learned(destination, leader),
+                    Ok(Reply::Moved) => self.router.moved(shard),
+                    Ok(_) | Err(_) => self.router.learned(destination, None),
+                }
+            }
+            tries += 1;
+            tokio::time::sleep(self.config.pause).await;
+        }
+        Err(ExecuteError::Refused("no leader lists the keys; try again".into()))
+    }
+
     /// Opens a session.
     #[must_use]
     pub fn session(self: &Arc<Self>) -> Session {

@@ -94,6 +94,15 @@ pub enum Request {
     },
     /// Sequence a map change.
     Change(MapChange),
+    /// List live keys of a shard after a key: the one weak read.
+    Keys {
+        /// The shard.
+        shard: ShardId,
+        /// Where to begin.
+        from: Blob,
+        /// How many at the most.
+        limit: u32,
+    },
 }
 
 /// See [`Request::Execute`].
@@ -124,6 +133,8 @@ pub enum Reply {
     },
     /// Slices, in chain order.
     Slices(Seq<Slice>),
+    /// Keys in order, and where this shard's next page begins, if it has one.
+    Keys(Seq<Blob>, Option<Blob>),
     /// The epoch of the map change.
     Changed(Epoch),
     /// The map change does not fit the sequencer's map.

@@ -31,7 +31,7 @@ pub struct NodeConfig {
     /// How many replicas each shard has, where there are nodes enough.
     pub replicas: u32,
     /// The keys at which a new cluster's shards are cut; one fewer than
-    /// [`NodeConfig::shards`], or empty to cut by the first two bytes.
+    /// [`NodeConfig::shards`], or empty to cut evenly by the first two bytes.
     pub split_keys: Vec<Vec<u8>>,
     /// How long requests are remembered at least, so that a retry is safe.
     pub retention: Duration,
@@ -120,15 +120,14 @@ impl NodeConfig {
         })
     }
 
-    /// The keys that cut a new cluster's shards. By default the first two
-    /// bytes of a key are taken for a slot below 16384.
+    /// The keys that cut a new cluster's shards.
     pub(crate) fn split_keys(&self) -> Vec<Vec<u8>> {
         if !self.split_keys.is_empty() {
             return self.split_keys.clone();
         }
         (1..self.shards)
-            .filter_map(|cut| u16::try_from(u64::from(cut) * 16_384 / u64::from(self.shards)).ok())
-            .map(|slot| slot.to_be_bytes().to_vec())
+            .filter_map(|cut| u16::try_from(u64::from(cut) * 65_536 / u64::from(self.shards)).ok())
+            .map(|prefix| prefix.to_be_bytes().to_vec())
             .collect()
     }
 }

@@ -76,7 +76,7 @@ impl Hosting {
         }
         let view = self.directory.view();
         let wanted: Vec<(GroupId, Replica)> =
-            view.replicas_on(self.node).map(|(group, replica)| (group, replica.clone())).collect();
+            view.replicas_on(self.node).map(|(group, replica)| (group, *replica)).collect();
         for (group, replica) in &wanted {
             if self.host.group(*group).is_none() && self.prepare(&view, *group, replica) {
                 self.logged(*group, self.open(*group, replica.id).await);

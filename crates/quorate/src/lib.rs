@@ -31,5 +31,6 @@ pub use network::{LinkError, Network};
 pub use node::Node;
 pub use status::{MigrationStatus, NodeStatus, ShardStatus};
 
-pub use quorate_calvin::{ExecuteError, Procedures, Session};
+pub use quorate_calvin::{Client, ExecuteError, Procedures, Session};
+pub use quorate_meta::NodeState;
 pub use quorate_types as types;

@@ -15,7 +15,7 @@ use quorate_raft::{Group, Host, RaftError};
 use quorate_types::env::Clock;
 use quorate_types::runtime::BoxFuture;
 use quorate_types::{
-    Blob, ClusterId, DiskId, GroupId, KeyRange, MigrationId, NodeId, ReplicaId, Seq, watch,
+    Blob, ClusterId, DiskId, Epoch, GroupId, KeyRange, MigrationId, NodeId, ReplicaId, Seq, watch,
 };
 use tokio::task::AbortHandle;
 
@@ -168,8 +168,10 @@ impl NodeInner {
             }
             end.clone_from(&route.range.end);
         }
-        let has_sequencer = !self.directory.sequencer().voters.is_empty();
-        !routes.is_empty() && end.is_none() && has_sequencer && self.cluster().is_some()
+        // Requests are dated by the watermark: without one they would be born
+        // before everything that is remembered.
+        let is_dated = self.gate.known().logged > Epoch(0);
+        !routes.is_empty() && end.is_none() && is_dated && self.cluster().is_some()
     }
 }
 
@@ -285,6 +287,12 @@ impl Node {
     #[must_use]
     pub fn session(&self) -> Session {
         self.client.session()
+    }
+
+    /// The client core that sessions share.
+    #[must_use]
+    pub const fn client(&self) -> &Arc<Client> {
+        &self.client
     }
 
     /// Whether the node can answer commands now.

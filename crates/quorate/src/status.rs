@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use quorate_meta::{METADATA_GROUP, NodeState, OperatorState, SEQUENCER_GROUP, Task, shard_group};
 use quorate_migration::{MigrationRow, Outcome};
-use quorate_types::{Blob, GroupId, KeyRange, MigrationId, NodeId, ReplicaId, ShardEpoch, ShardId};
+use quorate_types::{
+    Blob, ClusterId, GroupId, KeyRange, MigrationId, NodeId, ReplicaId, ShardEpoch, ShardId,
+};
 
 use crate::error::AdminError;
 use crate::node::Node;
@@ -18,8 +20,8 @@ pub struct NodeStatus {
     pub address: String,
     /// What the metadata wants of it.
     pub state: NodeState,
-    /// Whether this node's gossip takes it for alive.
-    pub is_alive: bool,
+    /// How this node's gossip takes it to be; `None` while it never heard of it.
+    pub liveness: Option<quorate_gossip::Status>,
     /// The shards it leads, by its own report.
     pub leads: Vec<ShardId>,
     /// The shards of which it has a replica.
@@ -37,10 +39,8 @@ pub struct ShardStatus {
     pub epoch: ShardEpoch,
     /// Its leader, where known.
     pub leader: Option<NodeId>,
-    /// The nodes of its voters.
-    pub voters: Vec<NodeId>,
-    /// The nodes of its learners.
-    pub learners: Vec<NodeId>,
+    /// Its replicas, their nodes, and whether they vote.
+    pub replicas: Vec<(ReplicaId, NodeId, bool)>,
     /// The log index that this node's replica has applied.
     pub applied: Option<u64>,
     /// The hash of this node's replica at [`ShardStatus::applied`], over all
@@ -61,6 +61,10 @@ pub struct MigrationStatus {
     pub id: MigrationId,
     /// Its group.
     pub group: GroupId,
+    /// The shard of the group, unless it is a system group.
+    pub shard: Option<ShardId>,
+    /// How often it was started.
+    pub attempt: u64,
     /// What it does, in words.
     pub task: String,
     /// How far it is, in words.
@@ -80,14 +84,16 @@ impl Node {
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeStatus> {
         let view = self.inner.directory.view();
-        let alive = self.inner.alive();
+        let members = self.inner.gossip.members();
+        let liveness =
+            |node| members.iter().find(|member| member.node == node).map(|member| member.status);
         let loads: BTreeMap<NodeId, _> = self.inner.loads().into_iter().collect();
         view.nodes()
             .map(|(node, record)| NodeStatus {
                 node,
                 address: record.address.clone(),
                 state: record.state,
-                is_alive: alive.contains(&node),
+                liveness: liveness(node),
                 leads: loads
                     .get(&node)
                     .map(|load| {
@@ -116,13 +122,12 @@ impl Node {
     fn shard(&self, shard: ShardId) -> Result<ShardStatus, AdminError> {
         let view = self.inner.directory.view();
         let record = view.shard(shard).ok_or_else(|| no_shard(shard))?;
-        let of = |role| {
-            let group = view.group(record.group);
-            group.map_or_else(Vec::new, |group| {
-                let replicas = group.replicas.iter().filter(|replica| replica.role == role);
-                replicas.map(|replica| replica.node).collect()
-            })
-        };
+        let members = view.group(record.group).map(|group| group.replicas.iter());
+        let replicas = members
+            .into_iter()
+            .flatten()
+            .map(|replica| (replica.id, replica.node, replica.role == quorate_meta::Role::Voter))
+            .collect();
         let raft = self.inner.host.group(record.group).map(|group| group.status());
         let engine = &self.inner.engine;
         let failed =
@@ -135,8 +140,7 @@ impl Node {
             range: record.range.clone(),
             epoch: record.epoch,
             leader: self.inner.directory.shard_leader(shard),
-            voters: of(quorate_meta::Role::Voter),
-            learners: of(quorate_meta::Role::Learner),
+            replicas,
             applied: hash.map(|hash| hash.index),
             state_hash: hash.map(|hash| hash.hash),
             rows: size.as_ref().map(|size| size.rows_estimate),
@@ -174,6 +178,8 @@ impl Node {
                 MigrationStatus {
                     id: operator.id,
                     group: operator.group,
+                    shard: crate::control::shard_of(operator.group),
+                    attempt: row.as_ref().map_or(1, |row| u64::from(row.attempt)),
                     task,
                     phase,
                     is_finished: !matches!(operator.state, OperatorState::Running),
@@ -238,6 +244,30 @@ impl Node {
         let groups = self.inner.host.groups();
         let seen = groups.iter().map(|group| group.status());
         seen.map(|seen| (seen.group, seen.replica, seen.leader.map(|(_, node)| node))).collect()
+    }
+
+    /// The cluster's identity, once the node is a member.
+    #[must_use]
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.inner.cluster()
+    }
+
+    /// How many shards there are.
+    #[must_use]
+    pub fn shard_count(&self) -> usize {
+        self.inner.directory.view().shards().count()
+    }
+
+    /// The version of the metadata's map.
+    #[must_use]
+    pub fn map_version(&self) -> u64 {
+        self.inner.directory.view().version()
+    }
+
+    /// How many replicas a node still holds, system groups included.
+    #[must_use]
+    pub fn replicas_on(&self, node: NodeId) -> usize {
+        self.inner.directory.view().replicas_on(node).count()
     }
 
     /// Who leads the metadata group and the sequencer, where known.

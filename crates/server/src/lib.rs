@@ -9,6 +9,7 @@ mod metrics;
 mod procedures;
 mod resp;
 mod serve;
+mod wiring;
 
 pub use admin::{
     ADMIN_BODY_BYTES_MAX, Admin, AdminError, AdminFuture, DrainStatus, MigrationInfo, MoveRequest,
@@ -25,3 +26,4 @@ pub use metrics::Metrics;
 pub use procedures::{KeyVersion, REDIS_PROCEDURE, RedisProcedures, Verdict, VerdictError};
 pub use resp::{Protocol, ProtocolError, Reply, Request, RequestDecoder, RequestLimits};
 pub use serve::{Doors, ServeConfig, ServeError};
+pub use wiring::start;

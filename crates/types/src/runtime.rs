@@ -74,7 +74,9 @@ pub fn thread(
         drop(spawn(future));
         return Ok(());
     }
-    let runtime = tokio::runtime::Handle::current();
+    // A runtime of its own: the thread outlives the node's runtime for as long
+    // as it takes to finish, and its timers with it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || runtime.block_on(future))

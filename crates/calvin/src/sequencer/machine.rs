@@ -77,13 +77,18 @@ pub enum NotOrdered {
     NoMap,
 }
 
-/// Samples kept; with one a second, an hour of them.
-const SAMPLES_MAX: usize = 3_600;
+/// Samples kept. They must reach back beyond the retention, or nothing would
+/// ever be old enough to go.
+const SAMPLES_MAX: usize = 256;
+/// Samples taken in one retention time: requests are kept up to this fraction
+/// of it longer than promised.
+const SAMPLES_PER_RETENTION: u64 = 64;
 /// The least time between two samples.
-const SAMPLE_MILLIS: u64 = 1_000;
+const SAMPLE_MILLIS_MIN: u64 = 1_000;
 const LOAD_ROWS: usize = 4_096;
 
-/// The replicated state of the sequencer.
+/// The replicated state of the sequencer. A clone is an independent replica.
+#[derive(Clone)]
 pub struct SequencerMachine {
     header: Header,
     header_dirty: bool,
@@ -179,9 +184,9 @@ impl SequencerMachine {
         self.slices.get(&(shard, epoch))
     }
 
-    /// Every kept slice, by shard and epoch.
-    pub fn slice_places(&self) -> impl Iterator<Item = (ShardId, Epoch)> + '_ {
-        self.slices.keys().copied()
+    /// The places of the kept slices after an epoch, in order.
+    pub fn slices_since(&self, epoch: Epoch) -> impl Iterator<Item = (Epoch, ShardId)> + '_ {
+        self.slices_by_epoch.range((epoch.next(), ShardId(0))..).copied()
     }
 
     /// Where a request was ordered, if it was and is remembered.
@@ -254,7 +259,8 @@ impl SequencerMachine {
         }
         let bodies =
             work.into_iter().map(|(shard, txns)| (shard, SliceBody::Transactions(txns.into())));
-        self.cut(writes, epoch, batch.time_millis, batch.seed, bodies.collect());
+        let time_millis = self.header.clock_millis;
+        self.cut(writes, epoch, time_millis, batch.seed, bodies.collect());
     }
 
     /// Gives one submission its place, or says why it gets none (or has one).
@@ -309,6 +315,7 @@ impl SequencerMachine {
         debug_assert!(map.is_partition(), "invariant: the map covers every key once");
         writes.put_system(map_key(), seal(map));
         let (parent, child) = (change.parent, change.child);
+        let time_millis = self.header.clock_millis;
         self.cut(writes, epoch, time_millis, 0, vec![(parent, SliceBody::Split(change))]);
         // The child's chain starts at the barrier.
         self.set_prev(writes, child, epoch);
@@ -356,11 +363,12 @@ impl SequencerMachine {
         self.header.clock_millis = self.header.clock_millis.max(time_millis);
         self.header_dirty = true;
         let now = self.header.clock_millis;
+        let pause = (self.header.retention_millis / SAMPLES_PER_RETENTION).max(SAMPLE_MILLIS_MIN);
         let is_due = self
             .header
             .samples
             .last()
-            .is_none_or(|last| now >= last.time_millis.saturating_add(SAMPLE_MILLIS));
+            .is_none_or(|last| now >= last.time_millis.saturating_add(pause));
         if is_due {
             self.header.samples.push(Sample { epoch, time_millis: now });
             if self.header.samples.len() > SAMPLES_MAX {
@@ -380,6 +388,9 @@ impl SequencerMachine {
                 self.slices.remove(&(shard, epoch));
                 writes.delete_system(slice_key(shard, epoch));
             }
+        }
+        if self.map.is_none() {
+            return; // The retention comes with the first map.
         }
         let horizon = self.header.clock_millis.saturating_sub(self.header.retention_millis);
         let floor = self.header.floors.done;

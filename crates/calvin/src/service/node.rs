@@ -150,6 +150,10 @@ impl NodeServices {
                 Some(shard) => shard.fence(request, home).await,
                 None => Reply::NotLeader(None),
             },
+            Request::Keys { shard, from, limit } => match self.shard(shard) {
+                Some(shard) => shard.keys(from, limit),
+                None => Reply::NotLeader(None),
+            },
             Request::Submit(submission) => match self.sequencer() {
                 Some(sequencer) => sequencer.submit(submission).await,
                 None => Reply::NotLeader(None),

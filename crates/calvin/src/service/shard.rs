@@ -21,6 +21,9 @@ use crate::shard::{
 use crate::store::{Store, WriteSet};
 use crate::wire::{Execute, PeerMessage, Reply, Request};
 
+/// Keys in one page at the most.
+const KEYS_PAGE_MAX: usize = 4_096;
+
 /// Called on every replica when a child was split off, after the commit.
 pub type OnFork = Arc<dyn Fn(ShardId, Vec<Member>) + Send + Sync>;
 
@@ -629,6 +632,27 @@ impl ShardService {
         };
         let passed = while_leading(&leadership, now.term, self.gate.pass(position)).await;
         passed.map_or(Reply::Unknown, |()| reply)
+    }
+
+    /// Lists live keys as this leader has applied them, without asking the
+    /// others: the one weak read.
+    pub(super) fn keys(&self, from: Blob, limit: u32) -> Reply {
+        let now = self.leadership();
+        let machine = self.replica.machine();
+        let Some(machine) = machine.as_ref().filter(|_| now.leads) else {
+            return Reply::NotLeader(now.leader);
+        };
+        if !machine.range().contains(&from) {
+            return Reply::Moved;
+        }
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX).clamp(1, KEYS_PAGE_MAX);
+        match machine.keys(&*self.replica.store, from, limit) {
+            Ok((keys, next)) => Reply::Keys(keys.into(), next),
+            Err(halt) => {
+                tracing::error!(%halt, "keys cannot be listed");
+                Reply::Unknown
+            }
+        }
     }
 
     /// The shard's keys as this replica knows them.

@@ -21,7 +21,7 @@ use crate::store::{Store, View, WriteSet};
 const EXPIRED_VERSION_BIT: u64 = 1 << 63;
 
 /// Pending work, its locks and its indexes.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Gate {
     locks: LockTable,
     pending: BTreeMap<Place, PendingRow>,
@@ -220,8 +220,10 @@ impl ShardMachine {
         writes: &mut WriteSet,
         work: &DirectWork,
     ) -> Result<(), Halt> {
-        debug_assert!(self.owns(&work.call.footprint), "invariant: ownership is decided at apply");
-        let range = self.header.range.clone();
+        // Ownership was decided when it entered the gate. A split accepted
+        // since has shrunk the range already but waits for it, so that what it
+        // still does to departing keys travels with them.
+        let range = KeyRange::all();
         let own = self.contribute(store, writes, &work.call, &range)?;
         let inputs = assemble(std::iter::once(&own));
         let outcome = run(&*self.procedures, &work.call, &inputs, work.time_millis, work.seed);
@@ -358,7 +360,7 @@ impl ShardMachine {
         Ok((Read { key: key.clone(), version, value: Some(value), expires_millis }, false))
     }
 
-    fn data_row(&self, stored: &Blob) -> Result<DataRow, Halt> {
+    pub(super) fn data_row(&self, stored: &Blob) -> Result<DataRow, Halt> {
         DataRow::from_blob(stored).map_err(|source| Halt::Format {
             shard: self.shard,
             what: "a data row",

@@ -1,11 +1,11 @@
 //! Reads that are not logged (rule 12).
 
-use quorate_types::{Blob, Epoch, ShardEpoch};
+use quorate_types::{Blob, Epoch, KeyRange, ShardEpoch};
 
 use super::gate::{assemble, run};
 use super::machine::{Halt, ShardMachine};
 use crate::procedure::Call;
-use crate::store::{Store, View, WriteSet};
+use crate::store::{Space, Store, View, WriteSet, successor};
 
 /// What became of an unlogged read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,6 +25,29 @@ pub enum ReadOutcome {
 }
 
 impl ShardMachine {
+    /// Up to `limit` live keys from `from` on, and where to go on, if there is
+    /// more. Weak: no order against anything.
+    ///
+    /// # Errors
+    /// [`Halt`] when a row cannot be read.
+    pub fn keys(
+        &self,
+        store: &dyn Store,
+        from: Blob,
+        limit: usize,
+    ) -> Result<(Vec<Blob>, Option<Blob>), Halt> {
+        let range = KeyRange { start: from, end: self.header.range.end.clone() };
+        let (rows, more) = store.scan(Space::Data, &range, limit)?;
+        let next = rows.last().filter(|_| more).map(|(key, _)| successor(key));
+        let mut keys = Vec::with_capacity(rows.len());
+        for (key, stored) in rows {
+            if !self.data_row(&stored)?.is_expired(self.header.clock_millis) {
+                keys.push(key);
+            }
+        }
+        Ok((keys, next))
+    }
+
     /// Reads at this instant. Only for the leader that confirmed a read index
     /// at or below the applied index in the term it still leads; `now_millis`
     /// is its clock.

@@ -116,6 +116,13 @@ pub struct MigrationInfo {
     pub phase: String,
     /// How often it was started.
     pub attempt: u64,
+    /// The longest time for which it kept its shard from taking writes, in
+    /// microseconds, as far as it got.
+    #[serde(default)]
+    pub write_pause_micros: Option<u64>,
+    /// Whether it is over.
+    #[serde(default)]
+    pub finished: bool,
     /// Why it stands still or failed, if so.
     pub error: Option<String>,
 }

@@ -1,0 +1,387 @@
+//! The service's ports over a node of the cluster.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use quorate::{ExecuteError, Node, NodeConfig, NodeError, Session};
+use quorate_calvin::Call;
+use quorate_types::runtime::{self, BoxFuture};
+use quorate_types::{Blob, KeyRange, NodeId, ShardId};
+
+use crate::admin::{
+    Admin, AdminError, AdminFuture, DrainStatus, MigrationInfo, MoveRequest, NodeInfo, Operation,
+    ReplicaInfo, ShardInfo, SplitRequest, StatusInfo, TransferRequest,
+};
+use crate::backend::{Backend, BackendError, BackendInfo, KeyPage};
+use crate::cli::{self, Membership, NodeResult, StartConfig};
+use crate::commands::{SLOTS, partition_key, slot_start};
+use crate::procedures::RedisProcedures;
+use crate::serve::Doors;
+
+/// Sessions that the connections share. One session acknowledges its requests
+/// in order, so a slow one holds back what the shards may forget; several keep
+/// that small.
+const SESSIONS: usize = 32;
+
+/// Runs a node until it is told to stop.
+///
+/// # Errors
+/// When the node cannot start, or the cluster refuses it; the text says what
+/// to do.
+pub async fn start(config: StartConfig) -> NodeResult {
+    let stop = cli::stop_signal(config.exit_with_parent)?;
+    let doors = Doors::open(&config.serve).await?;
+    let builder = Node::builder(node_config(&config)).procedures(Arc::new(RedisProcedures));
+    let node = Arc::new(builder.start().await?);
+    let service = Arc::new(Service::new(Arc::clone(&node), config.serve.gateway.to_string()));
+    let backend: Arc<dyn Backend> = Arc::<Service>::clone(&service);
+    let serving = doors.serve(backend, service, stop.clone());
+    tokio::select! {
+        biased;
+        refused = failure(&node) => Err(refused.into()),
+        served = serving => {
+            served?;
+            if let Some(node) = Arc::into_inner(node) {
+                node.shutdown().await?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Resolves when the node finds out that the cluster does not take it.
+async fn failure(node: &Node) -> Arc<NodeError> {
+    loop {
+        if let Some(error) = node.failure() {
+            return error;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
+fn node_config(config: &StartConfig) -> NodeConfig {
+    let mut node = NodeConfig::new(config.node, &config.dir);
+    node.address = config.addr.to_string();
+    node.shards = config.shards;
+    node.replicas = config.replicas;
+    node.split_keys = (1..config.shards)
+        .filter_map(|cut| {
+            let slot = u64::from(cut) * u64::from(SLOTS) / u64::from(config.shards);
+            Some(slot_start(u16::try_from(slot).ok()?).to_vec())
+        })
+        .collect();
+    match &config.membership {
+        Membership::Initial(members) => {
+            node.initial_cluster =
+                members.iter().map(|(id, address)| (*id, address.to_string())).collect();
+        }
+        Membership::Join(members) => {
+            node.join = members.iter().map(ToString::to_string).collect();
+        }
+    }
+    node
+}
+
+/// The node behind both doors.
+struct Service {
+    node: Arc<Node>,
+    sessions: Vec<Arc<Session>>,
+    turn: AtomicUsize,
+    gateway: String,
+}
+
+impl Service {
+    fn new(node: Arc<Node>, gateway: String) -> Self {
+        let sessions = (0..SESSIONS).map(|_| Arc::new(node.session())).collect();
+        Self { node, sessions, turn: AtomicUsize::new(0), gateway }
+    }
+
+    fn session(&self) -> Option<Arc<Session>> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        self.sessions.get(turn % SESSIONS).cloned()
+    }
+}
+
+fn backend_error(error: ExecuteError) -> BackendError {
+    match error {
+        ExecuteError::Refused(reason) | ExecuteError::Aborted(reason) => {
+            BackendError::Refused(reason)
+        }
+        ExecuteError::Expired | ExecuteError::Unknown(_) => BackendError::Unknown,
+    }
+}
+
+impl Backend for Service {
+    fn execute(&self, call: Call) -> BoxFuture<Result<Blob, BackendError>> {
+        let session = self.session();
+        Box::pin(async move {
+            let session = session.ok_or(BackendError::Unknown)?;
+            session.execute(call).await.map_err(backend_error)
+        })
+    }
+
+    fn scan_keys(&self, after: Blob, limit: usize) -> BoxFuture<Result<KeyPage, BackendError>> {
+        let client = Arc::clone(self.node.client());
+        Box::pin(async move {
+            let mut from = after.to_vec();
+            if !from.is_empty() {
+                from.push(0);
+            }
+            let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+            let (keys, next) = client.keys(from.into(), limit).await.map_err(backend_error)?;
+            // The next page begins after the last key, or just before the
+            // first key of the next shard.
+            let next = match (next, keys.last()) {
+                (None, _) => None,
+                (Some(_), Some(last)) if keys.len() >= limit as usize => Some(last.clone()),
+                (Some(next), _) => Some(before(&next)),
+            };
+            Ok(KeyPage { keys, next })
+        })
+    }
+
+    fn serving(&self) -> bool {
+        self.node.is_serving()
+    }
+
+    fn info(&self) -> BackendInfo {
+        BackendInfo {
+            node: self.node.id().0,
+            cluster: self.node.cluster().map(|id| id.to_string()).unwrap_or_default(),
+            gateway: self.gateway.clone(),
+            nodes: count(self.node.nodes().len()),
+            shards: count(self.node.shard_count()),
+        }
+    }
+}
+
+/// The greatest key below the first key of a shard that any user key can have:
+/// partitioned keys start with two bytes, so the slot before does.
+fn before(start: &Blob) -> Blob {
+    let mut key = start.to_vec();
+    if key.last() == Some(&0) {
+        key.pop();
+        return key.into();
+    }
+    if let Some(last) = key.last_mut() {
+        *last -= 1;
+    }
+    key.extend_from_slice(&[0xFF; 64]);
+    key.into()
+}
+
+fn count(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
+
+fn admin_error(error: quorate::AdminError) -> AdminError {
+    match error {
+        quorate::AdminError::NotFound(what) => AdminError::NotFound(what),
+        quorate::AdminError::Refused(reason) => AdminError::Refused(reason),
+        quorate::AdminError::Unavailable(reason) => AdminError::Unavailable(reason),
+    }
+}
+
+fn show_range(range: &KeyRange) -> String {
+    let end = range.end.as_ref().map_or_else(|| "∞".to_owned(), |end| hex(end));
+    format!("[{}, {end})", hex(&range.start))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 + bytes.len() * 2);
+    text.push_str("0x");
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+impl Service {
+    fn nodes(&self) -> Vec<NodeInfo> {
+        let describe = |status: quorate::NodeStatus| NodeInfo {
+            id: status.node.0,
+            address: status.address,
+            gateway: (status.node == self.node.id()).then(|| self.gateway.clone()),
+            admin: None,
+            state: status
+                .liveness
+                .map_or_else(|| "unknown".to_owned(), |state| format!("{state:?}").to_lowercase()),
+            draining: status.state == quorate::NodeState::Draining,
+            replicas: count(status.replicas.len()),
+            leaders: count(status.leads.len()),
+        };
+        self.node.nodes().into_iter().map(describe).collect()
+    }
+
+    fn shards(&self) -> Result<Vec<ShardInfo>, AdminError> {
+        let describe = |status: quorate::ShardStatus| ShardInfo {
+            id: status.shard.0,
+            range: show_range(&status.range),
+            leader: status.leader.map(|leader| leader.0),
+            replicas: status
+                .replicas
+                .iter()
+                .map(|(id, node, voter)| ReplicaInfo { id: id.0, node: node.0, voter: *voter })
+                .collect(),
+            epoch: status.epoch.0,
+            applied: status.applied,
+            state_hash: status.state_hash.map(|hash| format!("{hash:032x}")),
+        };
+        let shards = self.node.shards().map_err(admin_error)?;
+        Ok(shards.into_iter().map(describe).collect())
+    }
+
+    fn migrations(&self) -> Vec<MigrationInfo> {
+        let describe = |status: quorate::MigrationStatus| MigrationInfo {
+            id: status.id.to_string(),
+            kind: if status.from.is_some() || status.to.is_some() { "move" } else { "split" }
+                .to_owned(),
+            shard: status.shard.map_or(0, |shard| shard.0),
+            from: status.from.map(|node| node.0),
+            to: status.to.map(|node| node.0),
+            error: status.phase.strip_prefix("Aborted: ").map(ToOwned::to_owned),
+            phase: status.phase,
+            attempt: status.attempt,
+            write_pause_micros: status.write_pause_micros,
+            finished: status.is_finished,
+        };
+        self.node.migrations().into_iter().map(describe).collect()
+    }
+
+    fn status(&self) -> StatusInfo {
+        let nodes = self.nodes();
+        let (metadata, sequencer) = self.node.system_leaders();
+        let running = self.node.migrations().iter().filter(|status| !status.is_finished).count();
+        StatusInfo {
+            cluster: self.node.cluster().map(|id| id.to_string()).unwrap_or_default(),
+            node: self.node.id().0,
+            serving: self.node.is_serving(),
+            reason: self.readiness().err(),
+            metadata_leader: metadata.map(|node| node.0),
+            sequencer_leader: sequencer.map(|node| node.0),
+            map_version: self.node.map_version(),
+            nodes: count(nodes.len()),
+            nodes_alive: count(nodes.iter().filter(|node| node.state == "alive").count()),
+            shards: count(self.node.shard_count()),
+            shards_led: nodes.iter().map(|node| node.leaders).sum(),
+            migrations: count(running),
+        }
+    }
+}
+
+/// Runs a blocking look at the stored rows away from the connections.
+fn look<T: Send + 'static>(
+    service: Option<Arc<Node>>,
+    gateway: String,
+    work: impl FnOnce(&Service) -> Result<T, AdminError> + Send + 'static,
+) -> AdminFuture<T> {
+    Box::pin(async move {
+        let node = service.ok_or_else(|| AdminError::Unavailable("the node stops".into()))?;
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let view = Service { node, sessions: Vec::new(), turn: AtomicUsize::new(0), gateway };
+        runtime::thread("admin-look", async move {
+            // Nobody waits any more when the receiver is gone.
+            let _ = sender.send(work(&view));
+        })
+        .map_err(|error| AdminError::Unavailable(error.to_string()))?;
+        receiver.await.map_err(|_| AdminError::Unavailable("the look was cut off".into()))?
+    })
+}
+
+impl Admin for Service {
+    fn readiness(&self) -> Result<(), String> {
+        match self.node.failure() {
+            Some(error) => Err(error.to_string()),
+            None if self.node.is_serving() => Ok(()),
+            None => Err("the node is not (yet) a serving member".to_owned()),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = String::new();
+        let marks = self.node.watermarks();
+        let raft = self.node.raft_metrics();
+        let gauges = [
+            ("quorate_watermark_logged", marks.logged.0),
+            ("quorate_watermark_done", marks.done.0),
+            ("quorate_dedup_floor", marks.floors.expired.0),
+            ("quorate_map_version", self.node.map_version()),
+            ("quorate_serving", u64::from(self.node.is_serving())),
+        ];
+        for (name, value) in gauges {
+            let _ = writeln!(text, "# TYPE {name} gauge\n{name} {value}");
+        }
+        let counters = [
+            ("elections_won", raft.elections_won),
+            ("proposals", raft.proposals),
+            ("proposals_refused", raft.proposals_refused),
+            ("reads", raft.reads),
+            ("read_rounds", raft.read_rounds),
+            ("flushes", raft.flushes),
+        ];
+        for (name, value) in counters {
+            let _ = writeln!(
+                text,
+                "# TYPE quorate_raft_{name}_total counter\nquorate_raft_{name}_total {value}"
+            );
+        }
+        text
+    }
+
+    fn status(&self) -> AdminFuture<StatusInfo> {
+        let status = Self::status(self);
+        Box::pin(async move { Ok(status) })
+    }
+
+    fn nodes(&self) -> AdminFuture<Vec<NodeInfo>> {
+        let nodes = Self::nodes(self);
+        Box::pin(async move { Ok(nodes) })
+    }
+
+    fn shards(&self) -> AdminFuture<Vec<ShardInfo>> {
+        look(Some(Arc::clone(&self.node)), self.gateway.clone(), |service| service.shards())
+    }
+
+    fn migrations(&self) -> AdminFuture<Vec<MigrationInfo>> {
+        let migrations = Self::migrations(self);
+        Box::pin(async move { Ok(migrations) })
+    }
+
+    fn transfer(&self, shard: u64, request: TransferRequest) -> AdminFuture<Operation> {
+        let node = Arc::clone(&self.node);
+        Box::pin(async move {
+            let to = NodeId(request.to);
+            node.transfer_leader(ShardId(shard), to).await.map_err(admin_error)?;
+            Ok(Operation { migration: None, message: format!("node {} leads", request.to) })
+        })
+    }
+
+    fn move_replica(&self, shard: u64, request: MoveRequest) -> AdminFuture<Operation> {
+        let node = Arc::clone(&self.node);
+        Box::pin(async move {
+            let (from, to) = (NodeId(request.from), NodeId(request.to));
+            let id = node.move_replica(ShardId(shard), from, to).await.map_err(admin_error)?;
+            let message = format!("moving shard {shard} from {} to {}", request.from, request.to);
+            Ok(Operation { migration: Some(id.to_string()), message })
+        })
+    }
+
+    fn split(&self, shard: u64, request: SplitRequest) -> AdminFuture<Operation> {
+        let node = Arc::clone(&self.node);
+        Box::pin(async move {
+            let at = request.key.map(|key| partition_key(key.as_bytes()));
+            let id = node.split_shard(ShardId(shard), at).await.map_err(admin_error)?;
+            let message = format!("splitting shard {shard}");
+            Ok(Operation { migration: Some(id.to_string()), message })
+        })
+    }
+
+    fn drain(&self, node: u64) -> AdminFuture<DrainStatus> {
+        let inner = Arc::clone(&self.node);
+        Box::pin(async move {
+            inner.drain_node(NodeId(node)).await.map_err(admin_error)?;
+            Ok(DrainStatus { node, replicas_left: count(inner.replicas_on(NodeId(node))) })
+        })
+    }
+}
