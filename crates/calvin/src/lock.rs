@@ -62,7 +62,7 @@ fn runnable_prefix(queue: &VecDeque<(Place, Access)>) -> impl Iterator<Item = Pl
     queue.iter().take(readers.max(1)).map(|(place, _)| *place)
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     locks: LockSet,
     writes: bool,
@@ -70,7 +70,7 @@ struct Entry {
 }
 
 /// All lock queues of a shard.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct LockTable {
     entries: BTreeMap<Place, Entry>,
     queues: BTreeMap<Blob, VecDeque<(Place, Access)>>,

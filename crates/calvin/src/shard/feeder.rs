@@ -14,7 +14,7 @@ const ENTRY_SLICES_MAX: usize = 256;
 
 /// The leader's queue of slices. One entry is in flight at a time; what
 /// arrives meanwhile goes into the next.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Feeder {
     waiting: BTreeMap<Epoch, Slice>,
     in_flight: bool,

@@ -53,7 +53,7 @@ pub enum LeaderOutput {
     },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Collecting {
     work: SequencedWork,
     have: BTreeMap<ShardId, Contribution>,
@@ -61,7 +61,7 @@ struct Collecting {
 }
 
 /// The leader's memory of one term.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ShardLeader {
     collecting: BTreeMap<TxnId, Collecting>,
     early: BTreeMap<(TxnId, ShardId), Contribution>,

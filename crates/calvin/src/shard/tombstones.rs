@@ -14,7 +14,7 @@ use crate::store::WriteSet;
 pub(super) const TOMBSTONES_MAX: usize = 65_536;
 
 /// Tombstones by key and by version, mirrored in memory.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Tombstones {
     by_key: BTreeMap<Blob, u64>,
     by_version: BTreeSet<(u64, Blob)>,
