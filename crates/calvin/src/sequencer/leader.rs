@@ -68,7 +68,7 @@ impl Watermarks {
 }
 
 /// Epochs of slices that some shard has not passed yet.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Outstanding {
     by_shard: BTreeMap<ShardId, BTreeSet<Epoch>>,
     all: BTreeSet<(Epoch, ShardId)>,
@@ -94,14 +94,23 @@ impl Outstanding {
         }
     }
 
-    /// The last epoch before the first one outstanding.
-    fn watermark(&self, applied: Epoch) -> Epoch {
-        self.all.first().map_or(applied, |(epoch, _)| Epoch(epoch.0.saturating_sub(1)))
+    /// The last epoch before the first one outstanding, of those noted and of
+    /// those that the machine has beyond `noted`: it may be ahead of what the
+    /// leader was told, and an epoch whose slices are not noted yet must not
+    /// pass for one without slices.
+    fn watermark(&self, machine: &SequencerMachine, noted: Epoch) -> Epoch {
+        let is_outstanding = |(epoch, shard): &(Epoch, ShardId)| {
+            self.passed.get(shard).is_none_or(|passed| epoch > passed)
+        };
+        let told = self.all.first().map(|(epoch, _)| *epoch);
+        let untold = machine.slices_since(noted).find(is_outstanding).map(|(epoch, _)| epoch);
+        let first = told.into_iter().chain(untold).min();
+        first.map_or(machine.applied(), |epoch| Epoch(epoch.0.saturating_sub(1)))
     }
 }
 
 /// The leader's memory of one term.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct SequencerLeader {
     limits: SequencerLimits,
     queues: BTreeMap<ClientId, VecDeque<Submission>>,
@@ -110,6 +119,8 @@ pub struct SequencerLeader {
     bytes: usize,
     unlogged: Outstanding,
     undone: Outstanding,
+    /// Every slice of the machine up to here is noted in both.
+    noted: Epoch,
 }
 
 impl SequencerLeader {
@@ -117,10 +128,15 @@ impl SequencerLeader {
     #[must_use]
     pub fn new(machine: &SequencerMachine, limits: SequencerLimits) -> Self {
         let mut leader = Self { limits, ..Self::default() };
-        for (shard, epoch) in machine.slice_places() {
-            leader.sliced(epoch, &[shard]);
-        }
+        leader.note_slices(machine);
         leader
+    }
+
+    fn note_slices(&mut self, machine: &SequencerMachine) {
+        for (epoch, shard) in machine.slices_since(self.noted) {
+            self.sliced(epoch, &[shard]);
+        }
+        self.noted = machine.applied();
     }
 
     /// Queues a submission.
@@ -160,6 +176,7 @@ impl SequencerLeader {
         time_millis: u64,
         seed: u64,
     ) -> Option<SequencerBatch> {
+        self.note_slices(machine);
         if self.txns == 0 {
             return None;
         }
@@ -203,7 +220,7 @@ impl SequencerLeader {
         time_millis: u64,
         seed: u64,
     ) -> SequencerBatch {
-        let done = self.undone.watermark(machine.applied());
+        let done = self.undone.watermark(machine, self.noted);
         SequencerBatch { time_millis, seed, done, txns: txns.into() }
     }
 
@@ -224,10 +241,9 @@ impl SequencerLeader {
     /// The watermarks as far as the reports go.
     #[must_use]
     pub fn watermarks(&self, machine: &SequencerMachine) -> Watermarks {
-        let applied = machine.applied();
         Watermarks {
-            logged: self.unlogged.watermark(applied),
-            done: self.undone.watermark(applied),
+            logged: self.unlogged.watermark(machine, self.noted),
+            done: self.undone.watermark(machine, self.noted),
             floors: machine.floors(),
         }
     }
@@ -244,5 +260,8 @@ impl SequencerLeader {
 fn submission_bytes(submission: &Submission) -> usize {
     let footprint = &submission.call.footprint;
     let keys = footprint.reads.iter().chain(&footprint.writes);
-    submission.call.args.len() + keys.map(|key| key.len()).sum::<usize>()
+    let starts = footprint.ranges.iter().map(|access| &access.range.start);
+    let ends = footprint.ranges.iter().filter_map(|access| access.range.end.as_ref());
+    let keys_bytes = keys.chain(starts).chain(ends).map(|key| key.len()).sum::<usize>();
+    submission.call.args.len() + keys_bytes
 }
