@@ -124,7 +124,8 @@ pub enum Event {
     },
 }
 
-/// The replicated state of one shard.
+/// The replicated state of one shard. A clone is an independent replica.
+#[derive(Clone)]
 pub struct ShardMachine {
     pub(super) shard: ShardId,
     pub(super) procedures: Arc<dyn Procedures>,
@@ -241,7 +242,7 @@ impl ShardMachine {
         self.gate.len()
     }
 
-    /// Remembered requests.
+    /// Remembered requests, and clients whose acknowledgements are.
     #[must_use]
     pub fn remembered_count(&self) -> usize {
         self.dedup.len()
@@ -367,7 +368,9 @@ impl ShardMachine {
         self.dedup.acknowledge(writes, &request);
         let work = Work::Direct(DirectWork {
             request,
-            time_millis: direct.time_millis,
+            // Not the leader's own time, which may lag behind the shard's: a
+            // value set to live a while would be born expired.
+            time_millis: self.header.clock_millis,
             seed: direct.seed,
             call: direct.call,
         });
