@@ -47,7 +47,7 @@ pub(crate) trait Remembered: ToMessagePack {
 }
 
 /// Rows by request, mirrored in memory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Dedup<R> {
     rows: BTreeMap<(ClientId, u64), R>,
     by_birth: BTreeSet<(Epoch, ClientId, u64)>,
@@ -64,8 +64,9 @@ impl<R: Remembered> Dedup<R> {
         Self { rows, by_birth, marks }
     }
 
+    /// Requests and clients remembered.
     pub(crate) fn len(&self) -> usize {
-        self.rows.len()
+        self.rows.len() + self.marks.len()
     }
 
     pub(crate) fn get(&self, request: &RequestId) -> Option<&R> {
