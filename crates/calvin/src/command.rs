@@ -306,6 +306,9 @@ impl ShardMap {
         let parent = self.shards.get_mut(place).ok_or("the parent is not in the map")?;
         let (low, high) =
             parent.range.split_at(&change.at).ok_or("the split key is not inside the parent")?;
+        if change.epoch <= parent.epoch {
+            return Err("the epoch must rise, or it would not fence older routes");
+        }
         parent.range = low;
         parent.epoch = change.epoch;
         let child = MapShard { shard: change.child, range: high, epoch: change.epoch };

@@ -59,6 +59,7 @@ impl Footprint {
         let range_start = |access: Option<Access>| {
             self.ranges
                 .iter()
+                .filter(|range| !range.range.is_empty()) // Nobody takes part in it.
                 .find(|range| access.is_none_or(|access| range.access == access))
                 .map(|range| &range.range.start)
         };
