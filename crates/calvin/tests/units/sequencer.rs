@@ -1,0 +1,291 @@
+//! The sequencer: its replicated order and its leader's inbox and watermarks.
+
+use quorate_calvin::sequencer::{
+    NotOrdered, SequencerEvent, SequencerLeader, SequencerLimits, SequencerMachine,
+};
+use quorate_calvin::{
+    Access, Call, Footprint, RangeAccess, SequencerBatch, SequencerCommand, SliceBody, Submission,
+    WriteSet,
+};
+use quorate_types::{Blob, ClientId, Epoch, KeyRange, RequestId, Seq, ShardId, TxnId};
+
+use crate::support::procedures::Op;
+use crate::support::store::MemStore;
+use crate::support::{blob, blobs, map_cut_at, request};
+
+const A: ShardId = ShardId(1);
+const B: ShardId = ShardId(2);
+
+struct Replica {
+    machine: SequencerMachine,
+    store: MemStore,
+    index: u64,
+}
+
+impl Replica {
+    /// A sequencer with a map of two shards, cut at "m".
+    fn new(retention_millis: u64) -> Self {
+        let store = MemStore::default();
+        let machine = SequencerMachine::load(&store, 0).unwrap();
+        let mut replica = Self { machine, store, index: 0 };
+        replica.apply(SequencerCommand::Init { map: map_cut_at(&["m"]), retention_millis });
+        replica
+    }
+
+    fn apply(&mut self, command: SequencerCommand) -> Vec<SequencerEvent> {
+        self.index += 1;
+        let mut writes = WriteSet::default();
+        let bytes = command.to_bytes();
+        let events = self.machine.apply(&mut writes, self.index, Some(&bytes)).unwrap();
+        self.machine.finish(&mut writes);
+        self.store.commit_at(self.index, writes);
+        events
+    }
+
+    fn restart(&mut self) {
+        self.machine = SequencerMachine::load(&self.store, self.index).unwrap();
+    }
+
+    fn batch(&mut self, submissions: Vec<Submission>) -> Vec<SequencerEvent> {
+        self.batch_at(0, Epoch(0), submissions)
+    }
+
+    fn batch_at(
+        &mut self,
+        time_millis: u64,
+        done: Epoch,
+        submissions: Vec<Submission>,
+    ) -> Vec<SequencerEvent> {
+        let txns = submissions.into();
+        self.apply(SequencerCommand::Batch(SequencerBatch { time_millis, seed: 0, done, txns }))
+    }
+}
+
+fn submission(request: RequestId, reads: &[&str], writes: &[&str]) -> Submission {
+    let op = Op::ReadWrite {
+        reads: blobs(reads).into(),
+        writes: blobs(writes).into(),
+        value: blob("T"),
+    };
+    Submission { request, call: op.call() }
+}
+
+fn ordered(events: &[SequencerEvent]) -> Vec<(RequestId, TxnId, ShardId)> {
+    events
+        .iter()
+        .filter_map(|event| match event {
+            SequencerEvent::Ordered { request, txn, home } => Some((*request, *txn, *home)),
+            _ => None,
+        })
+        .collect()
+}
+
+fn txn(epoch: u64, position: u32) -> TxnId {
+    TxnId { epoch: Epoch(epoch), position }
+}
+
+#[test]
+fn nodedb_conflicts_are_ordered_not_rejected() {
+    let mut replica = Replica::new(1_000);
+    let conflicting = (0..3).map(|at| submission(request(1, at), &["a"], &["a", "z"]));
+    let events = replica.batch(conflicting.collect());
+    let places: Vec<TxnId> = ordered(&events).iter().map(|(_, txn, _)| *txn).collect();
+    assert_eq!(places, [txn(2, 0), txn(2, 1), txn(2, 2)]);
+}
+
+#[test]
+fn nodedb_who_only_is_read_takes_part() {
+    let mut replica = Replica::new(1_000);
+    replica.batch(vec![submission(request(1, 0), &["z"], &["a"])]);
+    let slice = replica.machine.slice(B, Epoch(2)).expect("B is read");
+    let SliceBody::Transactions(txns) = &slice.body else { panic!("{slice:?}") };
+    let roles: Vec<_> =
+        txns[0].participants.iter().map(|it| (it.shard, it.reads, it.writes)).collect();
+    assert_eq!(roles, [(A, false, true), (B, true, false)]);
+}
+
+#[test]
+fn a_chain_names_each_shards_previous_epoch_and_outlives_a_restart() {
+    let mut replica = Replica::new(1_000);
+    replica.batch(vec![submission(request(1, 0), &[], &["a", "z"])]);
+    replica.batch(vec![submission(request(1, 1), &[], &["a"])]);
+    replica.restart();
+    replica.batch(vec![submission(request(1, 2), &[], &["a", "z"])]);
+    let chain = |shard| {
+        let slices = replica.machine.slices_after(shard, Epoch(0), 10);
+        slices.map(|slice| (slice.prev.0, slice.epoch.0)).collect::<Vec<_>>()
+    };
+    assert_eq!(chain(A), [(0, 2), (2, 3), (3, 4)]);
+    assert_eq!(chain(B), [(0, 2), (2, 4)]);
+}
+
+#[test]
+fn a_request_is_ordered_once_however_often_it_is_submitted() {
+    let mut replica = Replica::new(1_000);
+    let twice = vec![submission(request(1, 0), &[], &["a"]); 2];
+    let first = ordered(&replica.batch(twice));
+    replica.restart();
+    let again = ordered(&replica.batch(vec![submission(request(1, 0), &[], &["a"])]));
+    assert_eq!(first, [again[0], again[0]]);
+    assert_eq!(replica.machine.slices_after(A, Epoch(2), 10).count(), 0);
+    let acknowledging = RequestId { ack_below: 1, ..request(1, 1) };
+    replica.batch(vec![submission(acknowledging, &[], &["a"])]);
+    let late = replica.batch(vec![submission(request(1, 0), &[], &["a"])]);
+    let expired = SequencerEvent::Refused { request: request(1, 0), reason: NotOrdered::Expired };
+    assert_eq!(late, [expired]);
+}
+
+#[test]
+fn nodedb_a_lost_batch_leaves_its_numbers_to_nobody() {
+    // The epoch is the log index: a batch that is not in the log has none.
+    let mut replica = Replica::new(1_000);
+    let mut leader = SequencerLeader::new(&replica.machine, SequencerLimits::default());
+    leader.submit(submission(request(1, 0), &[], &["a"])).unwrap();
+    drop(leader.next_batch(&replica.machine, 0, 0).unwrap());
+    let events = replica.batch(vec![submission(request(2, 0), &[], &["a"])]);
+    assert_eq!(ordered(&events), [(request(2, 0), txn(2, 0), A)]);
+    assert_eq!(replica.machine.lookup(&request(1, 0)), None);
+}
+
+fn range_call(ranges: &[(KeyRange, Access)], reads: &[&str]) -> Call {
+    let ranges: Vec<_> = ranges
+        .iter()
+        .map(|(range, access)| RangeAccess { range: range.clone(), access: *access })
+        .collect();
+    let footprint =
+        Footprint { reads: blobs(reads).into(), writes: Seq::new(), ranges: ranges.into() };
+    Call { procedure: 0, args: Blob::new(), footprint }
+}
+
+#[test]
+fn what_touches_nothing_is_refused_and_the_home_takes_part() {
+    let mut replica = Replica::new(1_000);
+    let nothing = (KeyRange::new("z", "z"), Access::Write);
+    let call = range_call(std::slice::from_ref(&nothing), &[]);
+    let events = replica.batch(vec![Submission { request: request(1, 0), call }]);
+    let refused = SequencerEvent::Refused { request: request(1, 0), reason: NotOrdered::Empty };
+    assert_eq!(events, [refused]);
+    // An empty range at B must not make B the home of what A alone takes part in.
+    let call = range_call(&[nothing], &["a"]);
+    let events = replica.batch(vec![Submission { request: request(1, 1), call }]);
+    assert_eq!(ordered(&events)[0].2, A);
+}
+
+#[test]
+fn floors_let_slices_and_requests_go() {
+    let mut replica = Replica::new(5_000);
+    replica.batch_at(10_000, Epoch(0), vec![submission(request(1, 0), &[], &["a", "z"])]);
+    assert_eq!(replica.machine.slice_count(), 2);
+    replica.batch_at(11_000, Epoch(2), vec![]);
+    assert_eq!(replica.machine.slice_count(), 0, "done everywhere");
+    assert!(replica.machine.lookup(&request(1, 0)).is_some(), "but young");
+    replica.batch_at(17_000, Epoch(3), vec![]);
+    replica.restart();
+    assert!(replica.machine.floors().expired >= Epoch(2));
+    assert_eq!(replica.machine.lookup(&request(1, 0)), None);
+    let events = replica.batch(vec![submission(request(1, 0), &[], &["a"])]);
+    assert!(matches!(events[0], SequencerEvent::Refused { reason: NotOrdered::Expired, .. }));
+}
+
+#[test]
+fn a_long_retention_ends_too() {
+    let day_millis = 24 * 3_600 * 1_000;
+    let mut replica = Replica::new(day_millis);
+    replica.batch_at(1_000, Epoch(0), vec![submission(request(1, 0), &[], &["a"])]);
+    for second in 0..10_000 {
+        let done = Epoch(replica.index);
+        replica.batch_at(2_000 + second * 20_000, done, vec![]);
+    }
+    assert_eq!(replica.machine.lookup(&request(1, 0)), None, "after two days");
+}
+
+#[test]
+fn the_logs_clock_never_goes_back() {
+    let mut replica = Replica::new(1_000);
+    replica.batch_at(9_000, Epoch(0), vec![submission(request(1, 0), &[], &["a"])]);
+    replica.batch_at(4_000, Epoch(0), vec![submission(request(1, 1), &[], &["a"])]);
+    assert_eq!(replica.machine.slice(A, Epoch(3)).unwrap().time_millis, 9_000);
+}
+
+#[test]
+fn l_and_c_wait_for_every_participant() {
+    let mut replica = Replica::new(1_000);
+    let mut leader = SequencerLeader::new(&replica.machine, SequencerLimits::default());
+    replica.batch(vec![submission(request(1, 0), &[], &["a", "z"])]);
+    leader.sliced(Epoch(2), &[A, B]);
+    let marks = |leader: &SequencerLeader, replica: &Replica| {
+        let marks = leader.watermarks(&replica.machine);
+        (marks.logged.0, marks.done.0)
+    };
+    assert_eq!(marks(&leader, &replica), (1, 1));
+    leader.reported(A, Epoch(2), Epoch(2));
+    leader.reported(B, Epoch(2), Epoch(1));
+    assert_eq!(marks(&leader, &replica), (2, 1), "logged at both, not done at B");
+    leader.reported(B, Epoch(2), Epoch(2));
+    assert_eq!(marks(&leader, &replica), (2, 2));
+    let next = SequencerLeader::new(&replica.machine, SequencerLimits::default());
+    assert_eq!(marks(&next, &replica), (1, 1), "a new leader knows only what it is told");
+}
+
+#[test]
+fn l_and_c_do_not_pass_an_epoch_that_the_leader_was_not_told_of() {
+    let mut replica = Replica::new(1_000);
+    let leader = SequencerLeader::new(&replica.machine, SequencerLimits::default());
+    // Applied, but the event has not reached the leader's role yet.
+    replica.batch(vec![submission(request(1, 0), &[], &["a", "z"])]);
+    let marks = leader.watermarks(&replica.machine);
+    assert_eq!((marks.logged, marks.done), (Epoch(1), Epoch(1)));
+    assert_eq!(leader.idle_batch(&replica.machine, 0).done, Epoch(1));
+}
+
+#[test]
+fn the_inbox_is_fair_between_clients() {
+    let replica = Replica::new(1_000);
+    let limits = SequencerLimits { batch_txns_max: 4, ..SequencerLimits::default() };
+    let mut leader = SequencerLeader::new(&replica.machine, limits);
+    for sequence in 0..10 {
+        leader.submit(submission(request(1, sequence), &[], &["a"])).unwrap();
+    }
+    leader.submit(submission(request(2, 0), &[], &["a"])).unwrap();
+    let batch = leader.next_batch(&replica.machine, 0, 0).unwrap();
+    let clients: Vec<ClientId> = batch.txns.iter().map(|txn| txn.request.client).collect();
+    assert_eq!(clients, [1, 2, 1, 1].map(ClientId), "a busy client does not shut out another");
+}
+
+#[test]
+fn nodedb_limits_count_every_byte_and_never_stall() {
+    let replica = Replica::new(1_000);
+    let limits = SequencerLimits {
+        inbox_bytes_max: 4_000,
+        batch_bytes_max: 10,
+        ..SequencerLimits::default()
+    };
+    let mut leader = SequencerLeader::new(&replica.machine, limits);
+    let long = "k".repeat(1_500);
+    for sequence in 0..2 {
+        let range = (KeyRange::new(long.as_str(), "z"), Access::Write);
+        let call = range_call(&[range], &[]);
+        leader.submit(Submission { request: request(1, sequence), call }).unwrap();
+    }
+    let call = range_call(&[(KeyRange::new(long.as_str(), "z"), Access::Write)], &[]);
+    let refused = leader.submit(Submission { request: request(1, 2), call });
+    assert!(refused.is_err(), "the keys of ranges count");
+    for _ in 0..2 {
+        let batch = leader.next_batch(&replica.machine, 0, 0).unwrap();
+        assert_eq!(batch.txns.len(), 1, "one always fits");
+    }
+    assert!(!leader.has_work());
+    assert!(leader.next_batch(&replica.machine, 0, 0).is_none());
+}
+
+#[test]
+fn a_slow_shard_stops_admission() {
+    let mut replica = Replica::new(1_000);
+    let limits = SequencerLimits { unlogged_slices_max: 2, ..SequencerLimits::default() };
+    let mut leader = SequencerLeader::new(&replica.machine, limits);
+    replica.batch(vec![submission(request(1, 0), &[], &["a", "z"])]);
+    leader.sliced(Epoch(2), &[A, B]);
+    assert!(leader.submit(submission(request(1, 1), &[], &["a"])).is_err());
+    leader.reported(A, Epoch(2), Epoch(0));
+    assert!(leader.submit(submission(request(1, 1), &[], &["a"])).is_ok());
+}
