@@ -7,6 +7,7 @@
 mod artifacts;
 mod bench;
 mod ci;
+mod demo;
 mod docs;
 mod shell;
 mod test;
@@ -30,6 +31,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Show the main job: a cluster of processes under load, failures included.
+    Demo(demo::Args),
     /// Run every test: unit, property, simulation, end-to-end, then doc tests.
     Test(test::Args),
     /// Everything that must hold before a change is merged, cheapest first.
@@ -44,6 +47,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
+        Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Ci => ci::run(),
         Task::Tidy => tidy::run(),

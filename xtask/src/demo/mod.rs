@@ -1,0 +1,16 @@
+//! `cargo xtask demo`: the main job of the whole house, in front of one's
+//! eyes.
+
+mod admin;
+mod checks;
+mod cluster;
+mod progress;
+mod report;
+mod resp;
+mod story;
+mod workload;
+
+pub(crate) use story::{Args, run};
+
+#[cfg(test)]
+mod fake;

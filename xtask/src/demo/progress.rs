@@ -1,0 +1,100 @@
+//! What happens, told while it happens; and waiting.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::Outcome;
+
+/// How often something is looked at that is waited for.
+const POLL: Duration = Duration::from_millis(50);
+
+/// The demo's clock and diary.
+#[derive(Debug)]
+pub(super) struct Progress {
+    start: Instant,
+    /// What began when, in order.
+    diary: Mutex<Vec<(Instant, String)>>,
+}
+
+impl Progress {
+    /// Begins now.
+    pub(super) fn new() -> Self {
+        Self { start: Instant::now(), diary: Mutex::new(Vec::new()) }
+    }
+
+    /// Says that something begins. Interruptions are blamed on it.
+    pub(super) fn begin(&self, what: impl Into<String>) {
+        let what = what.into();
+        self.say(&what);
+        if let Ok(mut diary) = self.diary.lock() {
+            diary.push((Instant::now(), what));
+        }
+    }
+
+    /// Says something.
+    pub(super) fn say(&self, what: &str) {
+        eprintln!("[{:5.1} s] {what}", self.elapsed().as_secs_f64());
+    }
+
+    /// The time since the beginning.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// What had begun last at an instant.
+    pub(super) fn at(&self, instant: Instant) -> String {
+        let Ok(diary) = self.diary.lock() else { return String::new() };
+        let begun = diary.iter().rev().find(|(begin, _)| *begin <= instant);
+        begun.map(|(_, what)| what.clone()).unwrap_or_default()
+    }
+}
+
+/// Asks again and again. `ask` answers what was waited for, or why it is not
+/// there yet; an error ends the waiting.
+///
+/// # Errors
+/// Those of `ask`, and the last reason when time is up.
+pub(super) fn wait_until<T>(
+    what: &str,
+    limit: Duration,
+    mut ask: impl FnMut() -> Outcome<Result<T, String>>,
+) -> Outcome<T> {
+    let start = Instant::now();
+    loop {
+        let reason = match ask()? {
+            Ok(found) => return Ok(found),
+            Err(reason) => reason,
+        };
+        if start.elapsed() >= limit {
+            return Err(format!("{what}: not within {} s: {reason}", limit.as_secs()).into());
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_ends_with_what_was_waited_for_or_the_last_reason() {
+        let mut left = 2;
+        let found = wait_until("it", Duration::from_secs(60), || {
+            left -= 1;
+            Ok(if left == 0 { Ok("found") } else { Err("not yet".to_owned()) })
+        });
+        assert_eq!(found.unwrap(), "found");
+
+        let never = wait_until::<()>("it", Duration::ZERO, || Ok(Err("no reason".to_owned())));
+        assert_eq!(never.unwrap_err().to_string(), "it: not within 0 s: no reason");
+    }
+
+    #[test]
+    fn an_instant_is_blamed_on_what_began_last_before_it() {
+        let progress = Progress::new();
+        let before = Instant::now();
+        progress.begin("a split");
+        assert_eq!(progress.at(before), "");
+        assert_eq!(progress.at(Instant::now()), "a split");
+    }
+}
