@@ -40,8 +40,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // A split moves no row.
     let at = engine.middle_key(LEFT)?.ok_or("too few rows to split")?;
     let child_system = vec![Mutation::put("epoch", "2")];
-    let fork = Some(Fork { child: RIGHT, at, child_index: 1, child_system });
-    engine.apply(LEFT, Batch { index: 7, fork, ..Batch::default() })?;
+    let forks = vec![Fork { child: RIGHT, at, child_index: 1, child_system }];
+    engine.apply(LEFT, Batch { index: 7, forks, ..Batch::default() })?;
     for shard in engine.shards()? {
         let limit = ScanLimit { rows: 100, bytes: 1 << 20 };
         let page = engine.scan(shard, Space::Data, &KeyRange::all(), limit)?;

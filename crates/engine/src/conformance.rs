@@ -33,6 +33,7 @@ pub async fn engine_suite(make: impl Fn() -> Arc<dyn Engine>) {
     a_scan_ends_at_its_limits(&*make()).await;
     a_flush_makes_durable(&*make()).await;
     a_fork_hands_over_the_upper_rows(&*make()).await;
+    two_forks_of_one_batch_each_take_their_part(&*make()).await;
     a_fork_of_a_fork_keeps_all_apart(&*make()).await;
     a_fork_leaves_an_existing_child_alone(&*make()).await;
     a_snapshot_installs_elsewhere(&*make(), &*make()).await;
@@ -58,7 +59,7 @@ fn batch(index: u64, rows: &[(&str, Option<&str>)]) -> Batch {
 fn fork(index: u64, at: &str) -> Batch {
     let child_system = vec![Mutation::put("cursor", "born")];
     let fork = Fork { child: B, at: at.into(), child_index: 100, child_system };
-    Batch { fork: Some(fork), ..batch(index, &[]) }
+    Batch { forks: vec![fork], ..batch(index, &[]) }
 }
 
 /// An engine with shard A, created at index 1, holding `keys` at index 2.
@@ -159,7 +160,7 @@ async fn a_refused_batch_changes_nothing(engine: &dyn Engine) {
         assert!(matches!(refused(fork(8, at)), EngineError::BadFork { .. }));
     }
     let mut onto_itself = fork(8, "c");
-    onto_itself.fork.as_mut().unwrap().child = A;
+    onto_itself.forks.first_mut().unwrap().child = A;
     assert!(matches!(refused(onto_itself), EngineError::BadFork { .. }));
     assert_eq!(engine.shards().unwrap(), [A]);
 }
@@ -279,6 +280,18 @@ async fn a_fork_hands_over_the_upper_rows(engine: &dyn Engine) {
     assert_eq!((keys(engine, A), keys(engine, B)), (vec!["b".into()], vec!["n".into()]));
 }
 
+async fn two_forks_of_one_batch_each_take_their_part(engine: &dyn Engine) {
+    const C: ShardId = ShardId(77);
+    seeded(engine, &["b", "h", "t"]);
+    let part =
+        |child, at: &str| Fork { child, at: at.into(), child_index: 100, child_system: Vec::new() };
+    let forks = vec![part(B, "n"), part(C, "d")];
+    engine.apply(A, Batch { forks, ..batch(3, &[("z", Some("z"))]) }).unwrap();
+    assert_eq!(keys(engine, A), ["b"]);
+    assert_eq!(keys(engine, C), ["h"]);
+    assert_eq!(keys(engine, B), ["t", "z"]);
+}
+
 async fn a_fork_of_a_fork_keeps_all_apart(engine: &dyn Engine) {
     seeded(engine, &["a", "d", "g", "k"]);
     let view = engine.snapshot(A).unwrap();
@@ -287,8 +300,8 @@ async fn a_fork_of_a_fork_keeps_all_apart(engine: &dyn Engine) {
         Fork { child: ShardId(3), at: "g".into(), child_index: 1, child_system: Vec::new() };
     let clears = vec![KeyRange::new("a", "z")];
     let data = vec![Mutation::put("e", "e"), Mutation::put("h", "h")];
-    let fork = Some(grandchild);
-    engine.apply(B, Batch { index: 101, clears, data, fork, ..Batch::default() }).unwrap();
+    let forks = vec![grandchild];
+    engine.apply(B, Batch { index: 101, clears, data, forks, ..Batch::default() }).unwrap();
     for _ in 0..2 {
         assert_eq!(keys(engine, A), ["a"]);
         assert_eq!(keys(engine, B), ["e"]);

@@ -63,7 +63,7 @@ impl Shard {
         }
     }
 
-    fn apply(&mut self, batch: Batch) -> Option<(Fork, Rows)> {
+    fn apply(&mut self, batch: Batch) -> Vec<(Fork, Shard)> {
         for clear in &batch.clears {
             if let Some(clear) = intersection(clear, &self.header.range) {
                 self.data.retain(|key, _| !clear.contains(key));
@@ -72,10 +72,18 @@ impl Shard {
         write(&mut self.data, batch.data);
         write(&mut self.system, batch.system);
         self.header.index = batch.index;
-        let fork = batch.fork?;
-        self.header.range.end = Some(fork.at.clone());
-        let upper = self.data.split_off(&fork.at);
-        Some((fork, upper))
+        batch.forks.into_iter().map(|fork| self.cut(fork)).collect()
+    }
+
+    /// Takes the upper part off, as the shard it becomes.
+    fn cut(&mut self, mut fork: Fork) -> (Fork, Shard) {
+        let end = self.header.range.end.replace(fork.at.clone());
+        let range = KeyRange { start: fork.at.clone(), end };
+        let mut system = Rows::new();
+        write(&mut system, std::mem::take(&mut fork.child_system));
+        let header = Header { index: fork.child_index, range };
+        let data = self.data.split_off(&fork.at);
+        (fork, Shard { header, data, system })
     }
 }
 
@@ -129,14 +137,9 @@ impl Engine for MemEngine {
         let mut shards = self.shards.write();
         let state = shards.get_mut(&shard).ok_or(EngineError::UnknownShard(shard))?;
         check_batch(shard, state.header.index, &state.header.range, &batch)?;
-        let end = state.header.range.end.clone();
-        let Some((fork, data)) = state.apply(batch) else { return Ok(()) };
-        shards.entry(fork.child).or_insert_with(|| {
-            let range = KeyRange { start: fork.at, end };
-            let mut system = Rows::new();
-            write(&mut system, fork.child_system);
-            Shard { header: Header { index: fork.child_index, range }, data, system }
-        });
+        for (fork, child) in state.apply(batch) {
+            shards.entry(fork.child).or_insert(child);
+        }
         Ok(())
     }
 

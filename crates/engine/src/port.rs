@@ -48,7 +48,7 @@ impl Mutation {
 }
 
 /// Everything one log entry changes in a shard. It is applied and becomes
-/// durable as a whole, in this order: clears, data, system, fork.
+/// durable as a whole, in this order: clears, data, system, forks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Batch {
     /// The log index of the entry.
@@ -61,8 +61,9 @@ pub struct Batch {
     pub data: Vec<Mutation>,
     /// Rows of the shard's machine.
     pub system: Vec<Mutation>,
-    /// A split of the shard after everything above.
-    pub fork: Option<Fork>,
+    /// Splits of the shard after everything above, each of what the one
+    /// before left over.
+    pub forks: Vec<Fork>,
 }
 
 /// Hands the upper part of a shard's range to a new shard. No row is copied.
@@ -340,12 +341,16 @@ pub(crate) fn check_batch(
     }
     check_rows(shard, &batch.data)?;
     check_rows(shard, &batch.system)?;
-    let Some(fork) = &batch.fork else { return Ok(()) };
-    let is_cut = fork.at.len() <= KEY_BYTES_MAX && range.split_at(&fork.at).is_some();
-    if fork.child == shard || !is_cut {
-        return Err(EngineError::BadFork { shard, child: fork.child, at: fork.at.clone() });
+    let mut left = range.clone();
+    for fork in &batch.forks {
+        let cut = left.split_at(&fork.at).filter(|_| fork.at.len() <= KEY_BYTES_MAX);
+        let Some((lower, _)) = cut.filter(|_| fork.child != shard) else {
+            return Err(EngineError::BadFork { shard, child: fork.child, at: fork.at.clone() });
+        };
+        left = lower;
+        check_rows(fork.child, &fork.child_system)?;
     }
-    check_rows(fork.child, &fork.child_system)
+    Ok(())
 }
 
 /// Refuses a range whose ends could not be keys.

@@ -55,7 +55,10 @@ fn step() -> impl Strategy<Value = Step> {
     let clears = prop::collection::vec(range(), 0..2);
     let index = 1..1_000_u64;
     let batch = (index, mutations(), mutations(), clears, fork).prop_map(
-        |(index, data, system, clears, fork)| Batch { index, data, system, clears, fork },
+        |(index, data, system, clears, fork)| {
+            let forks = fork.into_iter().collect();
+            Batch { index, data, system, clears, forks }
+        },
     );
     prop_oneof![
         8 => (1..4_u64, batch).prop_map(|(shard, batch)| Step::Apply { shard, batch }),

@@ -145,8 +145,8 @@ impl World {
         self.next_shard += 1;
         let child = ShardId(self.next_shard);
         let child_system = vec![Mutation::put("cursor", "born")];
-        let fork = Some(Fork { child, at, child_index: 10, child_system });
-        let batch = Batch { fork, ..self.batch(shard) };
+        let forks = vec![Fork { child, at, child_index: 10, child_system }];
+        let batch = Batch { forks, ..self.batch(shard) };
         self.ledger.forks.push((shard, batch.index, child));
         let applied = self.apply(engine, shard, batch);
         self.ledger.note(&self.model, child);

@@ -21,8 +21,8 @@ const CHILD: ShardId = ShardId(2);
 
 fn fork() -> Batch {
     let child_system = vec![Mutation::put("cursor", "forked")];
-    let fork = Fork { child: CHILD, at: "m".into(), child_index: 1, child_system };
-    Batch { index: 3, fork: Some(fork), ..Batch::default() }
+    let forks = vec![Fork { child: CHILD, at: "m".into(), child_index: 1, child_system }];
+    Batch { index: 3, forks, ..Batch::default() }
 }
 
 /// An engine with a parent that is about to be forked.

@@ -72,7 +72,7 @@ fn pending_bytes_come_back_to_nothing() {
             if index % 20 == 0 && range.split_at(&at).is_some() {
                 // Every other time the child exists.
                 let child = ShardId(2 + index / 40);
-                batch.fork = Some(Fork { child, at, child_index: 1, child_system: Vec::new() });
+                batch.forks = vec![Fork { child, at, child_index: 1, child_system: Vec::new() }];
             }
             engine.apply(A, batch).unwrap();
             let view = engine.snapshot(A).unwrap();
@@ -149,7 +149,7 @@ fn fork(index: u64, at: u64) -> Batch {
     let at = at.to_be_bytes().as_slice().into();
     Batch {
         index,
-        fork: Some(Fork { child: B, at, child_index: 1, child_system }),
+        forks: vec![Fork { child: B, at, child_index: 1, child_system }],
         ..Batch::default()
     }
 }

@@ -47,13 +47,12 @@ impl Store for EngineStore {
     fn commit(&self, index: u64, host_row: Blob, writes: WriteSet) -> Result<(), StoreError> {
         let mut system = mutations(writes.system);
         system.push(Mutation::put(HOST_ROW_KEY, host_row));
-        let mut forks = writes.forks.into_iter().map(fork);
         let batch = Batch {
             index,
             clears: writes.clears,
             data: mutations(writes.data),
             system,
-            fork: forks.next(),
+            forks: writes.forks.into_iter().map(fork).collect(),
         };
         self.engine.apply(self.shard, batch).map_err(store_error)
     }

@@ -152,26 +152,40 @@ impl RedbEngine {
         Ok(())
     }
 
-    /// A batch that ends in a fork: all shards stand still for it, so that no
+    /// A batch that ends in forks: all shards stand still for it, so that no
     /// commit sees parent without child.
-    fn apply_fork(&self, shard: ShardId, mut batch: Batch) -> Result<(), EngineError> {
+    fn apply_forks(&self, shard: ShardId, mut batch: Batch) -> Result<(), EngineError> {
         let directory = &mut *self.shared.directory.write();
         let in_flight = directory.generation;
-        let has_child = match &batch.fork {
-            Some(fork) => directory.has_child(fork.child)?,
-            None => false,
-        };
+        let have_children = batch
+            .forks
+            .iter()
+            .map(|fork| directory.has_child(fork.child))
+            .collect::<Result<Vec<bool>, _>>()?;
         let state = directory.shards.get_mut(&shard).ok_or(EngineError::UnknownShard(shard))?;
         let state = state.get_mut();
         check_live(shard, state)?;
         check_batch(shard, state.record.applied, &state.record.range, &batch)?;
 
         let before = state.unwritten_bytes(in_flight);
-        let fork = batch.fork.take();
+        let forks = std::mem::take(&mut batch.forks);
         state.apply(batch);
         self.shared.touch(shard, state);
-        let Some(fork) = fork else { return Ok(()) };
-        let Some((upper, rows)) = state.cut(&fork.at, in_flight) else { return Ok(()) };
+        self.shared.resize_pending(before, state.unwritten_bytes(in_flight));
+        for (fork, has_child) in forks.into_iter().zip(have_children) {
+            self.cut(directory, shard, fork, has_child);
+        }
+        Ok(())
+    }
+
+    /// Hands a shard's rows from the fork's key on to its child, or makes them
+    /// garbage where the child came by other means.
+    fn cut(&self, directory: &mut Directory, shard: ShardId, fork: Fork, has_child: bool) {
+        let in_flight = directory.generation;
+        let Some(state) = directory.shards.get_mut(&shard) else { return };
+        let state = state.get_mut();
+        let before = state.unwritten_bytes(in_flight);
+        let Some((upper, rows)) = state.cut(&fork.at, in_flight) else { return };
         let after = state.unwritten_bytes(in_flight);
         if has_child {
             self.shared.resize_pending(before, after);
@@ -180,7 +194,7 @@ impl RedbEngine {
             if let Some(state) = directory.shards.get_mut(&shard) {
                 state.get_mut().garbage.extend(garbage);
             }
-            return Ok(());
+            return;
         }
         let Fork { child, child_index, child_system, .. } = fork;
         let system = self.shared.allocate_space();
@@ -191,7 +205,6 @@ impl RedbEngine {
         self.shared.resize_pending(before, after + newborn.unwritten_bytes(in_flight));
         self.shared.touch(child, &mut newborn);
         directory.shards.insert(child, newborn.into());
-        Ok(())
     }
 
     /// Marks a shard that is about to be replaced or removed; whether it
@@ -271,9 +284,10 @@ impl Engine for RedbEngine {
 
     fn apply(&self, shard: ShardId, batch: Batch) -> Result<(), EngineError> {
         self.shared.check()?;
-        match batch.fork {
-            None => self.apply_alone(shard, batch),
-            Some(_) => self.apply_fork(shard, batch),
+        if batch.forks.is_empty() {
+            self.apply_alone(shard, batch)
+        } else {
+            self.apply_forks(shard, batch)
         }
     }
 
