@@ -1,11 +1,11 @@
 #![doc = include_str!("../README.md")]
 
-//pub mod check;
+pub mod check;
 pub mod disk;
 mod error;
 pub mod history;
-//pub mod process;
-//pub mod proxy;
+pub mod process;
+pub mod proxy;
 pub mod sim;
 
 pub use error::TestkitError;

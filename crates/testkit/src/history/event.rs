@@ -51,6 +51,9 @@ impl fmt::Display for Key {
     }
 }
 
+/// So many of a list's elements are shown to a reader.
+const LIST_SHOWN_MAX: usize = 16;
+
 /// What stands at a key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Datum {
@@ -67,9 +70,12 @@ impl fmt::Display for Datum {
         match self {
             Self::Nil => f.write_str("nil"),
             Self::Int(value) => write!(f, "{value}"),
+            // Of a long list its end matters.
             Self::List(values) => {
-                let values: Vec<_> = values.iter().map(i64::to_string).collect();
-                write!(f, "[{}]", values.join(" "))
+                let hidden = values.len().saturating_sub(LIST_SHOWN_MAX);
+                let shown: Vec<_> = values.iter().skip(hidden).map(i64::to_string).collect();
+                let dots = if hidden > 0 { format!("({hidden} more) ") } else { String::new() };
+                write!(f, "[{dots}{}]", shown.join(" "))
             }
         }
     }

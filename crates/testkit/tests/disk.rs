@@ -1,0 +1,380 @@
+//! What the crash disk keeps, and what it forgets.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use quorate_testkit::TestkitError;
+use quorate_testkit::disk::{CrashDisk, Faults, SECTOR_BYTES, SweepOptions, SyncFault, sweep};
+use quorate_types::disk::{Disk, DiskFile};
+
+const SECTOR: usize = SECTOR_BYTES as usize;
+
+fn content(file: &Arc<dyn DiskFile>) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+    file.read(0, &mut bytes).unwrap();
+    bytes
+}
+
+fn after_crash(disk: &CrashDisk, seed: u64) -> Vec<u8> {
+    disk.crash(seed);
+    content(&disk.reboot().open("f").unwrap())
+}
+
+#[test]
+fn what_was_synced_survives_every_crash() {
+    for seed in 0..200 {
+        let disk = CrashDisk::new(0);
+        let file = disk.open("f").unwrap();
+        file.write(0, &[1; 2000]).unwrap();
+        file.sync().unwrap();
+        assert_eq!(after_crash(&disk, seed), [1; 2000]);
+    }
+}
+
+#[test]
+fn unsynced_writes_are_lost_kept_and_torn_at_sectors() {
+    let (mut lost, mut kept, mut torn) = (0, 0, 0);
+    for seed in 0..200 {
+        let disk = CrashDisk::new(0);
+        let file = disk.open("f").unwrap();
+        file.set_len(4 * SECTOR_BYTES).unwrap();
+        file.sync().unwrap();
+        file.write(0, &[1; 4 * SECTOR]).unwrap();
+        let found = after_crash(&disk, seed);
+        let sectors: Vec<u8> = found.chunks(SECTOR).map(|sector| sector[0]).collect();
+        assert!(found.chunks(SECTOR).all(|sector| sector.iter().all(|byte| *byte == sector[0])));
+        match sectors.iter().sum::<u8>() {
+            0 => lost += 1,
+            4 => kept += 1,
+            _ => torn += 1,
+        }
+    }
+    assert!(lost > 20 && kept > 20 && torn > 20, "{lost} lost, {kept} kept, {torn} torn");
+}
+
+#[test]
+fn later_writes_survive_earlier_ones() {
+    let survives_alone = |seed| {
+        let disk = CrashDisk::new(0);
+        let file = disk.open("f").unwrap();
+        file.set_len(2 * SECTOR_BYTES).unwrap();
+        file.sync().unwrap();
+        file.write(0, &[1]).unwrap();
+        file.write(SECTOR_BYTES, &[2]).unwrap();
+        let found = after_crash(&disk, seed);
+        found[0] == 0 && found[SECTOR] == 2
+    };
+    assert!((0..200).any(survives_alone));
+}
+
+#[test]
+fn overlapping_writes_may_reach_the_disk_in_either_order() {
+    let outcomes: std::collections::BTreeSet<u8> = (0..300)
+        .map(|seed| {
+            let disk = CrashDisk::new(0);
+            let file = disk.open("f").unwrap();
+            file.write(0, &[0]).unwrap();
+            file.sync().unwrap();
+            file.write(0, &[1]).unwrap();
+            file.write(0, &[2]).unwrap();
+            after_crash(&disk, seed)[0]
+        })
+        .collect();
+    assert_eq!(outcomes.into_iter().collect::<Vec<_>>(), [0, 1, 2]);
+}
+
+#[test]
+fn a_crashed_boot_stays_dead() {
+    let disk = CrashDisk::new(0);
+    let file = disk.open("f").unwrap();
+    disk.crash(1);
+    assert!(!disk.is_live());
+    assert!(file.write(0, &[1]).is_err() && file.sync().is_err() && file.len().is_err());
+    assert!(disk.open("f").is_err() && disk.exists("f").is_err() && disk.list().is_err());
+    let next = disk.reboot();
+    assert!(next.exists("f").unwrap());
+    assert!(file.sync().is_err() && disk.open("g").is_err());
+    next.open("f").unwrap().write(0, &[1]).unwrap();
+}
+
+#[test]
+fn one_handle_at_a_time() {
+    let disk = CrashDisk::new(0);
+    let file = disk.open("f").unwrap();
+    assert_eq!(disk.clone().open("f").unwrap_err().kind(), ErrorKind::WouldBlock);
+    drop(file);
+    let _again = disk.open("f").unwrap();
+    // The death of the process frees the lock although the handle is not gone.
+    let _next = disk.reboot().open("f").unwrap();
+}
+
+#[test]
+fn a_stale_handle_does_not_free_the_lock_of_the_next_boot() {
+    let disk = CrashDisk::new(0);
+    let stale = disk.open("f").unwrap();
+    disk.crash(1);
+    let next = disk.reboot();
+    let _held = next.open("f").unwrap();
+    drop(stale);
+    assert_eq!(next.open("f").unwrap_err().kind(), ErrorKind::WouldBlock);
+}
+
+#[test]
+fn a_killed_process_loses_nothing_it_wrote() {
+    let disk = CrashDisk::new(0);
+    disk.open("f").unwrap().write(0, &[7; 10]).unwrap();
+    let next = disk.reboot();
+    assert_eq!(content(&next.open("f").unwrap()), [7; 10]);
+}
+
+#[test]
+fn an_armed_crash_strikes_at_its_operation() {
+    let disk = CrashDisk::new(0);
+    let file = disk.open("f").unwrap();
+    disk.arm(3, 9);
+    file.write(0, &[1]).unwrap();
+    file.sync().unwrap();
+    assert!(file.write(0, &[2]).is_err());
+    assert!(!disk.is_live());
+    let counters = disk.counters();
+    assert_eq!((counters.writes, counters.syncs, counters.crashes), (2, 1, 1));
+}
+
+#[test]
+fn a_failing_sync_makes_nothing_durable() {
+    for (fault, later_sync_succeeds) in [(SyncFault::Permanent, false), (SyncFault::Once, true)] {
+        let disk = CrashDisk::new(0);
+        let file = disk.open("f").unwrap();
+        disk.set_faults(Faults { sync: Some((1, fault)), ..Faults::default() });
+        file.write(0, &[1]).unwrap();
+        assert!(file.sync().is_err());
+        assert_eq!(file.sync().is_ok(), later_sync_succeeds);
+        assert_eq!(content(&file), [1]);
+        if later_sync_succeeds {
+            assert!(after_crash(&disk, 3).is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_lying_sync_loses_what_it_promised() {
+    let loses = |seed| {
+        let disk = CrashDisk::new(0);
+        disk.set_faults(Faults { sync: Some((1, SyncFault::Lie)), ..Faults::default() });
+        let file = disk.open("f").unwrap();
+        file.write(0, &[1]).unwrap();
+        file.sync().unwrap();
+        after_crash(&disk, seed).is_empty()
+    };
+    assert!((0..50).any(loses));
+}
+
+#[test]
+fn a_full_disk_takes_what_fits() {
+    let disk = CrashDisk::new(0);
+    disk.set_faults(Faults { capacity_bytes: Some(10), ..Faults::default() });
+    let file = disk.open("f").unwrap();
+    file.write(0, &[1; 8]).unwrap();
+    assert_eq!(file.write(8, &[2; 8]).unwrap_err().kind(), ErrorKind::StorageFull);
+    assert_eq!(file.set_len(100).unwrap_err().kind(), ErrorKind::StorageFull);
+    file.write(0, &[3; 8]).unwrap();
+    assert_eq!(file.len().unwrap(), 10);
+    disk.set_faults(Faults::default());
+    file.write(8, &[2; 8]).unwrap();
+}
+
+#[test]
+fn faults_concern_the_file_they_name() {
+    let disk = CrashDisk::new(0);
+    let file = Some("bad".to_owned());
+    disk.set_faults(Faults { file, write_errors_from: Some(1), ..Faults::default() });
+    disk.open("good").unwrap().write(0, &[1]).unwrap();
+    assert!(disk.open("bad").unwrap().write(0, &[1]).is_err());
+}
+
+#[test]
+fn reads_fail_and_flip_bits_on_demand() {
+    let disk = CrashDisk::new(5);
+    let file = disk.open("f").unwrap();
+    file.write(0, &[0; 64]).unwrap();
+    disk.set_faults(Faults { read_error_at: Some(1), ..Faults::default() });
+    assert!(file.read(0, &mut [0; 64]).is_err());
+    disk.set_faults(Faults { flip_one_read_in: 1, ..Faults::default() });
+    let ones: u32 = content(&file).iter().map(|byte| byte.count_ones()).sum();
+    assert_eq!(ones, 1);
+    disk.set_faults(Faults::default());
+    assert_eq!(content(&file), [0; 64]);
+    assert!(disk.damage("f", |bytes| bytes[3] = 9) && !disk.damage("g", |_| {}));
+    assert_eq!(content(&file)[3], 9);
+}
+
+#[test]
+fn removed_names_are_gone_and_lists_are_sorted() {
+    let disk = CrashDisk::new(0);
+    for name in ["b", "a", "c"] {
+        disk.open(name).unwrap();
+    }
+    disk.remove("b").unwrap();
+    disk.remove("b").unwrap();
+    assert_eq!(disk.list().unwrap(), ["a", "c"]);
+    disk.crash(0);
+    assert_eq!(disk.reboot().list().unwrap(), ["a", "c"]);
+}
+
+/// A log of one-byte records: the count is written after the record.
+fn append_records(
+    disk: &CrashDisk,
+    acknowledged: &mut u8,
+    syncs_before_count: bool,
+) -> std::io::Result<()> {
+    let file = disk.open("log")?;
+    file.set_len(16 * SECTOR_BYTES)?;
+    file.sync()?;
+    for record in 1..=10_u8 {
+        file.write(u64::from(record) * SECTOR_BYTES, &[record])?;
+        if syncs_before_count {
+            file.sync()?;
+        }
+        file.write(0, &[record])?;
+        file.sync()?;
+        *acknowledged = record;
+    }
+    Ok(())
+}
+
+fn check_records(disk: &CrashDisk, acknowledged: &u8) -> Result<(), String> {
+    let file = disk.open("log").map_err(|error| error.to_string())?;
+    let mut count = [0];
+    if file.read(0, &mut count).is_err() {
+        return if *acknowledged == 0 { Ok(()) } else { Err("empty".to_owned()) };
+    }
+    if count[0] < *acknowledged {
+        return Err(format!("{acknowledged} acknowledged, {} there", count[0]));
+    }
+    for record in 1..=count[0] {
+        let mut found = [0];
+        file.read(u64::from(record) * SECTOR_BYTES, &mut found).unwrap();
+        assert_eq!(found[0], record, "a counted record is not there");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_sweep_crashes_everywhere_and_accepts_a_careful_log() {
+    let options = SweepOptions { rounds: 8, ..SweepOptions::default() };
+    let report = sweep(
+        options,
+        |disk, acknowledged| append_records(disk, acknowledged, true),
+        check_records,
+    )
+    .unwrap();
+    assert_eq!(report.operations, 43);
+    assert_eq!(report.crashes, 43 * 8);
+    assert!(report.crashes_unsynced > 100);
+}
+
+#[test]
+fn a_sweep_catches_a_log_that_syncs_too_late() {
+    let options = SweepOptions { rounds: 8, ..SweepOptions::default() };
+    let found = sweep(
+        options,
+        |disk, acknowledged| append_records(disk, acknowledged, false),
+        check_records,
+    );
+    let error = found.unwrap_err();
+    assert!(matches!(&error, TestkitError::Sweep { .. }), "{error}");
+    assert!(error.to_string().contains("a counted record is not there"), "{error}");
+}
+
+#[test]
+fn a_bounded_sweep_spreads_its_crashes() {
+    let options = SweepOptions { points_max: 10, ..SweepOptions::default() };
+    let report = sweep(
+        options,
+        |disk, acknowledged| append_records(disk, acknowledged, true),
+        check_records,
+    )
+    .unwrap();
+    assert!((8..=10).contains(&report.crashes), "{report:?}");
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Write(u64, Vec<u8>),
+    SetLen(u64),
+    Sync,
+    Crash(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..3000_u64, prop::collection::vec(any::<u8>(), 1..1200))
+            .prop_map(|(offset, data)| Step::Write(offset, data)),
+        1 => (0..4000_u64).prop_map(Step::SetLen),
+        2 => Just(Step::Sync),
+        1 => any::<u64>().prop_map(Step::Crash),
+    ]
+}
+
+fn play(steps: &[Step]) -> Vec<u8> {
+    let mut disk = CrashDisk::new(1);
+    let mut file = disk.open("f").unwrap();
+    for step in steps {
+        match step {
+            Step::Write(offset, data) => file.write(*offset, data).unwrap(),
+            Step::SetLen(len) => file.set_len(*len).unwrap(),
+            Step::Sync => file.sync().unwrap(),
+            Step::Crash(seed) => {
+                disk.crash(*seed);
+                disk = disk.reboot();
+                file = disk.open("f").unwrap();
+            }
+        }
+    }
+    content(&file)
+}
+
+proptest! {
+    #[test]
+    fn the_same_seeds_leave_the_same_bytes(steps in prop::collection::vec(step(), 0..30)) {
+        prop_assert_eq!(play(&steps), play(&steps));
+    }
+
+    #[test]
+    fn after_a_sync_a_crash_changes_nothing(
+        mut steps in prop::collection::vec(step(), 0..30),
+        seed: u64,
+    ) {
+        steps.push(Step::Sync);
+        let before = play(&steps);
+        steps.push(Step::Crash(seed));
+        prop_assert_eq!(play(&steps), before);
+    }
+
+    #[test]
+    fn without_a_crash_it_is_an_ordinary_file(steps in prop::collection::vec(step(), 0..30)) {
+        let steps: Vec<_> =
+            steps.into_iter().filter(|step| !matches!(step, Step::Crash(_))).collect();
+        let mut model = Vec::new();
+        for step in &steps {
+            match step {
+                Step::Write(offset, data) => {
+                    let start = usize::try_from(*offset).unwrap();
+                    model.resize(model.len().max(start + data.len()), 0);
+                    model[start..start + data.len()].copy_from_slice(data);
+                }
+                Step::SetLen(len) => model.resize(usize::try_from(*len).unwrap(), 0),
+                Step::Sync | Step::Crash(_) => {}
+            }
+        }
+        prop_assert_eq!(play(&steps), model);
+    }
+}
