@@ -168,6 +168,7 @@ impl Run {
             gate: mix.gate,
             fences: mix.fences,
             notices_at_once: rng.below(2) == 0,
+            keeps_waiters: rng.below(4) == 0,
             retention_millis: mix.retention_millis,
             limits: SequencerLimits { inbox_txns_max: 3, ..SequencerLimits::default() },
             history_max: 4,
@@ -398,7 +399,7 @@ fn each_seed(test: &str, usual: u64, run: impl Fn(u64) -> Run, check: impl Fn(&m
 fn random_histories_are_strictly_serializable() {
     each_seed(
         "random_histories_are_strictly_serializable",
-        1_200,
+        3_000,
         |seed| Run::new(seed, MIXED),
         |run| {
             run.finish();
@@ -412,7 +413,7 @@ fn forgotten_requests_are_answered_expired_and_memory_returns_to_its_floor() {
     let mix = Mix { retention_millis: 2_000, ..MIXED };
     each_seed(
         "forgotten_requests_are_answered_expired_and_memory_returns_to_its_floor",
-        400,
+        2_000,
         |seed| Run::new(seed, mix),
         |run| {
             run.finish();

@@ -40,13 +40,11 @@ pub struct Current {
 }
 
 impl Current {
-    /// It may have taken effect. A read that was ordered is asked anew, since
-    /// what it read may be gone.
+    /// It may have taken effect. What was ordered is submitted again, which
+    /// tells its place once more, or that it was forgotten.
     fn unclear(&mut self) {
         self.maybe_executed = true;
-        if self.call.footprint.is_read_only() {
-            self.ordered = None;
-        }
+        self.ordered = None;
     }
 }
 

@@ -56,6 +56,9 @@ pub struct Config {
     pub fences: bool,
     /// Whether a deposed leader learns of it at once.
     pub notices_at_once: bool,
+    /// A deposed leader keeps its waiters and answers them as it applies its
+    /// successor's entries: a bug that rule 11's positions must survive.
+    pub keeps_waiters: bool,
     pub retention_millis: u64,
     pub limits: SequencerLimits,
     /// Commits that a restart may lose.
@@ -68,6 +71,7 @@ impl Default for Config {
             gate: GateRule::Full,
             fences: true,
             notices_at_once: true,
+            keeps_waiters: false,
             retention_millis: u64::MAX / 2,
             limits: SequencerLimits::default(),
             history_max: 0,
@@ -88,6 +92,7 @@ pub struct Around<'a> {
     pub wall_millis: [u64; NODES],
     pub marks: &'a [Watermarks; NODES],
     pub gate: GateRule,
+    pub keeps_waiters: bool,
     pub footprints: &'a BTreeMap<TxnId, Footprint>,
 }
 
@@ -186,6 +191,7 @@ impl Cluster {
             wall_millis: wall_millis(self.now, self.skew_millis),
             marks: &self.marks,
             gate: self.config.gate,
+            keeps_waiters: self.config.keeps_waiters,
             footprints: &self.oracle.footprints,
         };
         let result = act(self.shards.get_mut(&shard)?, &around, &mut outs);
@@ -203,6 +209,7 @@ impl Cluster {
             wall_millis: wall_millis(self.now, self.skew_millis),
             marks: &self.marks,
             gate: self.config.gate,
+            keeps_waiters: self.config.keeps_waiters,
             footprints: &self.oracle.footprints,
         };
         let result = act(&mut self.sequencer, &around, &mut outs);

@@ -162,7 +162,7 @@ impl ShardGroup {
         if replica.role.as_ref().map(|role| role.term) == term {
             return;
         }
-        if replica.role.take().is_some() {
+        if replica.role.take().is_some() && !around.keeps_waiters {
             self.fail_waiters(node, outs);
         }
         let replica = &mut self.replicas[node];
