@@ -160,9 +160,15 @@ impl Cluster {
 
     /// Nodes that have ended although nobody ended them, and how.
     pub(super) fn fallen(&mut self) -> Vec<String> {
+        let logs = self.dir.clone();
         let fallen = self.running.iter_mut().filter_map(|(node, child)| {
             let status = child.try_wait().ok()??;
-            Some(format!("node {node} ended by itself ({status})"))
+            let log = logs.join(format!("node-{node}.log"));
+            // Status 0 is a node that was told to stop, and not by the demo.
+            Some(format!(
+                "node {node} ended ({status}) though not ended by the demo; see {}",
+                log.display()
+            ))
         });
         fallen.collect()
     }

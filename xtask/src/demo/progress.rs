@@ -41,10 +41,14 @@ impl Progress {
         self.start.elapsed()
     }
 
-    /// What had begun last at an instant.
-    pub(super) fn at(&self, instant: Instant) -> String {
+    /// What began within a span of time, or what had begun last before it.
+    /// An interruption is blamed on what set it off, not on what was going on
+    /// when it ended.
+    pub(super) fn within(&self, from: Instant, duration: Duration) -> String {
         let Ok(diary) = self.diary.lock() else { return String::new() };
-        let begun = diary.iter().rev().find(|(begin, _)| *begin <= instant);
+        let until = from + duration;
+        let within = diary.iter().find(|(begin, _)| (from..=until).contains(begin));
+        let begun = within.or_else(|| diary.iter().rev().find(|(begin, _)| *begin < from));
         begun.map(|(_, what)| what.clone()).unwrap_or_default()
     }
 }
@@ -90,11 +94,15 @@ mod tests {
     }
 
     #[test]
-    fn an_instant_is_blamed_on_what_began_last_before_it() {
+    fn a_span_is_blamed_on_what_began_first_within_it() {
         let progress = Progress::new();
-        let before = Instant::now();
+        let second = Duration::from_secs(1);
         progress.begin("a split");
-        assert_eq!(progress.at(before), "");
-        assert_eq!(progress.at(Instant::now()), "a split");
+        let from = Instant::now();
+        assert_eq!(progress.within(from, Duration::ZERO), "a split");
+        progress.begin("a kill");
+        progress.begin("a restart");
+        assert_eq!(progress.within(from, second), "a kill");
+        assert_eq!(progress.within(from + second, second), "a restart");
     }
 }

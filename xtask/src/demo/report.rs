@@ -65,8 +65,8 @@ impl Report {
         self.journals.iter().flat_map(|journal| journal.acknowledged.iter().map(String::as_str))
     }
 
-    /// The report as text. `blame` says what was going on at an instant.
-    pub(super) fn render(&self, blame: impl Fn(Instant) -> String) -> String {
+    /// The report as text. `blame` says what set an interruption off.
+    pub(super) fn render(&self, blame: impl Fn(Instant, Duration) -> String) -> String {
         let mut text = format!(
             "{:<12} {:>9} {:>8} {:>10} {:>10} {:>10} {:>10}\n",
             "", "count", "per s", "p50", "p99", "p99.9", "longest"
@@ -99,7 +99,7 @@ impl Report {
         )
     }
 
-    fn facts(&self, blame: impl Fn(Instant) -> String) -> Vec<(&'static str, String)> {
+    fn facts(&self, blame: impl Fn(Instant, Duration) -> String) -> Vec<(&'static str, String)> {
         let mut facts = Vec::new();
         let sum = |count: fn(&Journal) -> u64| self.journals.iter().map(count).sum::<u64>();
         let (conflicts, refused, unknown) =
@@ -110,8 +110,8 @@ impl Report {
         ));
         let longest = self.journals.iter().map(|journal| journal.longest).max_by_key(|gap| gap.1);
         if let Some((since, duration)) = longest {
-            let during = blame(since + duration);
-            facts.push(("longest interruption", format!("{}, during: {during}", show(duration))));
+            let cause = blame(since, duration);
+            facts.push(("longest interruption", format!("{}, when: {cause}", show(duration))));
         }
         if let Some(Join { serves, votes }) = self.join {
             let (serves, votes) = (show(serves), show(votes));
@@ -144,16 +144,23 @@ impl Report {
             self.totals.iter().map(|(node, total)| format!("{total} on node {node}")).collect();
         let complete: Vec<String> = self.complete.iter().map(u64::to_string).collect();
         let acknowledged = self.acknowledged().count();
+        // What was not seen is not told as if it had been.
+        let or_unchecked = |found: Vec<String>| match found.is_empty() {
+            true => "not checked".to_owned(),
+            false => found.join(", "),
+        };
         let mut checks = vec![
-            ("sum of all accounts", totals.join(", ")),
+            ("sum of all accounts", or_unchecked(totals)),
             (
                 "acknowledged writes",
-                format!("all {acknowledged} are on nodes {}", complete.join(", ")),
+                format!("{acknowledged}; nodes that show them all: {}", or_unchecked(complete)),
             ),
         ];
         if let Some(Agreed { shards, replicas }) = self.agreed {
             let what = format!("equal on {replicas} replicas of {shards} shards");
             checks.push(("state hashes", what));
+        } else {
+            checks.push(("state hashes", "not seen to agree".to_owned()));
         }
         checks
     }

@@ -43,12 +43,12 @@ fn the_report_tells_both_kinds_of_work_and_the_longest_interruption() {
         ],
         ..Report::default()
     };
-    let text = report.render(|_| "a split".to_owned());
+    let text = report.render(|_, _| "a split".to_owned());
     let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
     let words = |name: &str| line(name).split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(words("transfers").get(1..5).unwrap(), ["2", "1", "1.0", "ms"]);
     assert_eq!(words("writes").get(1..5).unwrap(), ["21", "10", "300", "us"]);
-    assert!(line("longest interruption").ends_with("2.50 s, during: a split"), "{text}");
+    assert!(line("longest interruption").ends_with("2.50 s, when: a split"), "{text}");
     assert!(line("begun again").contains("6 conflicts, 0 refused, 3 connections lost"), "{text}");
     assert!(text.ends_with("everything holds\n"), "{text}");
 }
@@ -56,8 +56,16 @@ fn the_report_tells_both_kinds_of_work_and_the_longest_interruption() {
 #[test]
 fn what_is_off_is_told_last() {
     let report = Report { problems: vec!["a write is gone".to_owned()], ..Report::default() };
-    let text = report.render(|_| String::new());
+    let text = report.render(|_, _| String::new());
     assert!(text.ends_with("OFF: a write is gone\nsomething is off\n"), "{text}");
+}
+
+#[test]
+fn what_was_not_checked_is_not_told_as_holding() {
+    let report = Report { journals: vec![journal(Kind::Write, vec![1])], ..Report::default() };
+    let text = report.render(|_, _| String::new());
+    assert!(text.contains("1; nodes that show them all: not checked"), "{text}");
+    assert!(text.contains("not seen to agree"), "{text}");
 }
 
 #[test]
