@@ -225,9 +225,8 @@ impl Run {
                 self.cluster.follow_shard(shard, node);
             }
             75..=79 => {
-                if self.cluster.sequencer.log.commit() {
-                    self.note("commit sequencer".into());
-                }
+                let committed = self.cluster.sequencer.log.commit();
+                self.note(format!("commit sequencer {committed}"));
             }
             80..=86 => {
                 let max = 1 + self.rng.below(3);

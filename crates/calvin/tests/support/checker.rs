@@ -130,10 +130,10 @@ impl State {
                 next.watched.insert(number, seen_now);
                 // The versions are the system's own; the values must fit.
                 let versions = seen.map(|seen| String::from_utf8_lossy(seen).into_owned())?;
-                let values = keys.iter().zip(versions.split(',')).map(|(key, part)| {
+                let fits = keys.iter().zip(versions.split(',')).all(|(key, part)| {
                     part.rsplit_once('@').is_some_and(|(value, _)| value == next.value(key))
                 });
-                return values.fold(true, |all, fits| all && fits).then_some(next);
+                return fits.then_some(next);
             }
             Op::WriteIf { keys, value, .. } => {
                 let watched = operation.watched_in.and_then(|watch| next.watched.get(&watch))?;
