@@ -203,6 +203,18 @@ impl Session {
         self.run(sequence, self.client.gate.known().logged, call, false).await
     }
 
+    /// Draws a request id for a call that is to be run with
+    /// [`Session::retry`]: for callers who keep ids of their own, so that a
+    /// call can be repeated after they themselves were restarted. Until that
+    /// call has ended, the session's later requests are remembered with it.
+    #[must_use]
+    pub fn reserve(&self) -> RequestId {
+        let mut window = self.window.lock();
+        let sequence = window.open();
+        let birth = self.client.gate.known().logged;
+        RequestId { client: self.id, sequence, birth, ack_below: window.ack_below() }
+    }
+
     /// Resolves a call that ended as [`ExecuteError::Unknown`]: returns the
     /// result of its only execution, executing it now if it never was. May be
     /// asked of any node's session, with the request id of the first attempt.

@@ -14,7 +14,7 @@ use quorate_raft::{Host, LogEngine, RedbLog, RedbLogConfig};
 use quorate_types::disk::{DirectoryDisk, Disk};
 use quorate_types::env::{Clock, SystemClock};
 use quorate_types::hello::{Hello, Protocol};
-use quorate_types::{Blob, NodeId, runtime, watch};
+use quorate_types::{Blob, runtime, watch};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
@@ -27,7 +27,7 @@ use crate::gossip::{GossipState, LoadMeter, report};
 use crate::hosting::Hosting;
 use crate::identity::IdentityFile;
 use crate::kv::KeyValue;
-use crate::listen::{Listener, MeshNetwork, probe};
+use crate::listen::{Book, Listener, MeshNetwork, probe};
 use crate::metadata::Metadata;
 use crate::moves::{GroupControl, MetadataJournal};
 use crate::network::{Network, NodePeers, RaftTransport, Switch};
@@ -221,14 +221,14 @@ impl Parts {
         let mut addresses = known_addresses(&self.config);
         addresses.insert(node, address.clone());
         let directory = Directory::new(node, Arc::clone(&registry), addresses);
-        let book = Arc::clone(&directory);
+        let book = Book { directory: Arc::clone(&directory), introduce: Arc::clone(&introduce) };
         let mesh = Mesh::new(
             MeshConfig::default(),
             {
                 let introduce = Arc::clone(&introduce);
                 move || introduce()
             },
-            move |node: NodeId| book.address(node),
+            book,
         );
         let network: Arc<dyn Network> = Arc::new(MeshNetwork(mesh.clone()));
         let peers = NodePeers::new(node, Arc::clone(&network), Arc::clone(&directory));

@@ -43,6 +43,8 @@ pub(crate) enum ControlRequest {
     },
     /// The sequencer's map, from a replica that applied it.
     SequencerMap,
+    /// The key in the middle of a shard's data, from a node with a replica.
+    MiddleKey(ShardId),
 }
 
 /// What a group's leader is asked to do.
@@ -73,6 +75,8 @@ pub(crate) enum ControlReply {
     Progress(GroupProgress),
     /// Done; for a transfer, how many microseconds the group took no writes.
     Done(u64),
+    /// The key in the middle of a shard's data, if it has one.
+    Key(Option<Blob>),
     /// The sequencer's map.
     Map(quorate_calvin::ShardMap),
     /// Not the leader.

@@ -209,6 +209,9 @@ impl NodeInner {
 
     /// Admits a node on its request, on behalf of whichever member it asked.
     pub(crate) async fn admit(&self, spec: NodeSpec) -> ControlReply {
+        if self.directory.view().cluster().is_none() {
+            return ControlReply::Unavailable("the cluster is being founded".into());
+        }
         let node = spec.node;
         let address = spec.address.clone();
         match self.metadata.run(&Command::Join(spec)).await {

@@ -78,7 +78,9 @@ impl Hosting {
         let wanted: Vec<(GroupId, Replica)> =
             view.replicas_on(self.node).map(|(group, replica)| (group, *replica)).collect();
         for (group, replica) in &wanted {
-            if self.host.group(*group).is_none() && self.prepare(&view, *group, replica) {
+            let is_missing = self.host.group(*group).is_none()
+                && !self.host.log().is_tombstoned(*group, replica.id);
+            if is_missing && self.prepare(&view, *group, replica) {
                 self.logged(*group, self.open(*group, replica.id).await);
             }
         }

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use quorate_gossip::Driver;
 use quorate_meta::NodeState;
 use quorate_raft::Lane;
-use quorate_raft::tcp::{Mesh, MeshError, Service};
+use quorate_raft::tcp::{AddressBook, Mesh, MeshError, Service};
 use quorate_types::hello::{self, Hello, HelloError, Protocol};
 use quorate_types::runtime::{self, BoxFuture};
 use quorate_types::{ClusterId, NodeId};
@@ -72,6 +72,22 @@ impl Network for MeshNetwork {
     fn send(&self, to: NodeId, lane: Lane, channel: u8, payload: Bytes) {
         // Messages are repeated by their senders' timers.
         drop(self.0.send(to, lane_number(lane), channel, payload));
+    }
+}
+
+/// Finds nodes for the mesh, and keeps it from talking to impostors.
+pub(crate) struct Book {
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) introduce: Arc<dyn Fn() -> Hello + Send + Sync>,
+}
+
+impl AddressBook for Book {
+    fn address(&self, node: NodeId) -> Option<String> {
+        self.directory.address(node)
+    }
+
+    fn judge(&self, theirs: &Hello) -> Result<(), String> {
+        judge(&self.directory, (self.introduce)().cluster, theirs)
     }
 }
 

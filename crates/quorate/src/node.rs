@@ -245,6 +245,9 @@ impl Control for NodeInner {
                 ControlRequest::View(known) => inner.show_view(known),
                 ControlRequest::Group { group, change } => inner.lead(group, change).await,
                 ControlRequest::Destroy { group, replica } => inner.destroy(group, replica).await,
+                ControlRequest::MiddleKey(shard) => {
+                    ControlReply::Key(inner.engine.middle_key(shard).ok().flatten())
+                }
                 ControlRequest::SequencerMap => match inner.own_sequencer_map() {
                     Some(map) => ControlReply::Map(map),
                     None => ControlReply::NotLeader(None),

@@ -17,9 +17,12 @@ use quorate_placement::{
 use quorate_types::runtime::BoxFuture;
 use quorate_types::{Blob, GroupId, MigrationId, NodeId, ShardId};
 
-use crate::control::{GroupChange, shard_of};
+use crate::control::{ControlReply, ControlRequest, GroupChange, shard_of};
 use crate::error::AdminError;
 use crate::node::NodeInner;
+
+/// How long one call to another node may take.
+const CALL_DEADLINE: Duration = Duration::from_secs(3);
 
 /// The share of a machine that an unconfigured node counts for.
 const DEFAULT_WEIGHT: u32 = 100;
@@ -286,8 +289,8 @@ impl NodeInner {
         let generation = view.group(record.group).map_or(0, |group| group.generation);
         let at = match at {
             Some(at) => at,
-            None => self.middle_key(shard).ok_or_else(|| {
-                AdminError::Refused(format!("{shard} holds too few keys here; name the split key"))
+            None => self.middle_key(shard).await.ok_or_else(|| {
+                AdminError::Refused(format!("shard {} has too few keys to split", shard.0))
             })?,
         };
         let command = Command::BeginSplit(BeginSplit {
@@ -300,8 +303,19 @@ impl NodeInner {
         self.begin_operator(&command).await
     }
 
-    fn middle_key(&self, shard: ShardId) -> Option<Blob> {
-        self.engine.middle_key(shard).ok().flatten()
+    /// The middle of a shard's data, asked of whoever has a replica.
+    async fn middle_key(&self, shard: ShardId) -> Option<Blob> {
+        if self.engine.range(shard).ok().flatten().is_some() {
+            return self.engine.middle_key(shard).ok().flatten();
+        }
+        for target in self.directory.group_nodes(shard_group(shard)) {
+            let request = ControlRequest::MiddleKey(shard);
+            let asked = self.peers.control(target, &request, CALL_DEADLINE);
+            if let Ok(ControlReply::Key(Some(key))) = asked.await {
+                return Some(key);
+            }
+        }
+        None
     }
 
     async fn begin_operator(&self, command: &Command) -> Result<MigrationId, AdminError> {
@@ -325,7 +339,7 @@ impl NodeInner {
             .ok_or_else(|| AdminError::Refused(format!("{to} has no replica of {group}")))?;
         let changed = self.change_group(group, GroupChange::Transfer(replica.id)).await;
         match changed {
-            Ok(crate::control::ControlReply::Done(micros)) => Ok(micros),
+            Ok(ControlReply::Done(micros)) => Ok(micros),
             Ok(_) => Err(AdminError::Unavailable("the group did not answer".into())),
             Err(quorate_migration::ControlError::Refused(reason)) => {
                 Err(AdminError::Refused(format!("the group refused: {reason:?}")))

@@ -193,6 +193,7 @@ impl Driver {
         if theirs.node != to {
             return Err(unreachable(format!("{address} belongs to {}", theirs.node)));
         }
+        self.book.judge(&theirs).map_err(unreachable)?;
         Ok(stream)
     }
 

@@ -101,6 +101,17 @@ pub enum MeshError {
 pub trait AddressBook: Send + Sync + 'static {
     /// The address of `node`, as text (`host:port`).
     fn address(&self, node: NodeId) -> Option<String>;
+
+    /// Judges whoever answered at that address before anything is sent: an
+    /// address may have passed to a node that must not be trusted, for instance
+    /// one that lost its disk.
+    ///
+    /// # Errors
+    /// Why nothing may be sent there.
+    fn judge(&self, theirs: &Hello) -> Result<(), String> {
+        let _ = theirs;
+        Ok(())
+    }
 }
 
 impl<F> AddressBook for F
