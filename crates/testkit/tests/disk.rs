@@ -92,6 +92,17 @@ fn overlapping_writes_may_reach_the_disk_in_either_order() {
 }
 
 #[test]
+fn what_waits_too_long_is_written_back_unasked() {
+    let disk = CrashDisk::new(0);
+    let file = disk.open("f").unwrap();
+    for block in 0..40 {
+        file.write(block << 20, &[1; 1 << 20]).unwrap();
+    }
+    let found = after_crash(&disk, 0);
+    assert!(found.len() >= 24 << 20 && found[..24 << 20].iter().all(|byte| *byte == 1));
+}
+
+#[test]
 fn a_crashed_boot_stays_dead() {
     let disk = CrashDisk::new(0);
     let file = disk.open("f").unwrap();

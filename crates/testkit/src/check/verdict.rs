@@ -132,8 +132,11 @@ impl fmt::Display for Verdict {
             Self::Valid => f.write_str("valid"),
             Self::Undecided(reason) => write!(f, "undecided: {reason}"),
             Self::Invalid(anomalies) => {
-                let more = if anomalies.len() >= ANOMALIES_MAX { " or more" } else { "" };
-                write!(f, "invalid: {}{more} anomalies", anomalies.len())?;
+                match anomalies.len() {
+                    1 => f.write_str("invalid: 1 anomaly")?,
+                    ANOMALIES_MAX => write!(f, "invalid: {ANOMALIES_MAX} or more anomalies")?,
+                    count => write!(f, "invalid: {count} anomalies")?,
+                }
                 anomalies.iter().try_for_each(|anomaly| write!(f, "\n{anomaly}"))
             }
         }

@@ -102,7 +102,8 @@ impl CrashDisk {
     }
 
     /// Cuts the power during the `operations`-th change from now (1 is the
-    /// next), which then fails, as if by [`CrashDisk::crash`] with `seed`.
+    /// next), which then fails, as if by [`CrashDisk::crash`] with `seed`. The
+    /// end of the boot takes it back.
     pub fn arm(&self, operations: u64, seed: u64) {
         let mut platters = self.platters.lock();
         let at = platters.counters.operations.saturating_add(operations.max(1));

@@ -1,12 +1,20 @@
 //! One file: what is durable, what is cached, and what a power cut makes of
 //! the difference.
 
+use std::collections::VecDeque;
 use std::io;
 
 use quorate_types::env::{Rng, SplitMix};
 
 /// What a disk writes as a whole or not at all.
 pub const SECTOR_BYTES: u64 = 512;
+
+/// Beyond so many unsynced bytes the oldest are written back unasked, as an
+/// operating system does; it also bounds the memory of a long run.
+const PENDING_BYTES_MAX: usize = 16 << 20;
+
+/// The same for the number of unsynced changes.
+const PENDING_CHANGES_MAX: usize = 1 << 16;
 
 #[derive(Debug, Clone)]
 enum Change {
@@ -19,7 +27,8 @@ enum Change {
 pub(super) struct Image {
     durable: Vec<u8>,
     cached: Vec<u8>,
-    pending: Vec<Change>,
+    pending: VecDeque<Change>,
+    pending_bytes: usize,
 }
 
 impl Image {
@@ -41,18 +50,33 @@ impl Image {
 
     pub(super) fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
         put(&mut self.cached, offset, data)?;
-        self.pending.push(Change::Write { offset, data: data.to_vec() });
+        self.note(Change::Write { offset, data: data.to_vec() });
         Ok(())
     }
 
     pub(super) fn set_len(&mut self, len: u64) -> io::Result<()> {
         self.cached.resize(address(len)?, 0);
-        self.pending.push(Change::SetLen(len));
+        self.note(Change::SetLen(len));
         Ok(())
     }
 
+    fn note(&mut self, change: Change) {
+        self.pending_bytes += change.bytes();
+        self.pending.push_back(change);
+        while self.pending_bytes > PENDING_BYTES_MAX || self.pending.len() > PENDING_CHANGES_MAX {
+            let Some(oldest) = self.pending.pop_front() else { return };
+            self.pending_bytes -= oldest.bytes();
+            oldest.apply(&mut self.durable);
+        }
+    }
+
+    fn take_pending(&mut self) -> Vec<Change> {
+        self.pending_bytes = 0;
+        std::mem::take(&mut self.pending).into()
+    }
+
     pub(super) fn sync(&mut self) {
-        for change in std::mem::take(&mut self.pending) {
+        for change in self.take_pending() {
             change.apply(&mut self.durable);
         }
     }
@@ -60,7 +84,7 @@ impl Image {
     /// Gives up on making the pending changes durable; they stay readable
     /// until the next power cut.
     pub(super) fn forget_unsynced(&mut self) {
-        self.pending.clear();
+        drop(self.take_pending());
     }
 
     /// Damages the file at rest.
@@ -75,7 +99,7 @@ impl Image {
     /// of each write is kept or lost on its own, in any order between two
     /// changes of length (those are journaled, hence ordered).
     pub(super) fn cut(&mut self, chance: &mut SplitMix) {
-        let pending = std::mem::take(&mut self.pending);
+        let pending = self.take_pending();
         let kept = match chance.below(8) {
             0 => Vec::new(),
             1 => pending,
@@ -101,6 +125,13 @@ impl Image {
 }
 
 impl Change {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Write { data, .. } => data.len(),
+            Self::SetLen(_) => 0,
+        }
+    }
+
     fn apply(&self, bytes: &mut Vec<u8>) {
         // Neither fails: the change was applied to the cached image before.
         match self {

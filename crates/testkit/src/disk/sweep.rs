@@ -45,7 +45,8 @@ pub struct SweepReport {
 ///
 /// The workload notes in its ledger what was promised (acknowledged) and what
 /// was attempted; `verify` compares. A panic in either is a finding; an error
-/// of the workload after its crash is expected. Both must be deterministic.
+/// of the workload after its crash is expected. Both must be deterministic; what
+/// is asynchronous runs in [`crate::sim::run`].
 ///
 /// # Errors
 /// `Workload` when it fails without a crash, `Sweep` for the first crash from

@@ -145,7 +145,7 @@ fn explain(lists: &Lists<'_>, cycle: Vec<Step>, findings: &mut Findings) {
         _ => Through::RealTime,
     };
     let told: Vec<_> = steps.iter().map(|(from, edge)| tell(lists, *from, edge)).collect();
-    let what = format!("{}: a circle", told.join(", "));
+    let what = format!("no order allows all of this: {}", told.join("; "));
     let shown = steps.iter().filter_map(|(from, _)| lists.operations.get(*from));
     findings.add(AnomalyKind::Cycle(class, through), what, shown);
 }
