@@ -1,4 +1,4 @@
-//! Room under construction.
+#![doc = include_str!("../README.md")]
 
 mod client;
 mod command;

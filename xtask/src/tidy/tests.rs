@@ -188,7 +188,7 @@ fn a_facade_that_is_too_long_is_found() {
     }
     house.assert_in_order();
     house.plant("crates/quorate/src/d.rs", "// One.\n// Two.\n");
-    house.assert_finds("crates/quorate/src/lib.rs:1: the facade has 2502 lines");
+    house.assert_finds("crates/quorate/src/lib.rs:1: the facade has 4502 lines");
 }
 
 #[test]
