@@ -26,9 +26,12 @@ fn serves_when_told_to() {
     println!("serving at {address}");
     for stream in TcpListener::bind(address).unwrap().incoming() {
         let mut stream = stream.unwrap();
-        let mut request = [0; 1024];
-        let read = stream.read(&mut request).unwrap_or(0);
-        let status = if request[..read].starts_with(b"GET /ready ") { "200 OK" } else { "503 No" };
+        let mut request = Vec::new();
+        let mut byte = [0];
+        while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
+            request.push(byte[0]);
+        }
+        let status = if request.starts_with(b"GET /ready ") { "200 OK" } else { "503 No" };
         drop(write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\n\r\n{status}"));
     }
 }

@@ -136,11 +136,12 @@ impl Child {
         let until = Instant::now() + timeout;
         loop {
             let answer = http::get(address, path, REQUEST_TIMEOUT);
-            if answer.as_ref().is_ok_and(|answer| answer.status == 200) {
-                return Ok(());
-            }
+            // Asked first: it may be another process that answers at its port.
             if let Some(exit) = self.exited()? {
                 return Err(self.failed(&format!("ended with {exit} before it was ready")));
+            }
+            if answer.as_ref().is_ok_and(|answer| answer.status == 200) {
+                return Ok(());
             }
             if Instant::now() >= until {
                 let last = answer.map_or_else(
