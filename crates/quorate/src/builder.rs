@@ -298,9 +298,15 @@ impl Parts {
         let switch = Arc::new(Switch::default());
         let control: Weak<dyn crate::control::Control> = Arc::downgrade(&inner) as _;
         switch.connect(host, &services, control);
-        let accepting =
-            Listener { mesh, gossip, switch, directory: Arc::clone(&directory), introduce };
-        let mut tasks = vec![runtime::spawn(Arc::new(accepting).run(self.listener))];
+        let accepting = Arc::new(Listener {
+            mesh,
+            gossip,
+            switch,
+            directory: Arc::clone(&directory),
+            introduce,
+            connections: Mutex::default(),
+        });
+        let mut tasks = vec![runtime::spawn(Arc::clone(&accepting).run(self.listener))];
         inner.reopen().await?;
         let executor = Executor::spawn(
             Arc::new(MetadataJournal(Arc::downgrade(&inner))),
@@ -335,7 +341,7 @@ impl Parts {
         }));
         let client = Client::new(peers, directory, gate, inner.config.client);
         let tasks = tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect();
-        Ok(Node { inner, client, tasks, scheduler, membership })
+        Ok(Node { inner, client, tasks, scheduler, membership, listener: accepting })
     }
 
     /// Asks every address it was given whether this disk is welcome, so that

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 use quorate_gossip::Driver;
 use quorate_meta::NodeState;
 use quorate_raft::Lane;
@@ -14,6 +15,7 @@ use quorate_types::runtime::{self, BoxFuture};
 use quorate_types::{ClusterId, NodeId};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 use crate::directory::Directory;
 use crate::error::NodeError;
@@ -125,9 +127,18 @@ pub(crate) struct Listener {
     pub(crate) switch: Arc<Switch>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) introduce: Arc<dyn Fn() -> Hello + Send + Sync>,
+    pub(crate) connections: Mutex<Vec<AbortHandle>>,
 }
 
 impl Listener {
+    /// Cuts every connection, as the end of the process would.
+    pub(crate) fn close(&self) {
+        for connection in self.connections.lock().drain(..) {
+            connection.abort();
+        }
+        self.mesh.shutdown();
+    }
+
     /// Accepts until the task is dropped.
     pub(crate) async fn run(self: Arc<Self>, listener: TcpListener) {
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
@@ -136,13 +147,16 @@ impl Listener {
             match listener.accept().await {
                 Ok((stream, _)) => {
                     let this = Arc::clone(&self);
-                    drop(runtime::spawn(async move {
+                    let connection = runtime::spawn(async move {
                         let greeted = this.greet(stream).await;
                         drop(permit);
                         if let Some((stream, hello)) = greeted {
                             this.serve(stream, hello).await;
                         }
-                    }));
+                    });
+                    let mut connections = self.connections.lock();
+                    connections.retain(|task| !task.is_finished());
+                    connections.push(connection.abort_handle());
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely; they come back.

@@ -30,6 +30,7 @@ use crate::founding::Reports;
 use crate::gossip::LoadMeter;
 use crate::hosting::Hosting;
 use crate::identity::IdentityFile;
+use crate::listen::Listener;
 use crate::metadata::Metadata;
 use crate::network::NodePeers;
 
@@ -265,6 +266,7 @@ pub struct Node {
     pub(crate) tasks: Vec<AbortHandle>,
     pub(crate) scheduler: Option<SchedulerHandle>,
     pub(crate) membership: watch::Receiver<Option<Arc<NodeError>>>,
+    pub(crate) listener: Arc<Listener>,
 }
 
 impl Node {
@@ -350,6 +352,7 @@ impl Drop for Node {
         for task in &self.tasks {
             task.abort();
         }
+        self.listener.close();
         self.inner.gossip.shutdown();
     }
 }
