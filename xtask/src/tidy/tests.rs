@@ -183,12 +183,13 @@ fn a_source_file_that_is_too_long_is_found() {
 #[test]
 fn a_facade_that_is_too_long_is_found() {
     let house = House::new();
-    for name in ["a", "b", "c", "d", "e"] {
-        house.plant(&format!("crates/quorate/src/{name}.rs"), &"// A line.\n".repeat(900));
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        let file = format!("crates/quorate/src/{name}.rs");
+        house.plant(&file, &"// A line.\n".repeat(749));
     }
     house.assert_in_order();
-    house.plant("crates/quorate/src/f.rs", "// One.\n// Two.\n");
-    house.assert_finds("crates/quorate/src/lib.rs:1: the facade has 4502 lines");
+    house.plant("crates/quorate/src/g.rs", &"// A line.\n".repeat(7));
+    house.assert_finds("crates/quorate/src/lib.rs:1: the facade has 450");
 }
 
 #[test]
