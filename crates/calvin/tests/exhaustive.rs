@@ -157,6 +157,9 @@ impl Explorer {
         self.judged += 1;
         if !is_strictly_serializable(&cluster.history) {
             self.violations += 1;
+            if self.violations == 1 && !self.seeks_one {
+                println!("unexplained: {:#?}", cluster.history);
+            }
         }
     }
 }
