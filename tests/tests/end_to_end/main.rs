@@ -1,0 +1,18 @@
+//! Real processes on real disks, over real sockets: what the service promises
+//! from the outside.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
+
+mod commands;
+mod damage;
+mod failures;
+mod membership;
+mod operators;
+mod refusals;
+mod serializability;
+mod split;

@@ -1,0 +1,130 @@
+//! Starts that must not be: one clear message, an exit status, no change.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use quorate_tests::{Cluster, Refusal, Reply};
+
+#[track_caller]
+fn assert_says(refusal: &Refusal, words: &[&str]) {
+    for word in words {
+        assert!(refusal.message.contains(word), "'{word}' is missing from: {}", refusal.message);
+    }
+}
+
+/// One message, not a stack of them.
+#[track_caller]
+fn assert_is_one_line(refusal: &Refusal) {
+    assert_eq!(refusal.message.trim().lines().count(), 1, "{}", refusal.message);
+    assert!(!refusal.message.contains("panicked"), "{}", refusal.message);
+}
+
+fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<(String, Vec<u8>)> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_wiped_member_must_join_under_a_new_id() {
+    let mut cluster = Cluster::start(3);
+    cluster.client(1).must("SET kept 1");
+    cluster.kill(3);
+    let wiped = cluster.path("wiped");
+    for joins in [false, true] {
+        let refusal = cluster.refused(3, &wiped, joins);
+        assert_says(&refusal, &["join", "new id"]);
+        assert_is_one_line(&refusal);
+    }
+    // The disk that did join is welcome.
+    cluster.restart(3);
+    assert_eq!(cluster.client(3).must("GET kept"), Reply::bulk("1"));
+}
+
+#[test]
+fn a_directory_serves_its_own_node_and_cluster_only() {
+    let mut cluster = Cluster::start(3);
+    cluster.client(1).must("SET kept 1");
+
+    let in_use = cluster.refused_elsewhere(2);
+    assert_is_one_line(&in_use);
+
+    cluster.terminate(2);
+    cluster.kill(3);
+    let before = files(&cluster.directory(2));
+    let foreign = cluster.refused(3, &cluster.directory(2), false);
+    assert_says(&foreign, &["belongs to node", "2", "3"]);
+    assert_is_one_line(&foreign);
+    assert!(files(&cluster.directory(2)) == before, "the refusal changed the directory");
+    cluster.start_all();
+    assert_eq!(cluster.client(2).must("GET kept"), Reply::bulk("1"));
+}
+
+#[test]
+fn a_member_of_one_cluster_is_refused_by_another() {
+    let theirs = {
+        let mut other = Cluster::start(1);
+        other.client(1).must("SET theirs 1");
+        other.terminate(1);
+        let kept = tempfile::TempDir::new().unwrap();
+        for (name, bytes) in files(&other.directory(1)) {
+            std::fs::write(kept.path().join(name), bytes).unwrap();
+        }
+        kept
+    };
+    let mut cluster = Cluster::start(3);
+    cluster.client(2).must("SET ours 1");
+    cluster.kill(1);
+    let refusal = cluster.refused(1, theirs.path(), false);
+    assert_says(&refusal, &["cluster"]);
+    cluster.restart(1);
+    assert_eq!(
+        cluster.client(1).must("MGET ours theirs").elements(),
+        [Reply::bulk("1"), Reply::Nil]
+    );
+}
+
+#[test]
+fn wrong_flags_and_taken_ports_are_told_clearly() {
+    let cluster = Cluster::seats(3);
+    let directory = cluster.path("never");
+    let good = cluster.arguments(1, &directory, false);
+    let without = |flag: &str| {
+        let at = good.iter().position(|argument| argument == flag).unwrap();
+        [&good[..at], &good[at + 2..]].concat()
+    };
+    let with = |flag: &str, value: &str| {
+        let mut arguments = without(flag);
+        arguments.extend([flag.into(), value.into()]);
+        arguments
+    };
+    let cases: [(Vec<_>, &str); 7] = [
+        (without("--node"), "--node"),
+        (without("--dir"), "--dir"),
+        (without("--initial-cluster"), "--initial-cluster"),
+        (with("--node", "0"), "--node"),
+        (with("--node", "9"), "does not name node 9"),
+        (with("--gateway", "nonsense"), "IP:PORT"),
+        (with("--initial-cluster", "1=127.0.0.1:1,1=127.0.0.1:2"), "named twice"),
+    ];
+    for (arguments, word) in cases {
+        let refusal = Cluster::refused_with(&arguments);
+        assert_says(&refusal, &[word]);
+    }
+    assert!(!directory.exists(), "a wrong flag made a directory");
+
+    for flag in ["--addr", "--gateway", "--admin"] {
+        let at = good.iter().position(|argument| argument == flag).unwrap() + 1;
+        let address = good[at].to_str().unwrap().to_owned();
+        let _taken = TcpListener::bind(&address).unwrap();
+        let refusal = Cluster::refused_with(&good);
+        assert_says(&refusal, &["cannot listen on", &address]);
+        assert_is_one_line(&refusal);
+    }
+}
