@@ -123,7 +123,16 @@ impl Client {
             client: Arc::clone(self),
             id: ClientId::random(),
             window: Mutex::new(Window::default()),
+            keeps_unresolved: true,
         }
+    }
+
+    /// Opens a session whose calls are never resolved once they ended as
+    /// unknown: the cluster may forget them at once instead of keeping
+    /// everything that came after them for a retry.
+    #[must_use]
+    pub fn forgetful_session(self: &Arc<Self>) -> Session {
+        Session { keeps_unresolved: false, ..self.session() }
     }
 }
 
@@ -170,6 +179,7 @@ pub struct Session {
     client: Arc<Client>,
     id: ClientId,
     window: Mutex<Window>,
+    keeps_unresolved: bool,
 }
 
 /// Keeps a sequence in the window for as long as its call runs, also when the
@@ -182,7 +192,8 @@ struct Slot<'a> {
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        self.session.window.lock().close(self.sequence, self.is_resolved);
+        let is_over = self.is_resolved || !self.session.keeps_unresolved;
+        self.session.window.lock().close(self.sequence, is_over);
     }
 }
 
@@ -276,6 +287,8 @@ struct Attempt<'a> {
     is_sequenced: bool,
     /// Some try may have taken effect.
     maybe_executed: bool,
+    /// It was tried before, by this session or another.
+    is_retry: bool,
     /// Counts tries, to go round the replicas when no leader is known.
     tries: usize,
 }
@@ -289,6 +302,7 @@ impl<'a> Attempt<'a> {
             maybe_direct: is_retry,
             is_sequenced: false,
             maybe_executed: is_retry,
+            is_retry,
             tries: 0,
         }
     }
@@ -323,9 +337,18 @@ impl<'a> Attempt<'a> {
     async fn step(&mut self) -> Step {
         match self.plan() {
             None => Step::Again("no shard map yet"),
-            Some(Plan::Single(route)) if !self.is_sequenced => self.execute(route).await,
+            Some(Plan::Single(route)) if !self.is_sequenced && !self.is_foreign_write() => {
+                self.execute(route).await
+            }
             Some(_) => self.sequence().await,
         }
+    }
+
+    /// A retry may come from anywhere, with a map older than that of an
+    /// earlier try: what that one sequenced must not run directly. The fence
+    /// and the sequencer find out together what became of it.
+    fn is_foreign_write(&self) -> bool {
+        self.is_retry && !self.call.footprint.is_read_only()
     }
 
     fn plan(&self) -> Option<Plan> {
@@ -371,6 +394,7 @@ impl<'a> Attempt<'a> {
             }
             Ok(Reply::Busy(_)) => return Step::Again("the sequencer is busy"),
             Ok(Reply::Expired) => return Step::Done(Err(ExecuteError::Expired)),
+            Ok(Reply::TooLarge) => return too_large(),
             Err(CallError::Unreachable) => {
                 self.client.router.learned(Destination::Sequencer, None);
                 return Step::Again("the sequencer cannot be reached");
@@ -427,6 +451,7 @@ impl<'a> Attempt<'a> {
                 Step::Done(Err(ExecuteError::Aborted(reason)))
             }
             Ok(Reply::Expired) => Step::Done(Err(ExecuteError::Expired)),
+            Ok(Reply::TooLarge) => too_large(),
             Ok(Reply::NotLeader(leader)) => {
                 self.client.router.learned(destination, leader);
                 Step::Again("the shard has no leader yet")
@@ -474,6 +499,11 @@ impl<'a> Attempt<'a> {
         let node = leader.or(turn.copied()).ok_or(CallError::Unreachable)?;
         self.client.peers.call(node, request, self.client.config.attempt_deadline).await
     }
+}
+
+fn too_large() -> Step {
+    let reason = "the call or one of its keys is too large";
+    Step::Done(Err(ExecuteError::Aborted(reason.into())))
 }
 
 /// Reads repeat under sequences of their own, far above those of the session.

@@ -8,6 +8,7 @@ use quorate_types::{
 };
 use zerompk::{FromMessagePack, ToMessagePack};
 
+use crate::limits::{SLICES_BYTES_MAX, TXN_OVERHEAD_BYTES};
 use crate::procedure::{Call, Read};
 
 /// The newest format of log commands and rows this build reads and writes.
@@ -47,6 +48,31 @@ pub struct Contribution {
     pub reads: Seq<Read>,
     /// Its parts of the ranges, with the start of the part, which orders them.
     pub scans: Seq<ScanPart>,
+    /// It was more than the transaction may read: nothing is here, and the
+    /// transaction aborts on every participant.
+    pub is_too_large: bool,
+}
+
+impl Contribution {
+    /// Its bytes, as limits count them.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        let reads = self
+            .reads
+            .iter()
+            .map(|read| read.key.len() + read.value.as_ref().map_or(0, |value| value.len()) + 32);
+        let scans = self.scans.iter().map(|part| part.start.len() + part.condensed.len() + 32);
+        reads.chain(scans).sum()
+    }
+
+    /// The same, or only the note that it was larger than `bytes_max`.
+    #[must_use]
+    pub fn bounded(self, bytes_max: usize) -> Self {
+        if self.payload_bytes() <= bytes_max {
+            return self;
+        }
+        Self { is_too_large: true, ..Self::default() }
+    }
 }
 
 /// One shard's condensed part of one range of the footprint.
@@ -139,6 +165,36 @@ pub struct Slice {
     pub floors: Floors,
     /// The work.
     pub body: SliceBody,
+}
+
+impl Slice {
+    /// About how many bytes its encoding has.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        match &self.body {
+            SliceBody::Split(change) => change.at.len() + 64 * change.members.len() + 256,
+            SliceBody::Transactions(txns) => txns
+                .iter()
+                .map(|txn| {
+                    txn.call.payload_bytes() + 16 * txn.participants.len() + TXN_OVERHEAD_BYTES
+                })
+                .sum(),
+        }
+    }
+}
+
+/// As many of the slices as fit the budget, at least one.
+pub(crate) fn within_budget<'a>(
+    slices: impl Iterator<Item = &'a Slice>,
+) -> impl Iterator<Item = &'a Slice> {
+    let mut bytes = 0;
+    slices
+        .enumerate()
+        .take_while(move |(place, slice)| {
+            bytes += slice.payload_bytes();
+            *place == 0 || bytes <= SLICES_BYTES_MAX
+        })
+        .map(|(_, slice)| slice)
 }
 
 /// Stable facts about the past that let memory go.

@@ -82,6 +82,19 @@ pub struct Call {
     pub footprint: Footprint,
 }
 
+impl Call {
+    /// The bytes of its arguments and keys: what limits count.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        let footprint = &self.footprint;
+        let keys = footprint.reads.iter().chain(&footprint.writes).map(|key| key.len());
+        let ranges = footprint.ranges.iter().map(|access| {
+            access.range.start.len() + access.range.end.as_ref().map_or(0, |end| end.len())
+        });
+        self.args.len() + keys.chain(ranges).sum::<usize>()
+    }
+}
+
 /// A key as it stood when the transaction read it.
 #[derive(Clone, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
 pub struct Read {

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use quorate_calvin::{Client, NodeServices, Peers, Procedures, ReplyGate, Router};
 use quorate_crdt::{Limits, Origin, Registry, RegistryConfig};
 use quorate_engine::{Engine, RedbConfig, RedbEngine};
-use quorate_gossip::{Driver, Setup, TcpConfig};
+use quorate_gossip::{Driver, Inbound, Setup, TcpConfig, Transport};
 use quorate_migration::{Executor, MigrationStateTable, TableConfig};
 use quorate_placement::{LexicographicPolicy, PlacementPolicy, Scheduler};
 use quorate_raft::tcp::{Mesh, MeshConfig};
@@ -16,7 +16,7 @@ use quorate_types::env::{Clock, SystemClock};
 use quorate_types::hello::{Hello, Protocol};
 use quorate_types::{Blob, runtime, watch};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use crate::config::NodeConfig;
 use crate::coordinator::coordinate;
@@ -27,11 +27,11 @@ use crate::gossip::{GossipState, LoadMeter, report};
 use crate::hosting::Hosting;
 use crate::identity::IdentityFile;
 use crate::kv::KeyValue;
-use crate::listen::{Book, Listener, MeshNetwork, probe};
+use crate::listen::{Book, Listener, MeshNetwork};
 use crate::metadata::Metadata;
-use crate::moves::{GroupControl, MetadataJournal};
-use crate::network::{Network, NodePeers, RaftTransport, Switch};
-use crate::node::{Introduce, Node, NodeInner, known_addresses};
+use crate::moves::{Fences, GroupControl, MetadataJournal};
+use crate::network::{Introduce, Network, NodePeers, RaftTransport, Switch};
+use crate::node::{Node, NodeInner, known_addresses};
 use crate::placing::{Eyes, Hands};
 use crate::projection;
 
@@ -39,6 +39,12 @@ use crate::projection;
 const ENGINE_FILE: &str = "engine.redb";
 /// The log's file.
 const LOG_FILE: &str = "log.redb";
+
+/// The ways to other nodes.
+enum Links {
+    Tcp(TcpListener),
+    Other(Arc<dyn Network>, Arc<dyn Transport>, mpsc::Receiver<Inbound>),
+}
 
 /// Puts a [`Node`] together. What is not replaced is the default.
 pub struct NodeBuilder {
@@ -49,7 +55,7 @@ pub struct NodeBuilder {
     procedures: Option<Arc<dyn Procedures>>,
     policy: Option<Arc<dyn PlacementPolicy>>,
     clock: Option<Arc<dyn Clock>>,
-    listener: Option<TcpListener>,
+    links: Option<Links>,
 }
 
 impl NodeBuilder {
@@ -62,7 +68,7 @@ impl NodeBuilder {
             procedures: None,
             policy: None,
             clock: None,
-            listener: None,
+            links: None,
         }
     }
 
@@ -112,7 +118,20 @@ impl NodeBuilder {
     /// operating system chose.
     #[must_use]
     pub fn listener(mut self, listener: TcpListener) -> Self {
-        self.listener = Some(listener);
+        self.links = Some(Links::Tcp(listener));
+        self
+    }
+
+    /// Replaces TCP: by a network whose requests go to [`Node::service`] on the
+    /// other side, and gossip's transport with what comes in over it.
+    #[must_use]
+    pub fn network(
+        mut self,
+        network: Arc<dyn Network>,
+        gossip: Arc<dyn Transport>,
+        inbound: mpsc::Receiver<Inbound>,
+    ) -> Self {
+        self.links = Some(Links::Other(network, gossip, inbound));
         self
     }
 
@@ -132,7 +151,7 @@ impl NodeBuilder {
             }
         };
         let identity = IdentityFile::open(&disk, self.config.node)?;
-        let (listener, address) = listen(self.listener, &self.config.address).await?;
+        let (links, address) = listen(self.links, &self.config.address).await?;
         let log = match self.log {
             Some(log) => log,
             None => {
@@ -155,7 +174,7 @@ impl NodeBuilder {
             config: self.config,
             clock,
             identity,
-            listener,
+            links,
             address,
             log,
             engine,
@@ -165,27 +184,25 @@ impl NodeBuilder {
     }
 }
 
-async fn listen(
-    given: Option<TcpListener>,
-    address: &str,
-) -> Result<(TcpListener, String), NodeError> {
+async fn listen(given: Option<Links>, address: &str) -> Result<(Links, String), NodeError> {
     let failed = |source| NodeError::Listen { address: address.to_owned(), source };
     let listener = match given {
-        Some(listener) => listener,
+        Some(Links::Tcp(listener)) => listener,
+        Some(other) => return Ok((other, address.to_owned())),
         None => TcpListener::bind(address).await.map_err(failed)?,
     };
     let bound = listener.local_addr().map_err(failed)?;
     // A port that was chosen by the system is only known now.
     let is_chosen = address.ends_with(":0");
     let shown = if is_chosen { bound.to_string() } else { address.to_owned() };
-    Ok((listener, shown))
+    Ok((Links::Tcp(listener), shown))
 }
 
 struct Parts {
     config: NodeConfig,
     clock: Arc<dyn Clock>,
     identity: IdentityFile,
-    listener: TcpListener,
+    links: Links,
     address: String,
     log: Arc<dyn LogEngine>,
     engine: Arc<dyn Engine>,
@@ -200,7 +217,7 @@ impl Parts {
         let who = self.identity.identity().clone();
         let (cluster, cluster_known) = watch::channel(who.cluster);
         let address = self.address.clone();
-        let introduce: Arc<dyn Fn() -> Hello + Send + Sync> = {
+        let introduce: Introduce = {
             let address = Blob::from(address.as_str());
             Arc::new(move || Hello {
                 protocol: Protocol::Mesh,
@@ -212,7 +229,6 @@ impl Parts {
                 address: address.clone(),
             })
         };
-        self.ask_around(&introduce()).await?;
         let registry = Arc::new(Mutex::new(Registry::new(RegistryConfig {
             origin: Origin { node, incarnation: who.incarnation },
             high_water_millis: who.clock_millis,
@@ -221,16 +237,19 @@ impl Parts {
         let mut addresses = known_addresses(&self.config);
         addresses.insert(node, address.clone());
         let directory = Directory::new(node, Arc::clone(&registry), addresses);
-        let book = Book { directory: Arc::clone(&directory), introduce: Arc::clone(&introduce) };
-        let mesh = Mesh::new(
-            MeshConfig::default(),
-            {
-                let introduce = Arc::clone(&introduce);
-                move || introduce()
-            },
-            book,
-        );
-        let network: Arc<dyn Network> = Arc::new(MeshNetwork(mesh.clone()));
+        let (network, gossip, tcp): (Arc<dyn Network>, _, _) = match self.links {
+            Links::Other(network, transport, inbound) => {
+                (network, Some((transport, inbound)), None)
+            }
+            Links::Tcp(socket) => {
+                let hello = Arc::clone(&introduce);
+                let book =
+                    Book { directory: Arc::clone(&directory), introduce: Arc::clone(&hello) };
+                let mesh = Mesh::new(MeshConfig::default(), move || hello(), book);
+                (Arc::new(MeshNetwork(mesh.clone())), None, Some((mesh, socket)))
+            }
+        };
+        ask_around(&self.config, &*network, &introduce()).await?;
         let peers = NodePeers::new(node, Arc::clone(&network), Arc::clone(&directory));
         let gate = Arc::new(ReplyGate::new());
         let services = Arc::new(NodeServices::new(
@@ -261,15 +280,18 @@ impl Parts {
             wake: Notify::new(),
             this: Weak::clone(this),
         });
-        let gossip = Driver::start(Setup {
+        let setup = Setup {
             hello: introduce(),
             config: self.config.gossip.clone(),
             tcp: TcpConfig::default(),
             state: Arc::new(Mutex::new(GossipState(Arc::clone(&registry)))),
             clock: Arc::clone(&self.clock),
-        })
-        .map_err(|error| NodeError::layer("gossip", error))?;
-        let gossip = Arc::new(gossip);
+        };
+        let gossip = match gossip {
+            Some((transport, inbound)) => Driver::start_over(setup, transport, inbound),
+            None => Driver::start(setup),
+        };
+        let gossip = Arc::new(gossip.map_err(|error| NodeError::layer("gossip", error))?);
         let (authority, authorities) = watch::channel(None);
         let inner = Arc::new_cyclic(|this: &Weak<NodeInner>| NodeInner {
             node,
@@ -288,29 +310,30 @@ impl Parts {
             gossip: Arc::clone(&gossip),
             reports: Reports::default(),
             load_meter: LoadMeter::default(),
+            fences: Fences::default(),
             authority,
             cluster,
             executor: Mutex::new(None),
-            introduce: introducer(&introduce, &directory),
+            introduce: Arc::clone(&introduce),
             config: self.config,
             this: Weak::clone(this),
         });
         let switch = Arc::new(Switch::default());
         let control: Weak<dyn crate::control::Control> = Arc::downgrade(&inner) as _;
         switch.connect(host, &services, control);
-        let accepting = Arc::new(Listener {
-            mesh,
-            gossip,
-            switch,
-            directory: Arc::clone(&directory),
-            introduce,
-            connections: Mutex::default(),
+        let mut tasks = Vec::new();
+        let listener = tcp.map(|(mesh, socket)| {
+            let (switch, directory) = (Arc::clone(&switch), Arc::clone(&directory));
+            let connections = Mutex::default();
+            let listener =
+                Arc::new(Listener { mesh, gossip, switch, directory, introduce, connections });
+            tasks.push(runtime::spawn(Arc::clone(&listener).run(socket)));
+            listener
         });
-        let mut tasks = vec![runtime::spawn(Arc::clone(&accepting).run(self.listener))];
         inner.reopen().await?;
         let executor = Executor::spawn(
             Arc::new(MetadataJournal(Arc::downgrade(&inner))),
-            Arc::new(GroupControl::new(Arc::downgrade(&inner))),
+            Arc::new(GroupControl(Arc::downgrade(&inner))),
             authorities,
             quorate_migration::Config::new(node, Arc::clone(&self.clock)),
         );
@@ -341,37 +364,20 @@ impl Parts {
         }));
         let client = Client::new(peers, directory, gate, inner.config.client);
         let tasks = tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect();
-        Ok(Node { inner, client, tasks, scheduler, membership, listener: accepting })
-    }
-
-    /// Asks every address it was given whether this disk is welcome, so that
-    /// one that is not fails here and not as a silent member.
-    async fn ask_around(&self, ours: &Hello) -> Result<(), NodeError> {
-        let listed = self.config.initial_cluster.iter();
-        let others = listed.filter(|(node, _)| *node != self.config.node);
-        for (_, address) in others {
-            probe(address, ours).await?;
-        }
-        for address in &self.config.join {
-            probe(address, ours).await?;
-        }
-        Ok(())
+        Ok(Node { inner, client, tasks, scheduler, membership, switch, listener })
     }
 }
 
-fn introducer(
-    introduce: &Arc<dyn Fn() -> Hello + Send + Sync>,
-    directory: &Arc<Directory>,
-) -> Introduce {
-    let (introduce, directory) = (Arc::clone(introduce), Arc::clone(directory));
-    Arc::new(move |address| {
-        let (ours, directory) = (introduce(), Arc::clone(&directory));
-        Box::pin(async move {
-            let found = probe(&address, &ours).await?;
-            if let Some(theirs) = &found {
-                directory.learn_address(theirs.node, &address);
-            }
-            Ok(found.map(|theirs| theirs.node))
-        })
-    })
+/// Asks every address it was given whether this disk is welcome, so that one
+/// that is not fails here and not as a silent member.
+async fn ask_around(
+    config: &NodeConfig,
+    network: &dyn Network,
+    ours: &Hello,
+) -> Result<(), NodeError> {
+    let others = config.initial_cluster.iter().filter(|(node, _)| *node != config.node);
+    for address in others.map(|(_, address)| address).chain(&config.join) {
+        network.introduce(address, ours.clone()).await?;
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use quorate_meta::NodeSpec;
 use quorate_types::codec::{self, CodecError};
 use quorate_types::runtime::BoxFuture;
-use quorate_types::{Blob, ClusterId, GroupId, NodeId, ReplicaId, Seq, ShardId};
+use quorate_types::{Blob, ClusterId, GroupId, MigrationId, NodeId, ReplicaId, Seq, ShardId};
 use zerompk::{FromMessagePack, ToMessagePack};
 
 /// The newest format of control messages.
@@ -33,6 +33,8 @@ pub(crate) enum ControlRequest {
         group: GroupId,
         /// What.
         change: GroupChange,
+        /// On whose behalf, if a migration asks.
+        fence: Option<WireFence>,
     },
     /// Destroy a replica that is no member any more.
     Destroy {
@@ -45,6 +47,18 @@ pub(crate) enum ControlRequest {
     SequencerMap,
     /// The key in the middle of a shard's data, from a node with a replica.
     MiddleKey(ShardId),
+}
+
+/// Which attempt of a migration asks: the leader refuses what an older one
+/// asked for late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ToMessagePack, FromMessagePack)]
+pub(crate) struct WireFence {
+    /// The migration.
+    pub(crate) migration: MigrationId,
+    /// Its coordinator's term.
+    pub(crate) term: u64,
+    /// Its attempt.
+    pub(crate) attempt: u32,
 }
 
 /// What a group's leader is asked to do.

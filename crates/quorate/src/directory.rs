@@ -92,7 +92,13 @@ impl Directory {
     /// The nodes to try for the metadata group, its presumed leader first.
     pub(crate) fn metadata_targets(&self) -> Vec<NodeId> {
         let hint = self.hints.read().metadata;
-        leader_first(hint, self.group_nodes(METADATA_GROUP))
+        let mut nodes = self.group_nodes(METADATA_GROUP);
+        if nodes.is_empty() {
+            // No view yet: anybody may know.
+            nodes.extend(self.addresses.read().keys().filter(|node| **node != self.node));
+        }
+        nodes.extend(hint.filter(|hint| !nodes.contains(hint)));
+        leader_first(hint, nodes)
     }
 
     pub(crate) fn learn_metadata_leader(&self, leader: Option<NodeId>) {

@@ -162,7 +162,14 @@ impl NodeInner {
                     return Err(NodeError::Refused(reason));
                 }
                 Ok(_) => {}
-                Err(error) => tracing::debug!(%lowest, %error, "the founding node is not up yet"),
+                Err(error) => {
+                    tracing::debug!(%lowest, %error, "the founding node does not answer");
+                    for founder in self.founders() {
+                        if founder != self.node && self.metadata.fetch(founder).await {
+                            break;
+                        }
+                    }
+                }
             }
             tokio::time::sleep(PAUSE).await;
         }

@@ -129,6 +129,9 @@ impl NodeInner {
                 *known = (*known).max((shard.term, node));
             }
         }
+        for member in self.gossip.members() {
+            self.directory.learn_address(member.node, &member.address);
+        }
         let alive: Vec<NodeId> = self.alive();
         for (shard, (_, leader)) in leaders {
             if self.services.shard(shard).is_none() && alive.contains(&leader) {

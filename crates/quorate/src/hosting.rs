@@ -15,7 +15,9 @@ use quorate_engine::{Engine, Mutation};
 use quorate_meta::{
     ClusterView, METADATA_GROUP, Origin, Registry, Replica, SEQUENCER_GROUP, shard_group,
 };
-use quorate_raft::{Group, GroupClass, GroupSpec, Host, SEED_INDEX, StateMachine, seeded_host_row};
+use quorate_raft::{
+    Group, GroupClass, GroupSpec, Host, RaftError, SEED_INDEX, StateMachine, seeded_host_row,
+};
 use quorate_types::{Blob, GroupId, KeyRange, NodeId, ReplicaId, ShardId, runtime};
 use tokio::sync::Notify;
 
@@ -119,14 +121,17 @@ impl Hosting {
             }
             Some(lineage) => match self.engine.range(lineage.shard) {
                 Ok(Some(range)) => !range.contains(&lineage.at),
-                Ok(None) => self.host.group(shard_group(lineage.shard)).is_none(),
+                Ok(None) => {
+                    let parent = shard_group(lineage.shard);
+                    view.replicas_on(self.node).all(|(group, _)| group != parent)
+                }
                 Err(_) => false,
             },
         }
     }
 
     fn prepare_system(&self, view: &ClusterView, group: GroupId, replica: &Replica) -> bool {
-        let space = if group == METADATA_GROUP { METADATA_SPACE } else { SEQUENCER_SPACE };
+        let space = space_of(group);
         if self.exists(space) {
             return true;
         }
@@ -179,6 +184,13 @@ impl Hosting {
         class: GroupClass,
         machine: Box<dyn StateMachine>,
     ) -> Result<Group, NodeError> {
+        let space = space_of(group);
+        let failed = |error| NodeError::layer("engine", error);
+        let is_there = self.engine.range(space).map_err(failed)?.is_some();
+        if is_there && self.engine.durable(space).map_err(failed)?.is_none() {
+            // The log is about to say durably where this state begins.
+            self.engine.flush(space).await.map_err(failed)?;
+        }
         let created = self.host.create(GroupSpec { group, replica, class, machine }).await;
         created.map_err(|error| NodeError::layer("raft", error))
     }
@@ -274,25 +286,31 @@ impl Hosting {
         group: GroupId,
         replica: ReplicaId,
     ) -> Result<(), NodeError> {
-        if self.host.group(group).is_some_and(|hosted| hosted.status().replica != replica) {
+        let stored = self.host.log().groups();
+        if stored.iter().any(|(id, later)| *id == group && *later != replica) {
             return Ok(()); // A later replica of the group lives here.
         }
-        let space = match shard_of(group) {
-            Some(shard) => {
-                self.services.remove_shard(shard);
-                shard
-            }
-            None if group == METADATA_GROUP => {
-                self.metadata.set_group(None);
-                METADATA_SPACE
-            }
-            None => {
-                self.services.remove_sequencer();
-                SEQUENCER_SPACE
-            }
-        };
-        self.host.remove(group).await.map_err(|error| NodeError::layer("raft", error))?;
-        self.engine.remove(space).await.map_err(|error| NodeError::layer("engine", error))
+        match shard_of(group) {
+            Some(shard) => self.services.remove_shard(shard),
+            None if group == METADATA_GROUP => self.metadata.set_group(None),
+            None => self.services.remove_sequencer(),
+        }
+        match self.host.remove(group).await {
+            // Gone already; what an interrupted removal left behind goes now.
+            Ok(()) | Err(RaftError::UnknownGroup(_)) => {}
+            Err(error) => return Err(NodeError::layer("raft", error)),
+        }
+        let removed = self.engine.remove(space_of(group)).await;
+        removed.map_err(|error| NodeError::layer("engine", error))
+    }
+}
+
+/// Where a group's rows live in the engine.
+fn space_of(group: GroupId) -> ShardId {
+    match shard_of(group) {
+        Some(shard) => shard,
+        None if group == METADATA_GROUP => METADATA_SPACE,
+        None => SEQUENCER_SPACE,
     }
 }
 

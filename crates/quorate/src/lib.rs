@@ -33,4 +33,5 @@ pub use status::{MigrationStatus, NodeStatus, ShardStatus};
 
 pub use quorate_calvin::{Client, ExecuteError, Procedures, Session};
 pub use quorate_meta::NodeState;
+pub use quorate_raft::tcp::Service;
 pub use quorate_types as types;

@@ -19,7 +19,7 @@ use tokio::task::AbortHandle;
 
 use crate::directory::Directory;
 use crate::error::NodeError;
-use crate::network::{LinkError, Network, Switch};
+use crate::network::{Introduce, LinkError, Network, Switch};
 
 /// Handshakes under way at a time; a flood of callers waits in the kernel.
 const HANDSHAKES_MAX: usize = 256;
@@ -27,13 +27,6 @@ const HANDSHAKES_MAX: usize = 256;
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a first introduction may take before the peer counts as down.
 const PROBE_DEADLINE: Duration = Duration::from_secs(2);
-
-impl Service for Switch {
-    fn handle(&self, from: NodeId, channel: u8, payload: Bytes) -> BoxFuture<Result<Bytes, Bytes>> {
-        let handling = self.route(from, channel, payload);
-        Box::pin(async move { handling.await.map_err(Bytes::from) })
-    }
-}
 
 /// The production network: raft's mesh.
 pub(crate) struct MeshNetwork(pub(crate) Mesh);
@@ -75,12 +68,16 @@ impl Network for MeshNetwork {
         // Messages are repeated by their senders' timers.
         drop(self.0.send(to, lane_number(lane), channel, payload));
     }
+
+    fn introduce(&self, address: &str, ours: Hello) -> BoxFuture<Result<Option<Hello>, NodeError>> {
+        Box::pin(probe(address.to_owned(), Hello { protocol: Protocol::Mesh, ..ours }))
+    }
 }
 
 /// Finds nodes for the mesh, and keeps it from talking to impostors.
 pub(crate) struct Book {
     pub(crate) directory: Arc<Directory>,
-    pub(crate) introduce: Arc<dyn Fn() -> Hello + Send + Sync>,
+    pub(crate) introduce: Introduce,
 }
 
 impl AddressBook for Book {
@@ -126,7 +123,7 @@ pub(crate) struct Listener {
     pub(crate) gossip: Arc<Driver>,
     pub(crate) switch: Arc<Switch>,
     pub(crate) directory: Arc<Directory>,
-    pub(crate) introduce: Arc<dyn Fn() -> Hello + Send + Sync>,
+    pub(crate) introduce: Introduce,
     pub(crate) connections: Mutex<Vec<AbortHandle>>,
 }
 
@@ -203,15 +200,9 @@ impl Listener {
     }
 }
 
-/// Introduces this node at an address and learns who is there; `None` while
-/// nobody answers.
-///
-/// # Errors
-/// [`NodeError::Refused`] when whoever is there does not take this node.
-pub(crate) async fn probe(address: &str, ours: &Hello) -> Result<Option<Hello>, NodeError> {
+async fn probe(address: String, ours: Hello) -> Result<Option<Hello>, NodeError> {
     let connecting = tokio::time::timeout(PROBE_DEADLINE, TcpStream::connect(address)).await;
     let Ok(Ok(mut stream)) = connecting else { return Ok(None) };
-    let ours = Hello { protocol: Protocol::Mesh, ..ours.clone() };
     match hello::dial(&mut stream, &ours, PROBE_DEADLINE).await {
         Ok(theirs) => Ok(Some(theirs)),
         Err(HelloError::Refused(reason)) => Err(NodeError::Refused(reason)),

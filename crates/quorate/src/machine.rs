@@ -20,6 +20,9 @@ pub(crate) trait Core: Send + 'static {
     /// Applies and commits entries; one outcome each.
     fn apply(&mut self, entries: &[Entry], host_row: Blob) -> Result<Vec<Bytes>, MachineError>;
 
+    /// Lets go of everything before a snapshot replaces the rows.
+    fn unload(&mut self) {}
+
     /// Reads everything anew after a snapshot, which reflects `applied`.
     fn reload(&mut self, applied: u64) -> Result<(), MachineError>;
 }
@@ -93,6 +96,7 @@ impl<C: Core> StateMachine for EngineMachine<C> {
                 .map_err(|_| MachineError::new("the staging is not this engine's"))?;
             let host_row = vec![Mutation::put(HOST_ROW_KEY, Blob(host_row))];
             let shard = self.shard();
+            self.core.unload();
             self.engine().install(shard, writer.staging, host_row).await.map_err(halt)?;
             let applied = self.engine().applied(shard).map_err(halt)?.unwrap_or_default();
             self.core.reload(applied)
@@ -144,6 +148,10 @@ impl Core for Arc<ShardReplica> {
         ShardReplica::apply(self, &commands(entries), host_row)
             .map_err(|error| MachineError::caused_by("the shard machine halted", error))?;
         Ok(no_outcomes(entries))
+    }
+
+    fn unload(&mut self) {
+        ShardReplica::unload(self);
     }
 
     fn reload(&mut self, _applied: u64) -> Result<(), MachineError> {

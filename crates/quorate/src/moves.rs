@@ -13,7 +13,9 @@ use quorate_migration::{
 use quorate_types::runtime::BoxFuture;
 use quorate_types::{Blob, GroupId, Hlc, MigrationId, NodeId, ReplicaId};
 
-use crate::control::{ControlReply, ControlRequest, GroupChange, GroupProgress, shard_of};
+use crate::control::{
+    ControlReply, ControlRequest, GroupChange, GroupProgress, WireFence, shard_of,
+};
 use crate::error::AdminError;
 use crate::node::NodeInner;
 
@@ -147,40 +149,48 @@ impl NodeInner {
 }
 
 /// The executor's hand on the groups, wherever their leaders are.
-pub(crate) struct GroupControl {
-    node: Weak<NodeInner>,
-    fences: Mutex<BTreeMap<MigrationId, Fence>>,
-}
+pub(crate) struct GroupControl(pub(crate) Weak<NodeInner>);
 
 impl GroupControl {
-    pub(crate) fn new(node: Weak<NodeInner>) -> Self {
-        Self { node, fences: Mutex::default() }
-    }
-
-    /// Refuses what an older attempt of the same migration asks for.
-    fn pass(&self, fence: Fence) -> Result<(), ControlError> {
-        let mut fences = self.fences.lock();
-        let seen = fences.entry(fence.migration).or_insert(fence);
-        if fence.is_older_than(seen) {
-            return Err(ControlError::Refused(Refusal::Fenced));
-        }
-        *seen = fence;
-        Ok(())
-    }
-
     fn change(
         &self,
         fence: Option<Fence>,
         group: GroupId,
         change: GroupChange,
     ) -> BoxFuture<Result<ControlReply, ControlError>> {
-        let passed = fence.map_or(Ok(()), |fence| self.pass(fence));
-        let inner = self.node.upgrade();
+        let inner = self.0.upgrade();
+        let fence = fence.map(|fence| WireFence {
+            migration: fence.migration,
+            term: fence.term,
+            attempt: fence.attempt,
+        });
         Box::pin(async move {
-            passed?;
             let inner = inner.ok_or(ControlError::Unavailable)?;
-            inner.change_group(group, change).await
+            inner.change_group(group, change, fence).await
         })
+    }
+}
+
+/// The newest attempt of each migration that has touched a group led here.
+#[derive(Default)]
+pub(crate) struct Fences(Mutex<BTreeMap<MigrationId, WireFence>>);
+
+/// Migrations whose fences are kept; the executor runs far fewer at a time.
+const FENCES_MAX: usize = 1_024;
+
+impl Fences {
+    /// Whether this attempt may act: no later one has.
+    pub(crate) fn admits(&self, fence: WireFence) -> bool {
+        let mut seen = self.0.lock();
+        if seen.len() >= FENCES_MAX && !seen.contains_key(&fence.migration) {
+            seen.pop_first();
+        }
+        let newest = seen.entry(fence.migration).or_insert(fence);
+        if (fence.term, fence.attempt) < (newest.term, newest.attempt) {
+            return false;
+        }
+        *newest = fence;
+        true
     }
 }
 
@@ -190,16 +200,17 @@ impl NodeInner {
         &self,
         group: GroupId,
         change: GroupChange,
+        fence: Option<WireFence>,
     ) -> Result<ControlReply, ControlError> {
         let mut targets = self.directory.group_nodes(group);
         if let Some(leader) = shard_of(group).and_then(|shard| self.directory.shard_leader(shard)) {
             targets.retain(|target| *target != leader);
             targets.insert(0, leader);
         }
-        let request = ControlRequest::Group { group, change: change.clone() };
+        let request = ControlRequest::Group { group, change: change.clone(), fence };
         for target in targets {
             let reply = if target == self.node {
-                Ok(self.lead(group, change.clone()).await)
+                Ok(self.lead(group, change.clone(), fence).await)
             } else {
                 self.peers.control(target, &request, CALL_DEADLINE).await
             };
@@ -301,7 +312,7 @@ impl ReplicaControl for GroupControl {
         replica: ReplicaId,
     ) -> BoxFuture<Result<Removal, ControlError>> {
         let removed = self.change(Some(fence), group, GroupChange::RemoveLearner(replica));
-        let inner = self.node.upgrade();
+        let inner = self.0.upgrade();
         Box::pin(async move {
             removed.await?;
             let inner = inner.ok_or(ControlError::Unavailable)?;

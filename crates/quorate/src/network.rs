@@ -6,12 +6,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use quorate_calvin::{CallError, Destination, NodeServices, PeerMessage, Peers, Reply, Request};
+use quorate_raft::tcp::Service;
 use quorate_raft::{Host, Lane, Transport, TransportError};
 use quorate_types::NodeId;
+use quorate_types::hello::Hello;
 use quorate_types::runtime::BoxFuture;
 
 use crate::control::{Control, ControlReply, ControlRequest};
 use crate::directory::Directory;
+use crate::error::NodeError;
 
 /// Channels of the mesh.
 pub(crate) mod channel {
@@ -54,7 +57,14 @@ pub trait Network: Send + Sync + 'static {
 
     /// Sends without waiting; may drop.
     fn send(&self, to: NodeId, lane: Lane, channel: u8, payload: Bytes);
+
+    /// Introduces this node at an address and learns who is there: `None`
+    /// while nobody answers, [`NodeError::Refused`] if it is not welcome.
+    fn introduce(&self, address: &str, ours: Hello) -> BoxFuture<Result<Option<Hello>, NodeError>>;
 }
+
+/// How a node introduces itself now.
+pub(crate) type Introduce = Arc<dyn Fn() -> Hello + Send + Sync>;
 
 /// Raft's transport over the node's network.
 pub(crate) struct RaftTransport(pub(crate) Arc<dyn Network>);
@@ -103,31 +113,22 @@ impl Switch {
         self.services.get().and_then(Weak::upgrade)
     }
 
-    /// Handles a request or message to its reply. An error is a refusal that
-    /// the caller sees as text.
-    pub(crate) fn route(
-        &self,
-        from: NodeId,
-        channel: u8,
-        payload: Bytes,
-    ) -> BoxFuture<Result<Bytes, String>> {
-        let handlers = (self.host.get().cloned(), self.services(), self.control());
-        Box::pin(async move {
-            let starting = || "the node is starting".to_owned();
-            let (host, services, control) = handlers;
-            dispatch(
-                host.ok_or_else(starting)?,
-                services.ok_or_else(starting)?,
-                control.ok_or_else(starting)?,
-                from,
-                (channel, payload),
-            )
-            .await
-        })
-    }
-
     fn control(&self) -> Option<Arc<dyn Control>> {
         self.control.get().and_then(Weak::upgrade)
+    }
+}
+
+impl Service for Switch {
+    fn handle(&self, from: NodeId, channel: u8, payload: Bytes) -> BoxFuture<Result<Bytes, Bytes>> {
+        let host = self.host.get().cloned();
+        let (services, control) = (self.services(), self.control());
+        Box::pin(async move {
+            let (Some(host), Some(services), Some(control)) = (host, services, control) else {
+                return Err("the node is starting or stopping".into());
+            };
+            let handled = dispatch(host, services, control, from, (channel, payload)).await;
+            handled.map_err(Bytes::from)
+        })
     }
 }
 
@@ -192,6 +193,14 @@ impl NodePeers {
         }
     }
 
+    pub(crate) async fn introduce(
+        &self,
+        address: &str,
+        ours: Hello,
+    ) -> Result<Option<Hello>, NodeError> {
+        self.network.introduce(address, ours).await
+    }
+
     /// A control call to another node.
     pub(crate) async fn control(
         &self,
@@ -244,10 +253,9 @@ impl Peers for NodePeers {
         Box::pin(async move {
             match call.await {
                 Ok(reply) => Reply::from_bytes(&reply).map_err(|_| CallError::NoReply),
-                Err(LinkError::NoReply) => Err(CallError::NoReply),
-                Err(LinkError::Unreachable(_) | LinkError::Refused(_)) => {
-                    Err(CallError::Unreachable)
-                }
+                // A refusal may stand for a reply that did not fit a frame.
+                Err(LinkError::NoReply | LinkError::Refused(_)) => Err(CallError::NoReply),
+                Err(LinkError::Unreachable(_)) => Err(CallError::Unreachable),
             }
         })
     }

@@ -11,6 +11,7 @@ use quorate_engine::Engine;
 use quorate_gossip::Driver;
 use quorate_migration::Executor;
 use quorate_placement::SchedulerHandle;
+use quorate_raft::tcp::Service;
 use quorate_raft::{Group, Host, RaftError};
 use quorate_types::env::Clock;
 use quorate_types::runtime::BoxFuture;
@@ -22,7 +23,7 @@ use tokio::task::AbortHandle;
 use crate::builder::NodeBuilder;
 use crate::config::NodeConfig;
 use crate::control::{
-    Control, ControlReply, ControlRequest, GroupChange, GroupProgress, MemberProgress,
+    Control, ControlReply, ControlRequest, GroupChange, GroupProgress, MemberProgress, WireFence,
 };
 use crate::directory::Directory;
 use crate::error::NodeError;
@@ -32,7 +33,8 @@ use crate::hosting::Hosting;
 use crate::identity::IdentityFile;
 use crate::listen::Listener;
 use crate::metadata::Metadata;
-use crate::network::NodePeers;
+use crate::moves::Fences;
+use crate::network::{Introduce, NodePeers, Switch};
 
 /// Everything a running node consists of.
 pub(crate) struct NodeInner {
@@ -53,16 +55,13 @@ pub(crate) struct NodeInner {
     pub(crate) gossip: Arc<Driver>,
     pub(crate) reports: Reports,
     pub(crate) load_meter: LoadMeter,
+    pub(crate) fences: Fences,
     pub(crate) authority: watch::Sender<Option<u64>>,
     pub(crate) cluster: watch::Sender<Option<ClusterId>>,
     pub(crate) executor: Mutex<Option<Executor>>,
     pub(crate) introduce: Introduce,
     pub(crate) this: Weak<NodeInner>,
 }
-
-/// Learns which node listens at an address.
-pub(crate) type Introduce =
-    Arc<dyn Fn(String) -> BoxFuture<Result<Option<NodeId>, NodeError>> + Send + Sync>;
 
 impl NodeInner {
     pub(crate) fn cluster(&self) -> Option<ClusterId> {
@@ -105,8 +104,13 @@ impl NodeInner {
         seeds
     }
 
+    /// Learns which node listens at an address.
     pub(crate) async fn introduce(&self, address: &str) -> Result<Option<NodeId>, NodeError> {
-        (self.introduce)(address.to_owned()).await
+        let found = self.peers.introduce(address, (self.introduce)()).await?;
+        Ok(found.map(|theirs| {
+            self.directory.learn_address(theirs.node, address);
+            theirs.node
+        }))
     }
 
     pub(crate) fn wake_executor(&self) {
@@ -122,11 +126,19 @@ impl NodeInner {
     }
 
     /// Does what a group's leader is asked to do, if this node leads it.
-    pub(crate) async fn lead(&self, group: GroupId, change: GroupChange) -> ControlReply {
+    pub(crate) async fn lead(
+        &self,
+        group: GroupId,
+        change: GroupChange,
+        fence: Option<WireFence>,
+    ) -> ControlReply {
         let Some(raft) = self.host.group(group) else { return ControlReply::NotLeader(None) };
         let leadership = *raft.leadership().borrow();
         if !leadership.leading {
             return ControlReply::NotLeader(leadership.leader);
+        }
+        if fence.is_some_and(|fence| !self.fences.admits(fence)) {
+            return ControlReply::Refused("a later attempt of the migration has acted".into());
         }
         let outcome = match change {
             GroupChange::Progress => return progress(&raft).await,
@@ -244,7 +256,9 @@ impl Control for NodeInner {
                 ControlRequest::Join(spec) => inner.admit(spec).await,
                 ControlRequest::Propose(command) => inner.metadata.propose(&command).await,
                 ControlRequest::View(known) => inner.show_view(known),
-                ControlRequest::Group { group, change } => inner.lead(group, change).await,
+                ControlRequest::Group { group, change, fence } => {
+                    inner.lead(group, change, fence).await
+                }
                 ControlRequest::Destroy { group, replica } => inner.destroy(group, replica).await,
                 ControlRequest::MiddleKey(shard) => {
                     ControlReply::Key(inner.engine.middle_key(shard).ok().flatten())
@@ -266,7 +280,8 @@ pub struct Node {
     pub(crate) tasks: Vec<AbortHandle>,
     pub(crate) scheduler: Option<SchedulerHandle>,
     pub(crate) membership: watch::Receiver<Option<Arc<NodeError>>>,
-    pub(crate) listener: Arc<Listener>,
+    pub(crate) switch: Arc<Switch>,
+    pub(crate) listener: Option<Arc<Listener>>,
 }
 
 impl Node {
@@ -292,6 +307,19 @@ impl Node {
     #[must_use]
     pub fn session(&self) -> Session {
         self.client.session()
+    }
+
+    /// Opens a session whose unknown outcomes are never resolved.
+    #[must_use]
+    pub fn forgetful_session(&self) -> Session {
+        self.client.forgetful_session()
+    }
+
+    /// What answers other nodes, for a [`NodeBuilder::network`] to bring their
+    /// requests to.
+    #[must_use]
+    pub fn service(&self) -> Arc<dyn Service> {
+        Arc::<Switch>::clone(&self.switch)
     }
 
     /// The client core that sessions share.
@@ -352,7 +380,9 @@ impl Drop for Node {
         for task in &self.tasks {
             task.abort();
         }
-        self.listener.close();
+        if let Some(listener) = &self.listener {
+            listener.close();
+        }
         self.inner.gossip.shutdown();
     }
 }

@@ -123,7 +123,8 @@ fn look(inner: &NodeInner, silences: &BTreeMap<NodeId, Duration>) -> ClusterView
                 bytes: best.map_or(0, |(_, report)| report.bytes),
                 rows: best.map_or(0, |(_, report)| report.rows),
                 load_ops: best.map_or(0, |(_, report)| report.operations_per_second),
-                split_key: inner.engine.middle_key(shard).ok().flatten(),
+                // Finding it reads the shard; the executor does when it splits.
+                split_key: None,
             }
         })
         .collect();
@@ -337,7 +338,7 @@ impl NodeInner {
         let replica = record
             .replica_on(to)
             .ok_or_else(|| AdminError::Refused(format!("{to} has no replica of {group}")))?;
-        let changed = self.change_group(group, GroupChange::Transfer(replica.id)).await;
+        let changed = self.change_group(group, GroupChange::Transfer(replica.id), None).await;
         match changed {
             Ok(ControlReply::Done(micros)) => Ok(micros),
             Ok(_) => Err(AdminError::Unavailable("the group did not answer".into())),

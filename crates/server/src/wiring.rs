@@ -93,7 +93,7 @@ struct Service {
 
 impl Service {
     fn new(node: Arc<Node>, gateway: String) -> Self {
-        let sessions = (0..SESSIONS).map(|_| Arc::new(node.session())).collect();
+        let sessions = (0..SESSIONS).map(|_| Arc::new(node.forgetful_session())).collect();
         Self { node, sessions, turn: AtomicUsize::new(0), gateway }
     }
 

@@ -8,6 +8,7 @@ use zerompk::{FromMessagePack, ToMessagePack};
 
 use super::machine::SequencerMachine;
 use crate::command::{Floors, SequencerBatch, Submission};
+use crate::limits::TXN_OVERHEAD_BYTES;
 
 /// Bounds of the inbox and of batches.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +33,7 @@ impl Default for SequencerLimits {
             inbox_txns_max: 16_384,
             inbox_bytes_max: 64 << 20,
             batch_txns_max: 2_048,
-            batch_bytes_max: 4 << 20,
+            batch_bytes_max: 1 << 20,
             unlogged_slices_max: 65_536,
         }
     }
@@ -257,11 +258,10 @@ impl SequencerLeader {
     }
 }
 
+/// What a submission costs in a batch: each of its keys may bring in one more
+/// participant.
 fn submission_bytes(submission: &Submission) -> usize {
     let footprint = &submission.call.footprint;
-    let keys = footprint.reads.iter().chain(&footprint.writes);
-    let starts = footprint.ranges.iter().map(|access| &access.range.start);
-    let ends = footprint.ranges.iter().filter_map(|access| access.range.end.as_ref());
-    let keys_bytes = keys.chain(starts).chain(ends).map(|key| key.len()).sum::<usize>();
-    submission.call.args.len() + keys_bytes
+    let keys = footprint.reads.len() + footprint.writes.len();
+    submission.call.payload_bytes() + 16 * keys + TXN_OVERHEAD_BYTES
 }

@@ -8,9 +8,11 @@ use quorate_types::{Blob, ClientId, Epoch, NodeId, ShardId, TxnId, runtime};
 use tokio::sync::Notify;
 
 use super::leadership::while_leading;
-use super::shard::Surroundings;
+use super::shard::{Surroundings, busy, check_size};
 use super::waiters::Waiters;
-use crate::command::{MapChange, SequencerBatch, SequencerCommand, ShardMap, Slice, Submission};
+use crate::command::{
+    MapChange, SequencerBatch, SequencerCommand, ShardMap, Slice, Submission, within_budget,
+};
 use crate::ports::{Destination, GroupLog, Leadership, ProposeError};
 use crate::sequencer::{
     NotOrdered, SequencerEvent, SequencerHalt, SequencerLeader, SequencerMachine,
@@ -326,8 +328,10 @@ impl SequencerService {
     /// Pushes a shard's slices from an epoch on; a lost push is repeated.
     fn offer(&self, shard: ShardId, from: Epoch) {
         let before = Epoch(from.0.saturating_sub(1));
-        let slices: Vec<Slice> =
-            self.replica.machine().slices_after(shard, before, OFFERED_MAX).cloned().collect();
+        let slices: Vec<Slice> = {
+            let machine = self.replica.machine();
+            within_budget(machine.slices_after(shard, before, OFFERED_MAX)).cloned().collect()
+        };
         if !slices.is_empty() {
             let message = PeerMessage::Slices { to: shard, slices: slices.into() };
             self.around.peers.send(Destination::Shard(shard), message);
@@ -365,7 +369,8 @@ impl SequencerService {
     /// The slices of a shard after its cursor, from applied state.
     pub(super) fn slices(&self, shard: ShardId, after: Epoch) -> Reply {
         let machine = self.replica.machine();
-        Reply::Slices(machine.slices_after(shard, after, OFFERED_MAX).cloned().collect())
+        let slices = within_budget(machine.slices_after(shard, after, OFFERED_MAX));
+        Reply::Slices(slices.cloned().collect())
     }
 
     /// Orders a transaction (rules 1 and 2).
@@ -376,6 +381,9 @@ impl SequencerService {
             return Reply::NotLeader(now.leader);
         }
         let request = submission.request;
+        if let Err(refused) = check_size(&submission.call) {
+            return refused;
+        }
         if let Some((txn, home)) = self.replica.machine().lookup(&request) {
             return Reply::Ordered { txn, home };
         }
@@ -432,8 +440,4 @@ impl SequencerService {
     pub const fn node(&self) -> NodeId {
         self.around.node
     }
-}
-
-fn busy(reason: &'static str) -> Reply {
-    Reply::Busy(Blob::from_static(reason.as_bytes()))
 }

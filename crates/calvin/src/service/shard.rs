@@ -11,8 +11,9 @@ use super::leadership::{lost, while_leading};
 use super::node::ServiceConfig;
 use super::waiters::Waiters;
 use crate::command::{Direct, Fence, Member, ShardCommand, Slice};
+use crate::limits::{CALL_BYTES_MAX, KEY_BYTES_MAX};
 use crate::ports::{Destination, GroupLog, Leadership, Peers, ProposeError, Router};
-use crate::procedure::Procedures;
+use crate::procedure::{Call, Procedures};
 use crate::reply_gate::ReplyGate;
 use crate::shard::{
     Event, Feeder, FenceOutcome, Halt, LeaderOutput, ReadOutcome, Refusal, ShardLeader,
@@ -93,6 +94,12 @@ impl ShardReplica {
             service.handle_events(&events);
         }
         Ok(())
+    }
+
+    /// Empties the machine before a snapshot replaces its rows: a late read
+    /// must not see new rows with the old cursor.
+    pub fn unload(&self) {
+        *self.machine.write() = None;
     }
 
     /// Loads the machine anew, after a snapshot replaced its rows.
@@ -268,8 +275,9 @@ impl ShardService {
     /// A shard that gets no slices learns of floors this way, so that its
     /// request memory does not grow for ever.
     fn propose_floors(&self, machine: &ShardMachine) {
-        let floors = self.gate.known().floors;
-        let is_due = floors.expired > machine.floors().expired && machine.remembered_count() > 0;
+        let (floors, own) = (self.gate.known().floors, machine.floors());
+        let is_due = (floors.expired > own.expired && machine.remembered_count() > 0)
+            || (floors.done > own.done && machine.outbox_count() > 0);
         if is_due {
             self.propose(ShardCommand::Floor(floors));
         }
@@ -487,6 +495,7 @@ impl ShardService {
         if machine.lookup(&execute.request).is_some() {
             return Ok(()); // A retry finds its result in the log's order.
         }
+        check_size(&execute.call)?;
         if execute.epoch != machine.epoch() || !machine.owns(&execute.call.footprint) {
             return Err(Reply::Moved);
         }
@@ -577,7 +586,7 @@ impl ShardService {
                 Some(FenceOutcome::Decided(verdict)) => {
                     Some(Decision::Verdict(verdict, machine.cursor()))
                 }
-                None if txn.epoch <= machine.floors().done && machine.answers(txn).is_none() => {
+                None if txn.epoch <= machine.done() && machine.answers(txn).is_none() => {
                     return Reply::Gone;
                 }
                 _ => None,
@@ -662,6 +671,16 @@ impl ShardService {
     }
 }
 
-fn busy(reason: &'static str) -> Reply {
+/// Refuses before admission what no entry or row could hold.
+pub(super) fn check_size(call: &Call) -> Result<(), Reply> {
+    let footprint = &call.footprint;
+    let mut keys = footprint.reads.iter().chain(&footprint.writes);
+    if call.payload_bytes() > CALL_BYTES_MAX || keys.any(|key| key.len() > KEY_BYTES_MAX) {
+        return Err(Reply::TooLarge);
+    }
+    Ok(())
+}
+
+pub(super) fn busy(reason: &'static str) -> Reply {
     Reply::Busy(Blob::from_static(reason.as_bytes()))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use quorate_types::Epoch;
 
-use crate::command::Slice;
+use crate::command::{Slice, within_budget};
 
 /// Slices kept while they wait for their turn. Beyond it the youngest are
 /// dropped; they will be offered or pulled again.
@@ -42,7 +42,7 @@ impl Feeder {
         self.waiting = self.waiting.split_off(&cursor.next());
         let mut chain = Vec::new();
         let mut prev = cursor;
-        for slice in self.waiting.values().take(ENTRY_SLICES_MAX) {
+        for slice in within_budget(self.waiting.values()).take(ENTRY_SLICES_MAX) {
             if slice.prev != prev {
                 break;
             }

@@ -12,6 +12,9 @@ use super::rows::{
 use crate::command::{
     Contribution, Participant, ScanPart, SequencedTxn, ShardContribution, TxnInputs, seal,
 };
+use crate::limits::{
+    INPUTS_BYTES_MAX, KEY_BYTES_MAX, READ_BYTES_MAX, RESULT_BYTES_MAX, VALUE_BYTES_MAX,
+};
 use crate::lock::{LockSet, LockTable, Place};
 use crate::procedure::{Access, Call, Footprint, Inputs, Outcome, Procedures, Read, Write};
 use crate::store::{Store, View, WriteSet};
@@ -225,8 +228,13 @@ impl ShardMachine {
         // still does to departing keys travels with them.
         let range = KeyRange::all();
         let own = self.contribute(store, writes, &work.call, &range)?;
-        let inputs = assemble(std::iter::once(&own));
-        let outcome = run(&*self.procedures, &work.call, &inputs, work.time_millis, work.seed);
+        let outcome = decide_on(
+            &*self.procedures,
+            &work.call,
+            std::iter::once(&own),
+            work.time_millis,
+            work.seed,
+        );
         let verdict = self.execute(writes, &work.call.footprint, outcome, &range);
         self.decide(writes, &work.request, &work.call, self.header.cursor, verdict);
         Ok(())
@@ -241,6 +249,7 @@ impl ShardMachine {
         work: &SequencedWork,
     ) -> Result<Contribution, Halt> {
         let own = self.contribute(store, writes, &work.txn.call, &work.range)?;
+        let own = own.bounded(contribution_bytes_max(&work.txn));
         let needed_by = needed_by(&work.txn, self.shard);
         let answers_from_others = work.txn.home == self.shard
             && !has_writer(&work.txn)
@@ -268,12 +277,18 @@ impl ShardMachine {
         if !is_active && (needs_remote || txn.home != self.shard || has_writer(txn)) {
             return true; // Read-only here: the contribution is all it owes.
         }
-        let inputs = match inputs {
-            _ if !needs_remote => assemble(std::iter::once(own)),
+        let contributions: Vec<&Contribution> = match inputs {
+            _ if !needs_remote => vec![own],
             None => return false,
-            Some(inputs) => assemble(inputs.contributions.iter().map(|c| &c.contribution)),
+            Some(inputs) => inputs.contributions.iter().map(|c| &c.contribution).collect(),
         };
-        let outcome = run(&*self.procedures, &txn.call, &inputs, work.time_millis, work.seed);
+        let outcome = decide_on(
+            &*self.procedures,
+            &txn.call,
+            contributions.into_iter(),
+            work.time_millis,
+            work.seed,
+        );
         let verdict = self.execute(writes, &txn.call.footprint, outcome, &work.range);
         if txn.home == self.shard {
             self.decide(writes, &txn.request, &txn.call, work.epoch, verdict);
@@ -391,15 +406,17 @@ impl ShardMachine {
         &mut self,
         writes: &mut WriteSet,
         footprint: &Footprint,
-        outcome: Option<Outcome>,
+        outcome: Result<Outcome, &'static str>,
         local: &KeyRange,
     ) -> Verdict {
-        let Some(outcome) = outcome else {
-            return Verdict::Aborted(Blob::from_static(b"the procedure panicked"));
+        let outcome = match outcome {
+            Ok(outcome) if outcome.result.len() > RESULT_BYTES_MAX => {
+                return aborted("the result is too large to be remembered");
+            }
+            Ok(outcome) => outcome,
+            Err(reason) => return aborted(reason),
         };
-        if let Some(reason) = leaves_footprint(footprint, &outcome) {
-            return Verdict::Aborted(Blob::from_static(reason.as_bytes()));
-        }
+        debug_assert!(leaves_footprint(footprint, &outcome).is_none(), "decided before");
         let clears: Vec<KeyRange> =
             outcome.clears.iter().filter_map(|range| intersection(range, local)).collect();
         let local_writes: Vec<Write> =
@@ -441,8 +458,46 @@ impl ShardMachine {
     }
 }
 
-static EMPTY_CONTRIBUTION: Contribution =
-    Contribution { reads: quorate_types::Seq::new(), scans: quorate_types::Seq::new() };
+static EMPTY_CONTRIBUTION: Contribution = Contribution {
+    reads: quorate_types::Seq::new(),
+    scans: quorate_types::Seq::new(),
+    is_too_large: false,
+};
+
+fn aborted(reason: &'static str) -> Verdict {
+    Verdict::Aborted(Blob::from_static(reason.as_bytes()))
+}
+
+/// What one participant may read: its share of what the logged inputs may
+/// hold. Without a writer nothing is logged, and more fits.
+fn contribution_bytes_max(txn: &SequencedTxn) -> usize {
+    if has_writer(txn) {
+        INPUTS_BYTES_MAX.checked_div(contributors(txn).len()).unwrap_or(INPUTS_BYTES_MAX)
+    } else {
+        READ_BYTES_MAX
+    }
+}
+
+/// A call's outcome from everyone's contributions, or why it is an abort: the
+/// same on every participant and every replica.
+fn decide_on<'a>(
+    procedures: &dyn Procedures,
+    call: &Call,
+    contributions: impl Iterator<Item = &'a Contribution> + Clone,
+    time_millis: u64,
+    seed: u64,
+) -> Result<Outcome, &'static str> {
+    if contributions.clone().any(|contribution| contribution.is_too_large) {
+        return Err("the transaction reads too much");
+    }
+    let inputs = assemble(contributions);
+    let outcome = run(procedures, call, &inputs, time_millis, seed);
+    let outcome = outcome.ok_or("the procedure panicked")?;
+    match leaves_footprint(&call.footprint, &outcome) {
+        Some(reason) => Err(reason),
+        None => Ok(outcome),
+    }
+}
 
 fn lock_set(work: &Work) -> LockSet {
     let mut locks = LockSet::default();
@@ -558,6 +613,13 @@ fn leaves_footprint(footprint: &Footprint, outcome: &Outcome) -> Option<&'static
     if !outcome.writes.iter().all(|write| key_declared(&write.key)) {
         return Some("the procedure wrote a key outside its footprint");
     }
+    let is_too_large = |write: &Write| {
+        write.key.len() > KEY_BYTES_MAX
+            || write.value.as_ref().is_some_and(|value| value.len() > VALUE_BYTES_MAX)
+    };
+    if outcome.writes.iter().any(is_too_large) {
+        return Some("the procedure wrote a key or value that is too large");
+    }
     None
 }
 
@@ -580,12 +642,13 @@ pub(super) fn foresee(
     work: &SequencedWork,
     contributions: &[ShardContribution],
 ) -> Verdict {
-    let inputs = assemble(contributions.iter().map(|c| &c.contribution));
-    match run(procedures, &work.txn.call, &inputs, work.time_millis, work.seed) {
-        None => Verdict::Aborted(Blob::from_static(b"the procedure panicked")),
-        Some(outcome) => match leaves_footprint(&work.txn.call.footprint, &outcome) {
-            Some(reason) => Verdict::Aborted(Blob::from_static(reason.as_bytes())),
-            None => Verdict::Done(outcome.result),
-        },
+    let contributions = contributions.iter().map(|c| &c.contribution);
+    let (time_millis, seed) = (work.time_millis, work.seed);
+    match decide_on(procedures, &work.txn.call, contributions, time_millis, seed) {
+        Err(reason) => aborted(reason),
+        Ok(outcome) if has_writer(&work.txn) && outcome.result.len() > RESULT_BYTES_MAX => {
+            aborted("the result is too large to be remembered")
+        }
+        Ok(outcome) => Verdict::Done(outcome.result),
     }
 }

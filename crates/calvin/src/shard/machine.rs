@@ -248,6 +248,12 @@ impl ShardMachine {
         self.dedup.len()
     }
 
+    /// Contributions kept for others.
+    #[must_use]
+    pub fn outbox_count(&self) -> usize {
+        self.outbox.len()
+    }
+
     /// This shard's contribution to a transaction, while it is kept.
     #[must_use]
     pub fn contribution(&self, txn: TxnId) -> Option<&Contribution> {

@@ -1,0 +1,25 @@
+//! How large things may be. A log entry and a stored row have at most 4 MiB
+//! ([the host's and the engine's limits]); these keep everything that a machine
+//! builds from its log well below, so that no entry that was admitted can ever
+//! fail to be applied. What exceeds one of them at apply is an abort, the same
+//! on every replica.
+//!
+//! [the host's and the engine's limits]: https://docs.rs/quorate-raft
+
+/// A call's arguments and keys. Refused before admission.
+pub const CALL_BYTES_MAX: usize = 768 << 10;
+/// A key. Refused before admission.
+pub const KEY_BYTES_MAX: usize = 32 << 10;
+/// A value that a transaction writes.
+pub const VALUE_BYTES_MAX: usize = 1 << 20;
+/// The result of a transaction that is remembered for its retry.
+pub const RESULT_BYTES_MAX: usize = 1 << 20;
+/// The logged inputs of a transaction, all participants together.
+pub const INPUTS_BYTES_MAX: usize = 1 << 20;
+/// What one participant reads for a transaction without writes, whose inputs
+/// are not logged.
+pub const READ_BYTES_MAX: usize = 2 << 20;
+/// Slices that are logged, offered or handed over at once; one always fits.
+pub const SLICES_BYTES_MAX: usize = 2 << 20;
+/// What a transaction costs in a batch and its slices besides its call.
+pub const TXN_OVERHEAD_BYTES: usize = 256;
