@@ -279,7 +279,8 @@ fn inputs_of(replica: &Replica, txn: TxnId, theirs: &[(&str, &str)]) -> ShardCom
             expires_millis: None,
         })
         .collect();
-    let contribution = quorate_calvin::Contribution { reads, scans: Seq::new(), is_too_large: false };
+    let contribution =
+        quorate_calvin::Contribution { reads, scans: Seq::new(), is_too_large: false };
     leader.contributed(&replica.machine, txn, B, contribution, Duration::ZERO);
     let proposed = leader.take_outputs().into_iter().find_map(|output| match output {
         LeaderOutput::Propose(command) => Some(command),

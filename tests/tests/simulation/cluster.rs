@@ -1,0 +1,140 @@
+//! Three whole nodes in one simulation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use quorate::types::NodeId;
+use quorate::types::disk::Disk;
+use quorate::{Node, NodeConfig};
+use quorate_testkit::disk::CrashDisk;
+use quorate_testkit::sim::{LinkConfig, Sim, SimClock, SimNetwork, SimNode};
+use tokio::time::timeout;
+
+use crate::network::{Port, Ways, address};
+
+const NODES: u64 = 3;
+/// By then every node serves, in virtual time.
+const SERVES_WITHIN: Duration = Duration::from_secs(60);
+/// How far the clocks of two neighbours are apart.
+const SKEW_MILLIS: i64 = 250;
+
+/// A machine: its disk and clock outlive the lives of its node.
+struct Machine {
+    life: Arc<SimNode>,
+    disk: CrashDisk,
+    clock: SimClock,
+    node: Option<Arc<Node>>,
+}
+
+/// The cluster; clones are the same one.
+#[derive(Clone)]
+pub struct Cluster {
+    pub sim: Sim,
+    pub network: SimNetwork,
+    machines: Arc<Vec<Mutex<Machine>>>,
+}
+
+impl Cluster {
+    /// Founds a cluster and waits until every node serves.
+    pub async fn found(sim: &Sim) -> Self {
+        let network = SimNetwork::new(sim, LinkConfig::default());
+        let machine = |id: u64| {
+            let offset_millis = i64::try_from(id).unwrap() * SKEW_MILLIS;
+            Mutex::new(Machine {
+                life: SimNode::new(NodeId(id), sim.seed()),
+                disk: CrashDisk::new(sim.seed() ^ id),
+                clock: SimClock::new(sim.begun(), offset_millis),
+                node: None,
+            })
+        };
+        let machines = Arc::new((1..=NODES).map(machine).collect());
+        let cluster = Self { sim: sim.clone(), network, machines };
+        for place in 0..cluster.len() {
+            cluster.boot(place).await;
+        }
+        cluster.serving().await;
+        cluster
+    }
+
+    pub fn len(&self) -> usize {
+        self.machines.len()
+    }
+
+    pub fn id(&self, place: usize) -> NodeId {
+        self.machines[place].lock().life.id()
+    }
+
+    /// A node that runs, and the life to run its work in.
+    pub fn node(&self, place: usize) -> Option<(Arc<SimNode>, Arc<Node>)> {
+        let machine = self.machines[place].lock();
+        machine.node.as_ref().map(|node| (Arc::clone(&machine.life), Arc::clone(node)))
+    }
+
+    async fn boot(&self, place: usize) {
+        let (life, disk, clock) = {
+            let machine = self.machines[place].lock();
+            (Arc::clone(&machine.life), machine.disk.clone(), machine.clock.clone())
+        };
+        life.attach(&disk);
+        let (port, inbound) = Port::open(&self.network, &life);
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        let builder = Node::builder(self.config(life.id()))
+            .disk(disk)
+            .clock(Arc::new(clock))
+            .network(Arc::new(Ways(Arc::clone(&port))), Arc::new(Ways(Arc::clone(&port))), inbound);
+        let node = life.run(builder.start()).await.expect("the node starts");
+        port.serve(node.service());
+        self.sim.trace().record(format_args!("{} lives, {}", life.id(), life.life()));
+        self.machines[place].lock().node = Some(Arc::new(node));
+    }
+
+    fn config(&self, node: NodeId) -> NodeConfig {
+        let mut config = NodeConfig::new(node, "unused");
+        config.address = address(node);
+        config.initial_cluster = (1..=NODES).map(|id| (NodeId(id), address(NodeId(id)))).collect();
+        config.shards = 3;
+        config.split_keys = ["h", "p"].map(|key| key.as_bytes().to_vec()).to_vec();
+        config
+    }
+
+    /// Cuts a node's power.
+    pub fn crash(&self, place: usize) {
+        let mut machine = self.machines[place].lock();
+        self.sim.trace().record(format_args!("{} crashes", machine.life.id()));
+        machine.life.crash();
+        let node = machine.node.take();
+        drop(machine);
+        drop(node);
+    }
+
+    /// Cuts the power of a node's disk during one of its next writes.
+    pub fn tear(&self, place: usize, operations: u64, seed: u64) {
+        self.machines[place].lock().disk.arm(operations, seed);
+    }
+
+    /// Sets a node's clock.
+    pub fn jump(&self, place: usize, millis: i64) {
+        self.machines[place].lock().clock.jump(millis);
+    }
+
+    /// Lets a crashed node come back on what its disk kept.
+    pub async fn restart(&self, place: usize) {
+        {
+            let mut machine = self.machines[place].lock();
+            machine.life = machine.life.restarted();
+            machine.disk = machine.disk.reboot();
+            machine.clock = machine.clock.restarted();
+        }
+        self.boot(place).await;
+    }
+
+    /// Waits until every node serves.
+    pub async fn serving(&self) {
+        for place in 0..self.len() {
+            let (life, node) = self.node(place).expect("the node runs");
+            let serving = timeout(SERVES_WITHIN, life.run(node.serving())).await;
+            serving.expect("the node serves in time").expect("the cluster takes the node");
+        }
+    }
+}

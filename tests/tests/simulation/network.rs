@@ -1,0 +1,189 @@
+//! The simulated network as a node's own: one message type for all layers.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use parking_lot::Mutex;
+use quorate::types::NodeId;
+use quorate::types::frame::{FRAME_PAYLOAD_BYTES_MAX, Frame};
+use quorate::types::hello::Hello;
+use quorate::types::runtime::{self, BoxFuture};
+use quorate::{LinkError, Network, NodeError, Service};
+use quorate_gossip::{Connection, Destination, Inbound, Transmit};
+use quorate_raft::Lane;
+use quorate_testkit::sim::{CallError, SimNetwork, SimNode};
+use tokio::sync::mpsc;
+
+/// Gossip's channel, next to those of the facade.
+const GOSSIP: u8 = 0;
+/// How long a frame of gossip may be under way before its peer counts as out
+/// of reach.
+const GOSSIP_DEADLINE: Duration = Duration::from_secs(1);
+/// As many frames as a node's own queue takes.
+const INBOUND_MAX: usize = 1024;
+
+/// Where a node listens.
+pub fn address(node: NodeId) -> String {
+    format!("node-{}", node.0)
+}
+
+fn node_at(address: &str) -> NodeId {
+    NodeId(address.strip_prefix("node-").unwrap().parse().unwrap())
+}
+
+/// One life of a node, as seen by the network.
+pub struct Port {
+    network: SimNetwork,
+    node: NodeId,
+    life: u64,
+    service: OnceLock<Arc<dyn Service>>,
+    inbound: mpsc::Sender<Inbound>,
+    /// The lives of peers that have introduced themselves.
+    met: Mutex<BTreeMap<NodeId, u64>>,
+    is_closed: AtomicBool,
+}
+
+impl Port {
+    pub fn open(network: &SimNetwork, node: &Arc<SimNode>) -> (Arc<Self>, mpsc::Receiver<Inbound>) {
+        let (inbound, queue) = mpsc::channel(INBOUND_MAX);
+        let port = Arc::new(Self {
+            network: network.clone(),
+            node: node.id(),
+            life: node.life(),
+            service: OnceLock::new(),
+            inbound,
+            met: Mutex::default(),
+            is_closed: AtomicBool::new(false),
+        });
+        let receiver = Arc::clone(&port);
+        network.register(
+            node,
+            Arc::new(move |from, message| {
+                let port = Arc::clone(&receiver);
+                Box::pin(async move { port.receive(from, message).await })
+            }),
+        );
+        (port, queue)
+    }
+
+    /// Lets requests arrive.
+    pub fn serve(&self, service: Arc<dyn Service>) {
+        assert!(self.service.set(service).is_ok(), "a life serves once");
+    }
+
+    async fn receive(&self, from: NodeId, mut message: Bytes) -> Result<Bytes, String> {
+        let channel = message.get_u8();
+        if channel == GOSSIP {
+            return self.receive_gossip(from, message);
+        }
+        let service = self.service.get().ok_or("the node is starting")?;
+        let handled = service.handle(from, channel, message).await;
+        handled.map_err(|refusal| String::from_utf8_lossy(&refusal).into_owned())
+    }
+
+    fn receive_gossip(&self, from: NodeId, mut message: Bytes) -> Result<Bytes, String> {
+        let lane = quorate_gossip::Lane::from_number(message.get_u8()).unwrap();
+        self.meet(from, message.get_u64(), None);
+        let frame = Frame::decode(&mut BytesMut::from(message), FRAME_PAYLOAD_BYTES_MAX);
+        self.bring_in(Inbound::Frame { from, lane, frame: frame.unwrap().unwrap() });
+        let mut introduction = BytesMut::new();
+        introduction.put_u64(self.life);
+        Ok(introduction.freeze())
+    }
+
+    /// Tells gossip about a peer's introduction: the first of each life, and
+    /// every one that a seed's address led to.
+    fn meet(&self, node: NodeId, life: u64, seed: Option<String>) {
+        let is_known = self.met.lock().insert(node, life) == Some(life);
+        if !is_known || seed.is_some() {
+            let (address, incarnation) = (address(node), life);
+            let met = Connection::Established { node, address, incarnation, seed };
+            self.bring_in(Inbound::Connection(met));
+        }
+    }
+
+    fn bring_in(&self, inbound: Inbound) {
+        // A full queue loses it, as gossip allows.
+        let _ = self.inbound.try_send(inbound);
+    }
+
+    fn seal(&self, channel: u8, payload: &[u8]) -> Bytes {
+        let mut message = BytesMut::with_capacity(payload.len() + 1);
+        message.put_u8(channel);
+        message.put_slice(payload);
+        message.freeze()
+    }
+}
+
+/// The port as the facade's network and as gossip's transport.
+pub struct Ways(pub Arc<Port>);
+
+impl Network for Ways {
+    fn call(
+        &self,
+        to: NodeId,
+        _lane: Lane,
+        channel: u8,
+        payload: Bytes,
+        deadline: Duration,
+    ) -> BoxFuture<Result<Bytes, LinkError>> {
+        let message = self.0.seal(channel, &payload);
+        let call = self.0.network.call(self.0.node, to, message, deadline);
+        Box::pin(async move {
+            call.await.map_err(|error| match error {
+                CallError::NotDelivered { reason, .. } => LinkError::Unreachable(reason),
+                CallError::Unknown { .. } => LinkError::NoReply,
+                CallError::Rejected { reason, .. } => LinkError::Refused(reason),
+            })
+        })
+    }
+
+    fn send(&self, to: NodeId, _lane: Lane, channel: u8, payload: Bytes) {
+        self.0.network.send(self.0.node, to, self.0.seal(channel, &payload));
+    }
+
+    /// The founders know each other by their list.
+    fn introduce(
+        &self,
+        _address: &str,
+        _ours: Hello,
+    ) -> BoxFuture<Result<Option<Hello>, NodeError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+}
+
+impl quorate_gossip::Transport for Ways {
+    fn send(&self, transmit: Transmit) {
+        let port = Arc::clone(&self.0);
+        if port.is_closed.load(Ordering::Relaxed) {
+            return;
+        }
+        let (to, seed) = match transmit.to {
+            Destination::Node { node, .. } => (node, None),
+            Destination::Seed(address) => (node_at(&address), Some(address)),
+        };
+        let mut message = BytesMut::new();
+        message.put_u8(GOSSIP);
+        message.put_u8(transmit.lane.number());
+        message.put_u64(port.life);
+        transmit.frame.encode(&mut message).unwrap();
+        let call = port.network.call(port.node, to, message.freeze(), GOSSIP_DEADLINE);
+        drop(runtime::spawn(async move {
+            match call.await {
+                Ok(mut introduction) => port.meet(to, introduction.get_u64(), seed),
+                Err(_) => port.bring_in(Inbound::Connection(Connection::Unreachable(to))),
+            }
+        }));
+    }
+
+    fn flushed(&self) -> BoxFuture<()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn close(&self) {
+        self.0.is_closed.store(true, Ordering::Relaxed);
+    }
+}
