@@ -1,5 +1,6 @@
 //! Putting a node together: every layer can be replaced through its port.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -16,7 +17,7 @@ use quorate_types::env::{Clock, SystemClock};
 use quorate_types::hello::{Hello, Protocol};
 use quorate_types::{Blob, runtime, watch};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::NodeConfig;
 use crate::coordinator::coordinate;
@@ -320,7 +321,7 @@ impl Parts {
         });
         let switch = Arc::new(Switch::default());
         let control: Weak<dyn crate::control::Control> = Arc::downgrade(&inner) as _;
-        switch.connect(host, &services, control);
+        switch.connect(host.clone(), &services, control);
         let mut tasks = Vec::new();
         let listener = tcp.map(|(mesh, socket)| {
             let (switch, directory) = (Arc::clone(&switch), Arc::clone(&directory));
@@ -362,9 +363,21 @@ impl Parts {
                 failure.send(Some(Arc::new(error)));
             }
         }));
+        let (alive, ended) = oneshot::channel();
+        drop(runtime::spawn(end_with(ended, host)));
         let client = Client::new(peers, directory, gate, inner.config.client);
         let tasks = tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect();
-        Ok(Node { inner, client, tasks, scheduler, membership, switch, listener })
+        Ok(Node { inner, client, tasks, scheduler, membership, switch, listener, _alive: alive })
+    }
+}
+
+/// Stops the replicas once the node is gone. They hold their files, and only
+/// this lets go of them: a replica's own tasks keep each other alive.
+async fn end_with(node: oneshot::Receiver<Infallible>, host: Host) {
+    // An error is the only answer there can be: the sender was dropped.
+    let _ = node.await;
+    if let Err(error) = host.shutdown().await {
+        tracing::debug!(%error, "the log was closed before or cannot be");
     }
 }
 

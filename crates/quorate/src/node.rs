@@ -1,6 +1,7 @@
 //! A node: all layers put together.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use quorate_types::runtime::BoxFuture;
 use quorate_types::{
     Blob, ClusterId, DiskId, Epoch, GroupId, KeyRange, MigrationId, NodeId, ReplicaId, Seq, watch,
 };
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use crate::builder::NodeBuilder;
@@ -282,6 +284,8 @@ pub struct Node {
     pub(crate) membership: watch::Receiver<Option<Arc<NodeError>>>,
     pub(crate) switch: Arc<Switch>,
     pub(crate) listener: Option<Arc<Listener>>,
+    /// Ends the replicas when it is dropped with the node.
+    pub(crate) _alive: oneshot::Sender<Infallible>,
 }
 
 impl Node {
