@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
+use quorate_types::owner::OwnerError;
 use quorate_types::{Blob, ShardId};
 
 use crate::chunk::ChunkError;
@@ -98,6 +99,15 @@ pub enum EngineError {
     NotAnEngine {
         /// The file.
         file: Arc<str>,
+    },
+    /// The file is not the one that this directory had.
+    #[error("{file}: {source}")]
+    Owner {
+        /// The file.
+        file: Arc<str>,
+        /// Why not.
+        #[source]
+        source: Arc<OwnerError>,
     },
     /// The file could not be opened: it is damaged, in use or unreadable.
     #[error("cannot open {file}")]

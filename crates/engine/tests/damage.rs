@@ -19,7 +19,8 @@ use quorate_engine::{
 use quorate_types::codec::seal_row;
 use quorate_types::disk::DirectoryDisk;
 use quorate_types::env::{Rng, SplitMix};
-use quorate_types::{KeyRange, ShardId};
+use quorate_types::owner::Owner;
+use quorate_types::{DiskId, KeyRange, ShardId};
 use redb::TableDefinition;
 use support::{Fault, TestDisk};
 
@@ -263,4 +264,36 @@ async fn a_failed_sync_is_permanent() {
 #[tokio::test]
 async fn a_panic_below_is_contained_and_permanent() {
     fails_for_good(Fault::PanicOnWrite, "told to panic").await;
+}
+
+/// Opens the file as the store of a directory.
+fn open_as(directory: &Path, disk: DiskId, has_store: bool) -> Result<RedbEngine, EngineError> {
+    let config = RedbConfig { owner: Some(Owner { disk, has_store }), ..RedbConfig::default() };
+    RedbEngine::open(&DirectoryDisk::open(directory).unwrap(), "state", config)
+}
+
+#[tokio::test]
+async fn a_lost_file_is_not_replaced_by_an_empty_one() {
+    let (directory, disk) = (tempfile::tempdir().unwrap(), DiskId::random());
+    open_as(directory.path(), disk, false).unwrap().close().await.unwrap();
+    open_as(directory.path(), disk, true).unwrap().close().await.unwrap();
+    fs::remove_file(directory.path().join("state")).unwrap();
+    let error = open_as(directory.path(), disk, true).err().unwrap();
+    assert!(error.to_string().contains("is gone; put it back"), "{error}");
+    assert!(!directory.path().join("state").exists());
+    // Nor is a file that somebody else created in its place taken for it.
+    filled(directory.path()).await;
+    let error = open_as(directory.path(), disk, true).err().unwrap();
+    assert!(matches!(error, EngineError::Owner { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn the_file_of_another_directory_is_refused() {
+    let (directory, disk) = (tempfile::tempdir().unwrap(), DiskId::random());
+    open_as(directory.path(), disk, false).unwrap().close().await.unwrap();
+    for has_store in [false, true] {
+        let error = open_as(directory.path(), DiskId::random(), has_store).err().unwrap();
+        assert!(error.to_string().contains(&disk.to_string()), "{error}");
+    }
+    open_as(directory.path(), disk, true).unwrap().close().await.unwrap();
 }

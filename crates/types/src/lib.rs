@@ -8,6 +8,7 @@ pub mod frame;
 pub mod hello;
 pub mod hlc;
 mod ids;
+pub mod owner;
 mod range;
 pub mod runtime;
 pub mod watch;

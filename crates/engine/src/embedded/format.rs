@@ -28,6 +28,8 @@ pub(super) const GARBAGE: TableDefinition<u64, &[u8]> = TableDefinition::new("ga
 /// The format and the next free space.
 pub(super) const ENGINE: TableDefinition<&str, &[u8]> = TableDefinition::new("engine");
 
+/// The mark of the directory that the file belongs to.
+pub(super) const OWNER_KEY: &str = "owner";
 /// An empty value of version [`FORMAT_VERSION`].
 pub(super) const FORMAT_KEY: &str = "format";
 /// The smallest space number that was never used.

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_types::disk::Disk;
+use quorate_types::owner::Owner;
 use quorate_types::runtime::{self, BoxFuture};
 use quorate_types::{Blob, KeyRange, ShardId};
 
@@ -54,6 +55,8 @@ pub struct RedbConfig {
     /// size above which an emptied shard's rows are left to be collected
     /// instead of being deleted at once.
     pub collected_rows_max: usize,
+    /// The directory whose engine this must be; `None` to take any file.
+    pub owner: Option<Owner>,
 }
 
 impl Default for RedbConfig {
@@ -64,6 +67,7 @@ impl Default for RedbConfig {
             commit_age_max: Duration::from_millis(500),
             pending_bytes_max: 64 << 20,
             collected_rows_max: 2048,
+            owner: None,
         }
     }
 }
@@ -88,7 +92,8 @@ impl RedbEngine {
     ///
     /// # Errors
     /// [`EngineError::Open`] when the file is damaged, in use or unreadable,
-    /// [`EngineError::NewerFormat`], [`EngineError::NotAnEngine`].
+    /// [`EngineError::NewerFormat`], [`EngineError::NotAnEngine`],
+    /// [`EngineError::Owner`] when it is not the configured directory's.
     ///
     /// # Panics
     /// Outside of a tokio runtime, which the committer needs for its timer.

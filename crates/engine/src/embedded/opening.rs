@@ -7,14 +7,15 @@ use std::sync::Arc;
 use quorate_types::ShardId;
 use quorate_types::codec::CodecError;
 use quorate_types::disk::Disk;
+use quorate_types::owner::Owner;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
 
 use super::RedbConfig;
 use super::backend::{DiskBackend, contain, restart_creation};
 use super::committer::Committer;
 use super::format::{
-    ENGINE, FORMAT_KEY, FORMAT_VERSION, GARBAGE, Garbage, NEXT_SPACE_KEY, ROWS, Record, SHARDS,
-    SpaceId, open_format, open_next_space, seal_format, seal_next_space,
+    ENGINE, FORMAT_KEY, FORMAT_VERSION, GARBAGE, Garbage, NEXT_SPACE_KEY, OWNER_KEY, ROWS, Record,
+    SHARDS, SpaceId, open_format, open_next_space, seal_format, seal_next_space,
 };
 use super::shared::Shared;
 use super::state::{Directory, ShardState};
@@ -33,6 +34,12 @@ pub(super) fn open(
     config: RedbConfig,
 ) -> Result<(Arc<Shared>, Committer), EngineError> {
     let file: Arc<str> = name.into();
+    let not_ours = |error| EngineError::Owner { file: Arc::clone(&file), source: Arc::new(error) };
+    let is_there = disk.exists(name).map_err(|error| refusal(&file, error))?;
+    if let Some(owner) = config.owner.filter(|_| !is_there) {
+        // Before an empty file takes the place of the lost one.
+        owner.judge(None).map_err(not_ours)?;
+    }
     let handle = disk.open(name).map_err(|error| refusal(&file, error))?;
     restart_creation(&*handle).map_err(|error| refusal(&file, error))?;
     let broken = |source| EngineError::Open { file: Arc::clone(&file), source };
@@ -46,6 +53,12 @@ pub(super) fn open(
         State::Engine => {}
         State::Empty => contain(|| initialize(&db)).map_err(broken)?,
         State::Foreign => return Err(EngineError::NotAnEngine { file }),
+    }
+    if let Some(owner) = config.owner {
+        let mark = contain(|| read_mark(&db)).map_err(broken)?;
+        if !owner.judge(mark.as_deref()).map_err(not_ours)? {
+            contain(|| write_mark(&db, owner)).map_err(broken)?;
+        }
     }
     let stored = contain(|| Stored::read(&db)).map_err(broken)?;
     let contents = stored.verify().map_err(|error| match error {
@@ -99,6 +112,17 @@ fn initialize(db: &Database) -> Result<(), redb::Error> {
     }
     transaction.commit()?;
     Ok(())
+}
+
+fn read_mark(db: &Database) -> Result<Option<Vec<u8>>, redb::Error> {
+    let engine = db.begin_read()?.open_table(ENGINE)?;
+    Ok(engine.get(OWNER_KEY)?.map(|mark| mark.value().to_vec()))
+}
+
+fn write_mark(db: &Database, owner: Owner) -> Result<(), redb::Error> {
+    let transaction = db.begin_write()?;
+    transaction.open_table(ENGINE)?.insert(OWNER_KEY, &*owner.mark())?;
+    Ok(transaction.commit()?)
 }
 
 /// Records as read, before any is believed.

@@ -2,6 +2,7 @@ use std::io;
 use std::sync::Arc;
 
 use quorate_types::codec::CodecError;
+use quorate_types::owner::OwnerError;
 use quorate_types::{GroupId, ReplicaId};
 
 /// Why the log could not do what it was asked. Cloned to everyone who waits.
@@ -27,6 +28,15 @@ pub enum LogError {
         sequence: u64,
         /// What is wrong with it.
         what: Arc<str>,
+    },
+    /// The file is not the one that this directory had.
+    #[error("{file}: {source}")]
+    Owner {
+        /// The file.
+        file: Arc<str>,
+        /// Why not.
+        #[source]
+        source: Arc<OwnerError>,
     },
     /// The replica was removed from this node and may never come back.
     #[error("replica {replica} of {group} was removed and must not return")]

@@ -6,13 +6,14 @@ use ::redb::{Builder, Database, ReadableDatabase, ReadableTable};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use quorate_types::disk::Disk;
+use quorate_types::owner::Owner;
 use quorate_types::{GroupId, ReplicaId, watch};
 use tokio::sync::{Notify, oneshot};
 
 use super::memory::{Memory, Piece, Placed};
 use super::rows::{GroupRow, Location, open_batch, scan_batch};
 use super::storage::FileStorage;
-use super::writer::{BATCHES, Change, GROUPS, Operation, Writer, contained};
+use super::writer::{BATCHES, Change, GROUPS, OWNER, Operation, Writer, contained};
 use super::{
     Completion, LogEngine, LogEntry, LogError, LogFuture, LogPosition, LogState, LogStats, Vote,
 };
@@ -32,6 +33,8 @@ pub struct RedbLogConfig {
     /// redb's page cache. The log is written at its end and rarely read, so
     /// little is enough.
     pub cache_bytes: usize,
+    /// The directory whose log this must be; `None` to take any file.
+    pub owner: Option<Owner>,
 }
 
 impl Default for RedbLogConfig {
@@ -41,6 +44,7 @@ impl Default for RedbLogConfig {
             queued_bytes_max: 64 << 20,
             tail_bytes_max: 64 << 20,
             cache_bytes: 32 << 20,
+            owner: None,
         }
     }
 }
@@ -117,9 +121,16 @@ impl RedbLog {
     ///
     /// # Errors
     /// [`LogError::Disk`] when the file cannot be opened or repaired,
+    /// [`LogError::Owner`] when it is not the configured directory's,
     /// [`LogError::Damaged`] when a row is not what was written.
     pub fn open(disk: &dyn Disk, name: &str, config: RedbLogConfig) -> Result<Self, LogError> {
         let file: Arc<str> = name.into();
+        let not_ours = |error| LogError::Owner { file: Arc::clone(&file), source: Arc::new(error) };
+        let is_there = disk.exists(name).map_err(|error| LogError::disk(&file, error))?;
+        if let Some(owner) = config.owner.filter(|_| !is_there) {
+            // Before an empty file takes the place of the lost one.
+            owner.judge(None).map_err(not_ours)?;
+        }
         let storage = FileStorage(disk.open(name).map_err(|error| LogError::disk(&file, error))?);
         let database = contained(&file, || {
             let database =
@@ -127,9 +138,23 @@ impl RedbLog {
             let transaction = database.begin_write()?;
             transaction.open_table(BATCHES)?;
             transaction.open_table(GROUPS)?;
+            transaction.open_table(OWNER)?;
             transaction.commit()?;
             Ok(database)
         })?;
+        if let Some(owner) = config.owner {
+            let mark = contained(&file, || {
+                let table = database.begin_read()?.open_table(OWNER)?;
+                Ok(table.get(())?.map(|mark| mark.value().to_vec()))
+            })?;
+            if !owner.judge(mark.as_deref()).map_err(not_ours)? {
+                contained(&file, || {
+                    let transaction = database.begin_write()?;
+                    transaction.open_table(OWNER)?.insert((), &*owner.mark())?;
+                    Ok(transaction.commit()?)
+                })?;
+            }
+        }
         let Recovered { memory, rows, next_sequence } =
             Recovered::scan(&file, &database, config.tail_bytes_max)?;
         let shared = Arc::new(Shared {

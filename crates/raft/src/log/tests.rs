@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_types::disk::DirectoryDisk;
-use quorate_types::{GroupId, ReplicaId};
+use quorate_types::owner::Owner;
+use quorate_types::{DiskId, GroupId, ReplicaId};
 
 use super::{LogEngine, LogEntry, LogError, LogPosition, RedbLog, Vote};
 use crate::conformance::log_engine_suite;
@@ -197,4 +198,25 @@ fn a_row_damaged_while_running_is_found_by_the_read() {
         assert!(error.to_string().contains("raft.log"));
         assert_eq!(log.read(GROUP, 1..2, usize::MAX).unwrap().len(), 1);
     });
+}
+
+#[tokio::test]
+async fn a_lost_or_foreign_log_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = DirectoryDisk::open(directory.path()).unwrap();
+    let (ours, theirs) = (DiskId::random(), DiskId::random());
+    let open = |disk_id, has_store| {
+        let owner = Some(Owner { disk: disk_id, has_store });
+        RedbLog::open(&disk, "raft.log", super::RedbLogConfig { owner, ..small_log() })
+    };
+    for has_store in [false, true] {
+        open(ours, has_store).unwrap().close().await.unwrap();
+        let refused = open(theirs, has_store);
+        assert!(matches!(refused, Err(LogError::Owner { .. })), "{refused:?}");
+    }
+    let path = directory.path().join("raft.log");
+    std::fs::remove_file(&path).unwrap();
+    let refused = open(ours, true).unwrap_err().to_string();
+    assert!(refused.contains("is gone; put it back"), "{refused}");
+    assert!(!path.exists(), "an empty log took the place of the lost one");
 }

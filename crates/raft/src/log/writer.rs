@@ -17,6 +17,8 @@ use super::{Completion, LogEntry, LogError, LogPosition, Vote};
 
 pub(super) const BATCHES: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("batches");
 pub(super) const GROUPS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("groups");
+/// The mark of the directory that the log belongs to.
+pub(super) const OWNER: TableDefinition<'static, (), &[u8]> = TableDefinition::new("owner");
 
 /// A batch row is closed at this size and another begun. A read has to verify
 /// a whole row, so rows stay small; far fewer, larger rows would not make the
