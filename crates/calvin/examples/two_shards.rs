@@ -168,7 +168,7 @@ fn main() -> Result<()> {
         Footprint { reads: keys.clone().into(), writes: keys.into(), ..Footprint::default() };
     let call = Call { procedure: 0, args: Blob::new(), footprint };
     let request = RequestId { client: ClientId(1), sequence: 0, birth: Epoch(1), ack_below: 0 };
-    leader.submit(Submission { request, call })?;
+    leader.submit(&sequencer, Submission { request, call })?;
     let batch = leader.next_batch(&sequencer, 1_000, 42).ok_or("something was submitted")?;
     let batch = SequencerCommand::Batch(batch);
     for event in sequencer.apply(&mut WriteSet::default(), 2, Some(&batch.to_bytes()))? {

@@ -7,7 +7,7 @@ use quorate_types::{ClientId, Epoch, ShardId};
 use zerompk::{FromMessagePack, ToMessagePack};
 
 use super::machine::SequencerMachine;
-use crate::command::{Floors, SequencerBatch, Submission};
+use crate::command::{Floors, SequencerBatch, Slice, Submission};
 use crate::limits::TXN_OVERHEAD_BYTES;
 
 /// Bounds of the inbox and of batches.
@@ -22,9 +22,14 @@ pub struct SequencerLimits {
     pub batch_txns_max: usize,
     /// Argument and key bytes in one batch (one transaction always fits).
     pub batch_bytes_max: usize,
-    /// Slices not yet logged at their shards. Beyond it nothing is admitted,
-    /// so that a slow shard slows the clients and not the sequencer's memory.
-    pub unlogged_slices_max: usize,
+    /// Slices whose transactions are not done yet at their shards. Beyond it
+    /// nothing is admitted, so that a slow shard slows the clients and does
+    /// not fill the sequencer's memory.
+    pub undone_slices_max: usize,
+    /// Their argument and key bytes.
+    pub undone_bytes_max: usize,
+    /// Requests that the sequencer remembers for their retries.
+    pub remembered_max: usize,
 }
 
 impl Default for SequencerLimits {
@@ -34,14 +39,17 @@ impl Default for SequencerLimits {
             inbox_bytes_max: 64 << 20,
             batch_txns_max: 2_048,
             batch_bytes_max: 1 << 20,
-            unlogged_slices_max: 65_536,
+            undone_slices_max: 65_536,
+            undone_bytes_max: 256 << 20,
+            remembered_max: 1_048_576,
         }
     }
 }
 
-/// The inbox is full; nothing was admitted.
+/// The inbox is full, or what was ordered is not done or not forgotten yet;
+/// nothing was admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the sequencer's inbox is full")]
+#[error("the sequencer has as much work as it may have")]
 pub struct InboxFull;
 
 /// Facts about the order so far. All of them are stable: once true, for ever
@@ -71,16 +79,19 @@ impl Watermarks {
 /// Epochs of slices that some shard has not passed yet.
 #[derive(Clone, Debug, Default)]
 struct Outstanding {
-    by_shard: BTreeMap<ShardId, BTreeSet<Epoch>>,
+    /// With their bytes.
+    by_shard: BTreeMap<ShardId, BTreeMap<Epoch, usize>>,
     all: BTreeSet<(Epoch, ShardId)>,
+    bytes: usize,
     passed: BTreeMap<ShardId, Epoch>,
 }
 
 impl Outstanding {
-    fn add(&mut self, shard: ShardId, epoch: Epoch) {
+    fn add(&mut self, shard: ShardId, epoch: Epoch, bytes: usize) {
         if self.passed.get(&shard).is_none_or(|passed| epoch > *passed) {
-            self.by_shard.entry(shard).or_default().insert(epoch);
+            self.by_shard.entry(shard).or_default().insert(epoch, bytes);
             self.all.insert((epoch, shard));
+            self.bytes += bytes;
         }
     }
 
@@ -89,8 +100,9 @@ impl Outstanding {
         *passed = up_to.max(*passed);
         if let Some(epochs) = self.by_shard.get_mut(&shard) {
             let kept = epochs.split_off(&up_to.next());
-            for epoch in std::mem::replace(epochs, kept) {
+            for (epoch, bytes) in std::mem::replace(epochs, kept) {
                 self.all.remove(&(epoch, shard));
+                self.bytes -= bytes;
             }
         }
     }
@@ -129,13 +141,16 @@ impl SequencerLeader {
     #[must_use]
     pub fn new(machine: &SequencerMachine, limits: SequencerLimits) -> Self {
         let mut leader = Self { limits, ..Self::default() };
-        leader.note_slices(machine);
+        leader.catch_up(machine);
         leader
     }
 
-    fn note_slices(&mut self, machine: &SequencerMachine) {
+    /// Takes note of the slices that were cut since the last time.
+    pub fn catch_up(&mut self, machine: &SequencerMachine) {
         for (epoch, shard) in machine.slices_since(self.noted) {
-            self.sliced(epoch, &[shard]);
+            let bytes = machine.slice(shard, epoch).map_or(0, Slice::payload_bytes);
+            self.unlogged.add(shard, epoch, bytes);
+            self.undone.add(shard, epoch, bytes);
         }
         self.noted = machine.applied();
     }
@@ -144,11 +159,17 @@ impl SequencerLeader {
     ///
     /// # Errors
     /// [`InboxFull`] when a limit is reached; nothing is admitted then.
-    pub fn submit(&mut self, submission: Submission) -> Result<(), InboxFull> {
+    pub fn submit(
+        &mut self,
+        machine: &SequencerMachine,
+        submission: Submission,
+    ) -> Result<(), InboxFull> {
         let bytes = submission_bytes(&submission);
         let is_full = self.txns >= self.limits.inbox_txns_max
             || self.bytes + bytes > self.limits.inbox_bytes_max
-            || self.unlogged.all.len() >= self.limits.unlogged_slices_max;
+            || self.undone.all.len() >= self.limits.undone_slices_max
+            || self.undone.bytes >= self.limits.undone_bytes_max
+            || machine.remembered_count() >= self.limits.remembered_max;
         if is_full {
             return Err(InboxFull);
         }
@@ -177,7 +198,7 @@ impl SequencerLeader {
         time_millis: u64,
         seed: u64,
     ) -> Option<SequencerBatch> {
-        self.note_slices(machine);
+        self.catch_up(machine);
         if self.txns == 0 {
             return None;
         }
@@ -225,14 +246,6 @@ impl SequencerLeader {
         SequencerBatch { time_millis, seed, done, txns: txns.into() }
     }
 
-    /// A batch was applied and gave these shards slices.
-    pub fn sliced(&mut self, epoch: Epoch, shards: &[ShardId]) {
-        for shard in shards {
-            self.unlogged.add(*shard, epoch);
-            self.undone.add(*shard, epoch);
-        }
-    }
-
     /// A shard's leader reports what it has applied.
     pub fn reported(&mut self, shard: ShardId, cursor: Epoch, done: Epoch) {
         self.unlogged.pass(shard, cursor);
@@ -254,7 +267,7 @@ impl SequencerLeader {
         self.unlogged
             .by_shard
             .iter()
-            .filter_map(|(shard, epochs)| epochs.first().map(|epoch| (*shard, *epoch)))
+            .filter_map(|(shard, epochs)| epochs.keys().next().map(|epoch| (*shard, *epoch)))
     }
 }
 

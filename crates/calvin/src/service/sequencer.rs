@@ -295,6 +295,12 @@ impl SequencerService {
 
     fn handle_events(&self, events: &[SequencerEvent]) {
         let mut sliced = Vec::new();
+        {
+            let machine = self.replica.machine();
+            if let Some(role) = self.role.lock().as_mut() {
+                role.leader.catch_up(&machine);
+            }
+        }
         for event in events {
             match event {
                 SequencerEvent::Ordered { request, txn, home } => {
@@ -309,12 +315,8 @@ impl SequencerService {
                 SequencerEvent::Sliced { epoch, shards } => sliced.push((*epoch, shards.clone())),
             }
         }
-        {
-            let mut role = self.role.lock();
-            let Some(role) = role.as_mut() else { return };
-            for (epoch, shards) in &sliced {
-                role.leader.sliced(*epoch, shards);
-            }
+        if self.role.lock().is_none() {
+            return;
         }
         for (epoch, shards) in sliced {
             for shard in shards {
@@ -390,12 +392,15 @@ impl SequencerService {
         let Some(placed) = self.placements.register(request.key()) else {
             return busy("too many submissions wait at the sequencer");
         };
-        let admitted = match self.role.lock().as_mut() {
-            Some(role) => role.leader.submit(submission),
-            None => return Reply::NotLeader(None),
+        let admitted = {
+            let machine = self.replica.machine();
+            match self.role.lock().as_mut() {
+                Some(role) => role.leader.submit(&machine, submission),
+                None => return Reply::NotLeader(None),
+            }
         };
         if admitted.is_err() {
-            return busy("the sequencer's inbox is full");
+            return busy("the sequencer has as much work as it may have");
         }
         self.work.notify_one();
         match while_leading(&leadership, now.term, placed).await {

@@ -140,7 +140,7 @@ fn nodedb_a_lost_batch_leaves_its_numbers_to_nobody() {
     // The epoch is the log index: a batch that is not in the log has none.
     let mut replica = Replica::new(1_000);
     let mut leader = SequencerLeader::new(&replica.machine, SequencerLimits::default());
-    leader.submit(submission(request(1, 0), &[], &["a"])).unwrap();
+    leader.submit(&replica.machine, submission(request(1, 0), &[], &["a"])).unwrap();
     drop(leader.next_batch(&replica.machine, 0, 0).unwrap());
     let events = replica.batch(vec![submission(request(2, 0), &[], &["a"])]);
     assert_eq!(ordered(&events), [(request(2, 0), txn(2, 0), A)]);
@@ -212,7 +212,7 @@ fn l_and_c_wait_for_every_participant() {
     let mut replica = Replica::new(1_000);
     let mut leader = SequencerLeader::new(&replica.machine, SequencerLimits::default());
     replica.batch(vec![submission(request(1, 0), &[], &["a", "z"])]);
-    leader.sliced(Epoch(2), &[A, B]);
+    leader.catch_up(&replica.machine);
     let marks = |leader: &SequencerLeader, replica: &Replica| {
         let marks = leader.watermarks(&replica.machine);
         (marks.logged.0, marks.done.0)
@@ -244,9 +244,9 @@ fn the_inbox_is_fair_between_clients() {
     let limits = SequencerLimits { batch_txns_max: 4, ..SequencerLimits::default() };
     let mut leader = SequencerLeader::new(&replica.machine, limits);
     for sequence in 0..10 {
-        leader.submit(submission(request(1, sequence), &[], &["a"])).unwrap();
+        leader.submit(&replica.machine, submission(request(1, sequence), &[], &["a"])).unwrap();
     }
-    leader.submit(submission(request(2, 0), &[], &["a"])).unwrap();
+    leader.submit(&replica.machine, submission(request(2, 0), &[], &["a"])).unwrap();
     let batch = leader.next_batch(&replica.machine, 0, 0).unwrap();
     let clients: Vec<ClientId> = batch.txns.iter().map(|txn| txn.request.client).collect();
     assert_eq!(clients, [1, 2, 1, 1].map(ClientId), "a busy client does not shut out another");
@@ -265,10 +265,12 @@ fn nodedb_limits_count_every_byte_and_never_stall() {
     for sequence in 0..2 {
         let range = (KeyRange::new(long.as_str(), "z"), Access::Write);
         let call = range_call(&[range], &[]);
-        leader.submit(Submission { request: request(1, sequence), call }).unwrap();
+        leader
+            .submit(&replica.machine, Submission { request: request(1, sequence), call })
+            .unwrap();
     }
     let call = range_call(&[(KeyRange::new(long.as_str(), "z"), Access::Write)], &[]);
-    let refused = leader.submit(Submission { request: request(1, 2), call });
+    let refused = leader.submit(&replica.machine, Submission { request: request(1, 2), call });
     assert!(refused.is_err(), "the keys of ranges count");
     for _ in 0..2 {
         let batch = leader.next_batch(&replica.machine, 0, 0).unwrap();
@@ -281,11 +283,33 @@ fn nodedb_limits_count_every_byte_and_never_stall() {
 #[test]
 fn a_slow_shard_stops_admission() {
     let mut replica = Replica::new(1_000);
-    let limits = SequencerLimits { unlogged_slices_max: 2, ..SequencerLimits::default() };
+    let limits = SequencerLimits { undone_slices_max: 2, ..SequencerLimits::default() };
     let mut leader = SequencerLeader::new(&replica.machine, limits);
     replica.batch(vec![submission(request(1, 0), &[], &["a", "z"])]);
-    leader.sliced(Epoch(2), &[A, B]);
-    assert!(leader.submit(submission(request(1, 1), &[], &["a"])).is_err());
+    leader.catch_up(&replica.machine);
+    assert!(leader.submit(&replica.machine, submission(request(1, 1), &[], &["a"])).is_err());
     leader.reported(A, Epoch(2), Epoch(0));
-    assert!(leader.submit(submission(request(1, 1), &[], &["a"])).is_ok());
+    assert!(leader.submit(&replica.machine, submission(request(1, 1), &[], &["a"])).is_err());
+    leader.reported(A, Epoch(2), Epoch(2));
+    assert!(leader.submit(&replica.machine, submission(request(1, 1), &[], &["a"])).is_ok());
+}
+
+#[test]
+fn the_bytes_of_undone_slices_and_what_is_remembered_stop_admission() {
+    let mut replica = Replica::new(1_000);
+    replica.batch(vec![submission(request(1, 0), &[], &["a", "z"])]);
+    let is_admitted = |limits, replica: &Replica| {
+        let mut leader = SequencerLeader::new(&replica.machine, limits);
+        let before = leader.submit(&replica.machine, submission(request(1, 1), &[], &["a"]));
+        leader.reported(A, Epoch(2), Epoch(2));
+        leader.reported(B, Epoch(2), Epoch(2));
+        let after = leader.submit(&replica.machine, submission(request(1, 2), &[], &["a"]));
+        (before.is_ok(), after.is_ok())
+    };
+    let defaults = SequencerLimits::default;
+    let bytes = SequencerLimits { undone_bytes_max: 400, ..defaults() };
+    assert_eq!(is_admitted(bytes, &replica), (false, true));
+    let remembered = SequencerLimits { remembered_max: 1, ..defaults() };
+    assert_eq!(is_admitted(remembered, &replica), (false, false));
+    assert_eq!(is_admitted(defaults(), &replica), (true, true));
 }

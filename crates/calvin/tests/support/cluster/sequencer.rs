@@ -154,8 +154,9 @@ impl SequencerGroup {
             }
             SequencerEvent::Refused { request, .. } => (request, Reply::Busy(Blob::new())),
             SequencerEvent::Sliced { epoch, shards } => {
-                if let Some(role) = self.replicas[node].role.as_mut() {
-                    role.leader.sliced(*epoch, shards);
+                let replica = &mut self.replicas[node];
+                if let Some(role) = replica.role.as_mut() {
+                    role.leader.catch_up(&replica.machine);
                     shards.iter().for_each(|shard| self.offer(node, *shard, *epoch, outs));
                 }
                 return;
@@ -253,7 +254,7 @@ impl SequencerGroup {
             outs.push(Out::Reply(call, Reply::Ordered { txn, home }));
             return;
         }
-        if role.leader.submit(submission).is_err() {
+        if role.leader.submit(&replica.machine, submission).is_err() {
             outs.push(Out::Reply(call, Reply::Busy(Blob::new())));
             return;
         }
