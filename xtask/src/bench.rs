@@ -1,16 +1,142 @@
 //! `cargo xtask bench`.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use clap::Subcommand;
+use serde_json::Value;
+
 use crate::{Outcome, shell};
+
+/// The cluster bench's own flags: one definition, so that their help is at
+/// hand before anything is compiled.
+#[path = "../../benches/src/bin/cluster-bench/options.rs"]
+mod options;
+
+use options::Options;
+
+const PACKAGE: &str = "quorate-benches";
+const CLUSTER: &str = "cluster-bench";
 
 /// What `bench` takes.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Passed on to `cargo bench`, for instance the name of a bench.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    bench: Vec<String>,
+    /// Everything without one: the cores, then the cluster.
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// The cores, each against what the machine allows (criterion).
+    Cores {
+        /// Passed on to `cargo bench`: `--bench codecs` for one file, and
+        /// behind `--` what criterion takes, for instance a part of a name.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        criterion: Vec<String>,
+    },
+    /// A cluster of processes under load: one table, with the disk's limit and
+    /// installed peers beside it.
+    Cluster(Options),
 }
 
 /// The benches, in plain release.
 pub(crate) fn run(args: &Args) -> Outcome {
-    shell::run(shell::cargo().args(["bench", "--package", "quorate-benches"]).args(&args.bench))
+    match &args.what {
+        Some(What::Cores { criterion }) => cores(criterion),
+        Some(What::Cluster(options)) => cluster(&to_arguments(options)),
+        None => {
+            cores(&[])?;
+            cluster(&[])
+        }
+    }
+}
+
+fn cores(criterion: &[String]) -> Outcome {
+    shell::run(shell::cargo().args(["bench", "--package", PACKAGE]).args(criterion))
+}
+
+/// Builds server and clients in one go, and runs the clients.
+fn cluster(arguments: &[OsString]) -> Outcome {
+    let mut build = shell::cargo();
+    build.args(["build", "--release", "--package", "quorate-server", "--package", PACKAGE]);
+    shell::run(build.arg("--bins"))?;
+    let program = target_directory()?.join("release").join(CLUSTER);
+    let mut command = Command::new(program);
+    command.arg("--exit-with-parent").args(arguments).stdin(Stdio::piped());
+    let shown = shell::show(&command);
+    eprintln!("$ {shown}");
+    let mut child = command.spawn().map_err(|error| format!("cannot run '{shown}': {error}"))?;
+    // However this process ends, the bench sees its standard input end, and
+    // takes the nodes along. Waiting would close it if it were left in place.
+    let input = child.stdin.take();
+    let status = child.wait()?;
+    drop(input);
+    if status.success() { Ok(()) } else { Err(format!("'{shown}' failed ({status})").into()) }
+}
+
+fn target_directory() -> Outcome<PathBuf> {
+    let mut metadata = shell::cargo();
+    metadata.args(["metadata", "--format-version", "1", "--no-deps"]);
+    let metadata: Value = serde_json::from_str(&shell::read(&mut metadata)?)?;
+    let target = metadata.get("target_directory").and_then(Value::as_str);
+    Ok(target.ok_or("cargo metadata names no target directory")?.into())
+}
+
+/// The flags as the bench takes them.
+fn to_arguments(options: &Options) -> Vec<OsString> {
+    let Options { seconds, clients, work, nodes, shards, dir, json, no_peers } = options;
+    let clients: Vec<String> = clients.iter().map(u32::to_string).collect();
+    let mut arguments: Vec<OsString> = Vec::new();
+    for (flag, value) in [
+        ("--seconds", seconds.to_string()),
+        ("--clients", clients.join(",")),
+        ("--work", work.join(",")),
+        ("--nodes", nodes.to_string()),
+        ("--shards", shards.to_string()),
+    ] {
+        arguments.extend([flag.into(), value.into()]);
+    }
+    for (flag, path) in [("--dir", dir), ("--json", json)] {
+        if let Some(path) = path {
+            arguments.extend([flag.into(), path.into()]);
+        }
+    }
+    if *no_peers {
+        arguments.push("--no-peers".into());
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn parse(flags: &[OsString]) -> Options {
+        let program = OsString::from("bench");
+        Cli::try_parse_from(std::iter::once(&program).chain(flags)).unwrap().options
+    }
+
+    #[test]
+    fn flags_arrive_at_the_bench_as_they_were_given() {
+        for given in [
+            "",
+            "--seconds 2 --clients 1,8 --work set,get --nodes 5 --shards 4",
+            "--dir a --json b --no-peers",
+        ] {
+            let given: Vec<OsString> = given.split_whitespace().map(OsString::from).collect();
+            let options = parse(&given);
+            let arrived = parse(&to_arguments(&options));
+            assert_eq!(format!("{options:?}"), format!("{arrived:?}"));
+        }
+    }
 }

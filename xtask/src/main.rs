@@ -39,7 +39,7 @@ enum Task {
     Ci,
     /// Check the rules of the house that no compiler knows.
     Tidy,
-    /// Run the benches; arguments go to `cargo bench`.
+    /// Measure the cores and a cluster of processes, beside the limits of the machine.
     Bench(bench::Args),
     /// Check the book's links and build the API documentation.
     Docs,

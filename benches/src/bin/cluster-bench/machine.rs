@@ -1,0 +1,89 @@
+//! The machine, as far as figures depend on it.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use serde::Serialize;
+
+/// File systems in memory, on which a sync costs nothing.
+const IN_MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
+
+/// What figures are worth nothing without.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Machine {
+    processor: String,
+    cores: usize,
+    memory_gib: u64,
+    kernel: String,
+    /// Of the directory with the data.
+    file_system: String,
+    /// Processes that wanted to run in the last minute: of others, if this is
+    /// not near zero.
+    load_before: f64,
+}
+
+impl Machine {
+    /// Describes this machine; what the system does not tell is `?`.
+    pub(crate) fn of(directory: &Path) -> Self {
+        let field = |path: &str, name: &str| {
+            let text = fs::read_to_string(path).ok()?;
+            let line = text.lines().find(|line| line.starts_with(name))?.to_owned();
+            Some(line.split_once(':')?.1.trim().to_owned())
+        };
+        let unknown = || "?".to_owned();
+        let kib = field("/proc/meminfo", "MemTotal")
+            .and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
+        let load = fs::read_to_string("/proc/loadavg").ok();
+        Self {
+            processor: field("/proc/cpuinfo", "model name").unwrap_or_else(unknown),
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            memory_gib: kib.unwrap_or(0).div_ceil(1 << 20),
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+                .map_or_else(|_| unknown(), |text| text.trim().to_owned()),
+            file_system: file_system(directory).unwrap_or_else(unknown),
+            load_before: load
+                .and_then(|text| text.split(' ').next()?.parse().ok())
+                .unwrap_or(f64::NAN),
+        }
+    }
+
+    /// Whether the data would not be on a disk at all.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        IN_MEMORY.contains(&self.file_system.as_str())
+    }
+
+    /// In one line.
+    pub(crate) fn describe(&self) -> String {
+        let Self { processor, cores, memory_gib, kernel, file_system, load_before } = self;
+        format!(
+            "{cores} x {processor}, {memory_gib} GiB, kernel {kernel}, {file_system}; \
+             load average before {load_before:.2}"
+        )
+    }
+}
+
+/// The type of the file system that a directory is on.
+fn file_system(directory: &Path) -> Option<String> {
+    let device = device(directory)?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    // 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw
+    let of_device = mounts.lines().find(|line| line.split(' ').nth(2) == Some(device.as_str()))?;
+    Some(of_device.split_once(" - ")?.1.split(' ').next()?.to_owned())
+}
+
+/// Flushes that the disk under a directory has been asked for so far, by
+/// anyone; `None` where the system does not count them.
+pub(crate) fn flushes(directory: &Path) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/sys/dev/block/{}/stat", device(directory)?)).ok()?;
+    // Reads, writes, discards with four numbers each, three of the queue's.
+    stat.split_whitespace().nth(15)?.parse().ok()
+}
+
+/// `major:minor`, as Linux packs them.
+fn device(directory: &Path) -> Option<String> {
+    let device = fs::metadata(directory).ok()?.dev();
+    let major = (device >> 8) & 0xfff;
+    let minor = (device & 0xff) | ((device >> 12) & 0xf_ff00);
+    Some(format!("{major}:{minor}"))
+}

@@ -1,0 +1,173 @@
+//! From the flags to the report.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quorate_benches::sync_rate;
+
+use crate::Outcome;
+use crate::cluster::Cluster;
+use crate::keys::Keys;
+use crate::load::{self, Plan, Work};
+use crate::machine::{self, Machine};
+use crate::options::Options;
+use crate::process::{Process, cpu_seconds};
+use crate::redis::{self, Redis};
+use crate::report::{Cost, Limits, OURS, Report, Row, line};
+
+/// How long the disk is measured, each time.
+const DISK: Duration = Duration::from_millis(1_500);
+
+/// Measures everything and prints the report.
+pub(crate) async fn run(options: &Options) -> Outcome {
+    let works = options.work.iter().map(|name| Work::named(name)).collect::<Outcome<Vec<_>>>()?;
+    let parent = parent_directory(options)?;
+    let machine = Machine::of(&parent);
+    if machine.is_in_memory() {
+        let parent = parent.display();
+        return Err(format!("{parent} is in memory; name a directory on a disk with --dir").into());
+    }
+    // Dropped last, when no process writes into it any more.
+    let scratch = tempfile::TempDir::with_prefix_in("cluster-bench-", &parent)?;
+    let directory = scratch.path();
+    eprintln!("data is in {}", directory.display());
+
+    let before = disk_limits(directory, options)?;
+    eprintln!("starting {} nodes", options.nodes);
+    let mut cluster = Cluster::start(options, directory).await?;
+    let keys = Arc::new(Keys::over(&cluster.shards));
+    let shards = cluster.shards.len();
+    let drive = Drive { options, works: &works, directory, keys: &keys };
+    let mut rows = drive.all(OURS, &cluster.gateways, &mut cluster.processes).await?;
+    drop(cluster);
+
+    let mut absent = Vec::new();
+    match redis::version() {
+        _ if options.no_peers => absent.push("redis-server: left out (--no-peers)".to_owned()),
+        None => absent.push("redis-server: not installed".to_owned()),
+        Some(version) => {
+            eprintln!("starting redis-server {version}: one node, appendfsync always");
+            let Redis { process, gateway } = Redis::start(directory).await?;
+            let name = format!("redis {version}");
+            rows.extend(drive.all(&name, &[gateway], &mut [process]).await?);
+        }
+    }
+    absent.push("etcd: not driven; it does not speak RESP, which all clients here do".to_owned());
+
+    let limits = vec![before, disk_limits(directory, options)?];
+    let (nodes, seconds) = (options.nodes, options.seconds);
+    let report = Report { machine, nodes, shards, seconds, limits, rows, absent };
+    println!("\n{}", report.render());
+    match &options.json {
+        Some(file) => report.write_json(file),
+        None => Ok(()),
+    }
+}
+
+/// Where the data's own directory is made: where the flags say, or in a folder
+/// beside the one that the program was built into.
+fn parent_directory(options: &Options) -> Outcome<PathBuf> {
+    let parent = match &options.dir {
+        Some(named) => named.clone(),
+        None => {
+            let program = std::env::current_exe()?;
+            let target = program.ancestors().nth(2).ok_or("the program has no folder")?;
+            target.join("bench")
+        }
+    };
+    std::fs::create_dir_all(&parent)
+        .map_err(|error| format!("cannot use {}: {error}", parent.display()))?;
+    Ok(parent.canonicalize()?)
+}
+
+fn disk_limits(directory: &Path, options: &Options) -> Outcome<Limits> {
+    eprintln!("measuring the disk");
+    let one = sync_rate(directory, 1, DISK)?;
+    let each = sync_rate(directory, usize::try_from(options.nodes)?, DISK)?;
+    Ok(Limits { one, each })
+}
+
+/// The same load for every system.
+struct Drive<'a> {
+    options: &'a Options,
+    works: &'a [Work],
+    directory: &'a Path,
+    keys: &'a Arc<Keys>,
+}
+
+impl Drive<'_> {
+    /// Every kind of work with every number of clients.
+    async fn all(
+        &self,
+        system: &str,
+        gateways: &[SocketAddr],
+        servers: &mut [Process],
+    ) -> Outcome<Vec<Row>> {
+        let first = gateways.first().ok_or("there is no gateway")?;
+        load::fill(*first, self.keys).await?;
+        let mut rows = Vec::new();
+        for work in self.works {
+            for clients in &self.options.clients {
+                let plan = Plan {
+                    work: *work,
+                    clients: *clients,
+                    duration: Duration::from_secs(self.options.seconds),
+                    gateways: gateways.to_vec(),
+                    keys: Arc::clone(self.keys),
+                };
+                let row = self.one(system, Arc::new(plan), servers).await?;
+                eprint!("{}", line(&row));
+                rows.push(row);
+            }
+        }
+        Ok(rows)
+    }
+
+    async fn one(&self, system: &str, plan: Arc<Plan>, servers: &mut [Process]) -> Outcome<Row> {
+        let begun = Cell::new(None);
+        let measured =
+            load::run(&plan, || begun.set(Some(Usage::of(servers, self.directory)))).await?;
+        let after = Usage::of(servers, self.directory);
+        for server in servers {
+            server.check()?;
+        }
+        let count = measured.micros.len();
+        let seconds = plan.duration.as_secs_f64();
+        let mut row = Row::new(system, plan.work.name(), plan.clients, seconds, measured);
+        row.cost = begun.take().map(|begun| after.since(&begun, count)).unwrap_or_default();
+        Ok(row)
+    }
+}
+
+/// What has been used up to a moment.
+struct Usage {
+    at: Instant,
+    servers: Option<f64>,
+    clients: Option<f64>,
+    flushes: Option<u64>,
+}
+
+impl Usage {
+    fn of(servers: &[Process], directory: &Path) -> Self {
+        Self {
+            at: Instant::now(),
+            servers: servers.iter().map(Process::cpu_seconds).sum(),
+            clients: cpu_seconds("self"),
+            flushes: machine::flushes(directory),
+        }
+    }
+
+    fn since(&self, before: &Self, operations: usize) -> Cost {
+        let seconds = self.at.duration_since(before.at).as_secs_f64();
+        let cores = |now: Option<f64>, then: Option<f64>| Some((now? - then?) / seconds);
+        let flushes = || Some(self.flushes?.saturating_sub(before.flushes?) as f64);
+        Cost {
+            server_cores: cores(self.servers, before.servers),
+            client_cores: cores(self.clients, before.clients),
+            flushes: flushes().map(|count| count / operations.max(1) as f64),
+        }
+    }
+}
