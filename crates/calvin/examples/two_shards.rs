@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_calvin::sequencer::{SequencerLeader, SequencerLimits, SequencerMachine};
-use quorate_calvin::shard::{Event, LeaderOutput, ReadOutcome, ShardLeader, ShardMachine};
+use quorate_calvin::shard::{Event, LeaderOutput, ReadOutcome, ShardLeader, ShardMachine, Verdict};
 use quorate_calvin::{
     Call, Footprint, Inputs, MapShard, Outcome, Procedures, SequencerCommand, ShardCommand,
     ShardMap, Space, Store, StoreError, Submission, Write, WriteSet,
@@ -140,7 +140,7 @@ impl Shard {
         let footprint = Footprint { reads: vec![Blob::from(key)].into(), ..Footprint::default() };
         let call = Call { procedure: 0, args: Blob::new(), footprint };
         match self.machine.read(&self.store, &call, self.machine.epoch(), 0)? {
-            ReadOutcome::Answer { result, .. } => Ok(result),
+            ReadOutcome::Answer { verdict: Verdict::Done(result), .. } => Ok(result),
             other => Err(format!("{other:?}").into()),
         }
     }

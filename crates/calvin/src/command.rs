@@ -57,10 +57,7 @@ impl Contribution {
     /// Its bytes, as limits count them.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
-        let reads = self
-            .reads
-            .iter()
-            .map(|read| read.key.len() + read.value.as_ref().map_or(0, |value| value.len()) + 32);
+        let reads = self.reads.iter().map(Read::payload_bytes);
         let scans = self.scans.iter().map(|part| part.start.len() + part.condensed.len() + 32);
         reads.chain(scans).sum()
     }
@@ -68,9 +65,12 @@ impl Contribution {
     /// The same, or only the note that it was larger than `bytes_max`.
     #[must_use]
     pub fn bounded(self, bytes_max: usize) -> Self {
-        if self.payload_bytes() <= bytes_max {
-            return self;
-        }
+        if self.payload_bytes() <= bytes_max { self } else { Self::too_large() }
+    }
+
+    /// The note that a participant reads too much.
+    #[must_use]
+    pub fn too_large() -> Self {
         Self { is_too_large: true, ..Self::default() }
     }
 }

@@ -16,9 +16,14 @@ pub const VALUE_BYTES_MAX: usize = 1 << 20;
 pub const RESULT_BYTES_MAX: usize = 1 << 20;
 /// The logged inputs of a transaction, all participants together.
 pub const INPUTS_BYTES_MAX: usize = 1 << 20;
-/// What one participant reads for a transaction without writes, whose inputs
-/// are not logged.
+/// What one participant reads for a transaction of several shards without
+/// writes, whose inputs are not logged.
 pub const READ_BYTES_MAX: usize = 2 << 20;
+/// What a command of one shard reads: nothing of it is logged or sent on.
+pub const DIRECT_READ_BYTES_MAX: usize = 6 << 20;
+/// The result of a command that is not logged: it must fit a frame, which has
+/// at most 8 MiB, on its way to the client's node.
+pub const READ_RESULT_BYTES_MAX: usize = 7 << 20;
 /// Slices that are logged, offered or handed over at once; one always fits.
 pub const SLICES_BYTES_MAX: usize = 2 << 20;
 /// What a transaction costs in a batch and its slices besides its call.

@@ -109,6 +109,14 @@ pub struct Read {
     pub expires_millis: Option<u64>,
 }
 
+impl Read {
+    /// What it counts for in limits.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        const OVERHEAD_BYTES: usize = 32;
+        self.key.len() + self.value.as_ref().map_or(0, |value| value.len()) + OVERHEAD_BYTES
+    }
+}
+
 /// Everything a procedure may look at.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Inputs {

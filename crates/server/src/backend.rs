@@ -12,6 +12,9 @@ pub enum BackendError {
     /// says why.
     #[error("not executed: {0}")]
     Refused(String),
+    /// It had no effect and would have none again. The text says why.
+    #[error("aborted: {0}")]
+    Aborted(String),
     /// It may or may not have been executed, now or later.
     #[error("the outcome is unknown")]
     Unknown,

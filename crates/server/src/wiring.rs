@@ -105,9 +105,8 @@ impl Service {
 
 fn backend_error(error: ExecuteError) -> BackendError {
     match error {
-        ExecuteError::Refused(reason) | ExecuteError::Aborted(reason) => {
-            BackendError::Refused(reason)
-        }
+        ExecuteError::Refused(reason) => BackendError::Refused(reason),
+        ExecuteError::Aborted(reason) => BackendError::Aborted(reason),
         ExecuteError::Expired | ExecuteError::Unknown(_) => BackendError::Unknown,
     }
 }

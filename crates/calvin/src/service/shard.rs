@@ -533,9 +533,9 @@ impl ShardService {
             machine.read(&*self.replica.store, &execute.call, execute.epoch, now_millis)
         };
         match outcome {
-            Ok(ReadOutcome::Answer { result, position }) => {
+            Ok(ReadOutcome::Answer { verdict, position }) => {
                 let passed = while_leading(leadership, term, self.gate.pass(position)).await;
-                Some(passed.map_or(Reply::Unknown, |()| Reply::Verdict(Verdict::Done(result))))
+                Some(passed.map_or(Reply::Unknown, |()| Reply::Verdict(verdict)))
             }
             Ok(ReadOutcome::MustBeLogged) => None,
             Ok(ReadOutcome::Moved) => Some(Reply::Moved),

@@ -13,7 +13,8 @@ use crate::command::{
     Contribution, Participant, ScanPart, SequencedTxn, ShardContribution, TxnInputs, seal,
 };
 use crate::limits::{
-    INPUTS_BYTES_MAX, KEY_BYTES_MAX, READ_BYTES_MAX, RESULT_BYTES_MAX, VALUE_BYTES_MAX,
+    DIRECT_READ_BYTES_MAX, INPUTS_BYTES_MAX, KEY_BYTES_MAX, READ_BYTES_MAX, RESULT_BYTES_MAX,
+    VALUE_BYTES_MAX,
 };
 use crate::lock::{LockSet, LockTable, Place};
 use crate::procedure::{Access, Call, Footprint, Inputs, Outcome, Procedures, Read, Write};
@@ -227,7 +228,7 @@ impl ShardMachine {
         // since has shrunk the range already but waits for it, so that what it
         // still does to departing keys travels with them.
         let range = KeyRange::all();
-        let own = self.contribute(store, writes, &work.call, &range)?;
+        let own = self.contribute(store, writes, &work.call, &range, DIRECT_READ_BYTES_MAX)?;
         let outcome = decide_on(
             &*self.procedures,
             &work.call,
@@ -248,8 +249,8 @@ impl ShardMachine {
         writes: &mut WriteSet,
         work: &SequencedWork,
     ) -> Result<Contribution, Halt> {
-        let own = self.contribute(store, writes, &work.txn.call, &work.range)?;
-        let own = own.bounded(contribution_bytes_max(&work.txn));
+        let bytes_max = contribution_bytes_max(&work.txn);
+        let own = self.contribute(store, writes, &work.txn.call, &work.range, bytes_max)?;
         let needed_by = needed_by(&work.txn, self.shard);
         let answers_from_others = work.txn.home == self.shard
             && !has_writer(&work.txn)
@@ -317,8 +318,10 @@ impl ShardMachine {
         writes: &mut WriteSet,
         call: &Call,
         local: &KeyRange,
+        bytes_max: usize,
     ) -> Result<Contribution, Halt> {
-        let (contribution, expired) = self.collect(&View::new(store, writes), call, local)?;
+        let view = View::new(store, writes);
+        let (contribution, expired) = self.collect(&view, call, local, bytes_max)?;
         for key in expired {
             self.header.version += 1;
             self.header_dirty = true;
@@ -328,21 +331,28 @@ impl ShardMachine {
         Ok(contribution)
     }
 
-    /// A call's local inputs as of now, and the keys found expired.
+    /// A call's local inputs as of now, or only the note that they are more
+    /// than `bytes_max`, and the keys found expired.
     pub(super) fn collect(
         &self,
         view: &View<'_>,
         call: &Call,
         local: &KeyRange,
+        bytes_max: usize,
     ) -> Result<(Contribution, Vec<Blob>), Halt> {
         let mut contribution = Contribution::default();
         let mut expired = Vec::new();
+        let mut bytes = 0;
         let keys: BTreeSet<&Blob> =
             call.footprint.reads.iter().filter(|key| local.contains(key)).collect();
         for key in keys {
             let (read, is_expired) = self.read_key(view, key)?;
             if is_expired {
                 expired.push(key.clone());
+            }
+            bytes += read.payload_bytes();
+            if bytes > bytes_max {
+                return Ok((Contribution::too_large(), expired));
             }
             contribution.reads.push(read);
         }
@@ -356,7 +366,7 @@ impl ShardMachine {
                 contribution.scans.push(ScanPart { range, start: part.start, condensed });
             }
         }
-        Ok((contribution, expired))
+        Ok((contribution.bounded(bytes_max), expired))
     }
 
     fn read_key(&self, view: &View<'_>, key: &Blob) -> Result<(Read, bool), Halt> {
@@ -464,7 +474,7 @@ static EMPTY_CONTRIBUTION: Contribution = Contribution {
     is_too_large: false,
 };
 
-fn aborted(reason: &'static str) -> Verdict {
+pub(super) fn aborted(reason: &'static str) -> Verdict {
     Verdict::Aborted(Blob::from_static(reason.as_bytes()))
 }
 
@@ -480,7 +490,7 @@ fn contribution_bytes_max(txn: &SequencedTxn) -> usize {
 
 /// A call's outcome from everyone's contributions, or why it is an abort: the
 /// same on every participant and every replica.
-fn decide_on<'a>(
+pub(super) fn decide_on<'a>(
     procedures: &dyn Procedures,
     call: &Call,
     contributions: impl Iterator<Item = &'a Contribution> + Clone,
@@ -552,7 +562,7 @@ fn needed_by(txn: &SequencedTxn, shard: ShardId) -> Vec<ShardId> {
 }
 
 /// Puts contributions together in the order of the shards' keys.
-pub(super) fn assemble<'a>(contributions: impl Iterator<Item = &'a Contribution>) -> Inputs {
+fn assemble<'a>(contributions: impl Iterator<Item = &'a Contribution>) -> Inputs {
     let mut inputs = Inputs::default();
     let mut scans = BTreeMap::new();
     for contribution in contributions {
@@ -578,7 +588,7 @@ pub(super) fn contributors(txn: &SequencedTxn) -> BTreeSet<ShardId> {
 }
 
 /// Runs a procedure; `None` when it panicked, on every replica alike.
-pub(super) fn run(
+fn run(
     procedures: &dyn Procedures,
     call: &Call,
     inputs: &Inputs,

@@ -2,8 +2,10 @@
 
 use quorate_types::{Blob, Epoch, KeyRange, ShardEpoch};
 
-use super::gate::{assemble, run};
+use super::gate::{aborted, decide_on};
 use super::machine::{Halt, ShardMachine};
+use super::rows::Verdict;
+use crate::limits::{DIRECT_READ_BYTES_MAX, READ_RESULT_BYTES_MAX};
 use crate::procedure::Call;
 use crate::store::{Space, Store, View, WriteSet, successor};
 
@@ -12,8 +14,8 @@ use crate::store::{Space, Store, View, WriteSet, successor};
 pub enum ReadOutcome {
     /// The answer, which may leave once the watermark covers the position.
     Answer {
-        /// The procedure's result.
-        result: Blob,
+        /// The procedure's result, or why it has none.
+        verdict: Verdict,
         /// The cursor at the instant of the read.
         position: Epoch,
     },
@@ -71,20 +73,23 @@ impl ShardMachine {
         }
         let nothing_pending = WriteSet::default();
         let view = View::new(store, &nothing_pending);
-        let (contribution, _) = self.collect(&view, call, &self.header.range)?;
+        let (contribution, _) =
+            self.collect(&view, call, &self.header.range, DIRECT_READ_BYTES_MAX)?;
         let due = |read: &crate::procedure::Read| {
             read.expires_millis.is_some_and(|expires| expires <= now_millis)
         };
         if contribution.reads.iter().any(due) {
             return Ok(ReadOutcome::MustBeLogged);
         }
-        let inputs = assemble(std::iter::once(&contribution));
-        let outcome = run(&*self.procedures, call, &inputs, self.header.clock_millis, 0);
-        Ok(match outcome {
-            Some(outcome) => {
-                ReadOutcome::Answer { result: outcome.result, position: self.header.cursor }
+        let now_millis = self.header.clock_millis;
+        let own = std::iter::once(&contribution);
+        let verdict = match decide_on(&*self.procedures, call, own, now_millis, 0) {
+            Ok(outcome) if outcome.result.len() > READ_RESULT_BYTES_MAX => {
+                aborted("the result is too large")
             }
-            None => ReadOutcome::MustBeLogged,
-        })
+            Ok(outcome) => Verdict::Done(outcome.result),
+            Err(reason) => aborted(reason),
+        };
+        Ok(ReadOutcome::Answer { verdict, position: self.header.cursor })
     }
 }

@@ -267,6 +267,31 @@ fn a_panic_or_a_stray_write_is_the_same_abort_everywhere() {
     assert_eq!(replicas[0].store.digest(), replicas[1].store.digest());
 }
 
+#[test]
+fn a_command_that_reads_too_much_is_an_abort() {
+    let mut replica = Replica::new(low());
+    let keys = ["a", "b", "c", "d", "e", "f", "g"];
+    let megabyte = "x".repeat(1_000_000);
+    for (sequence, key) in keys.iter().enumerate() {
+        replica.direct(request(1, sequence as u64), &write(&[key], &megabyte));
+    }
+    let reads_too_much = Verdict::Aborted(blob("the transaction reads too much"));
+    let answer = unlogged(&replica, &keys);
+    assert_eq!(answer, ReadOutcome::Answer { verdict: reads_too_much.clone(), position: Epoch(0) });
+    let events = replica.direct(request(1, 7), &read(&keys));
+    assert_eq!(decided(&events), [&reads_too_much]);
+    assert!(matches!(
+        unlogged(&replica, &keys[..3]),
+        ReadOutcome::Answer { verdict: Verdict::Done(_), .. }
+    ));
+}
+
+/// Reads at this instant, without the log.
+fn unlogged(replica: &Replica, keys: &[&str]) -> ReadOutcome {
+    let call = read(keys).call();
+    replica.machine.read(&replica.store, &call, replica.machine.epoch(), 0).unwrap()
+}
+
 /// Logs the inputs that a leader collects, given what B would contribute.
 fn inputs_of(replica: &Replica, txn: TxnId, theirs: &[(&str, &str)]) -> ShardCommand {
     let mut leader = ShardLeader::new(&replica.machine, Duration::ZERO);
@@ -401,7 +426,10 @@ fn a_direct_command_ahead_of_a_split_keeps_its_effect_on_departing_keys() {
     let child = ShardMachine::load(ShardId(7), Arc::new(Service), &store).unwrap().unwrap();
     let read = read(&["k"]).call();
     let answer = child.read(&store, &read, child.epoch(), 0).unwrap();
-    assert_eq!(answer, ReadOutcome::Answer { result: blob("T.D"), position: Epoch(4) });
+    assert_eq!(
+        answer,
+        ReadOutcome::Answer { verdict: Verdict::Done(blob("T.D")), position: Epoch(4) }
+    );
     // Its request travels with it: a retry at the child finds the result.
     assert!(matches!(child.lookup(&request(2, 0)), Some(FenceOutcome::Decided(_))));
     assert_eq!(replica.machine.lookup(&request(2, 0)), None);
@@ -454,7 +482,10 @@ fn change_and_change_back_is_noticed_across_delete_recreate_and_split() {
         machine.read(&store, &call, machine.epoch(), 0).unwrap()
     };
     let unchanged = Blob::from(format!("-@{missing}").as_str());
-    assert_eq!(watch(&child), ReadOutcome::Answer { result: unchanged, position: Epoch(4) });
+    assert_eq!(
+        watch(&child),
+        ReadOutcome::Answer { verdict: Verdict::Done(unchanged), position: Epoch(4) }
+    );
     let mut child = Replica { machine: child, store, index: 10, now_millis: 0 };
     let condition = Op::WriteIf { keys: blobs(&["k"]).into(), version: missing, value: blob("x") };
     assert_eq!(child.result(&condition), "ok", "nobody changed it");
@@ -475,7 +506,7 @@ fn an_expiry_that_a_read_observes_is_first_logged() {
         let epoch = replica.machine.epoch();
         replica.machine.read(&replica.store, &call, epoch, now_millis).unwrap()
     };
-    let answer = ReadOutcome::Answer { result: blob("v"), position: Epoch(0) };
+    let answer = ReadOutcome::Answer { verdict: Verdict::Done(blob("v")), position: Epoch(0) };
     assert_eq!(unlogged(&replica, 1_050), answer);
     assert_eq!(unlogged(&replica, 1_100), ReadOutcome::MustBeLogged);
     assert_eq!(replica.result(&read(&["a"])), "v", "its own entry's time says it lives");
@@ -510,7 +541,7 @@ fn a_read_waits_behind_queued_writes_and_checks_ownership() {
     };
     assert_eq!(outcome(&read(&["a"]), 1), ReadOutcome::MustBeLogged);
     assert_eq!(outcome(&Op::Count(KeyRange::new("a", "b")), 1), ReadOutcome::MustBeLogged);
-    let free = ReadOutcome::Answer { result: blob("-"), position: Epoch(3) };
+    let free = ReadOutcome::Answer { verdict: Verdict::Done(blob("-")), position: Epoch(3) };
     assert_eq!(outcome(&read(&["b"]), 1), free);
     assert_eq!(outcome(&read(&["b"]), 2), ReadOutcome::Moved);
     assert_eq!(outcome(&read(&["z"]), 1), ReadOutcome::Moved);

@@ -264,6 +264,10 @@ fn failed(error: &BackendError, metrics: &Metrics) -> State {
             let text = format!("REFUSED not executed: {reason}, retry");
             State::Answered(Reply::error(text.as_str()))
         }
+        BackendError::Aborted(reason) => {
+            let text = format!("ERR aborted without effect: {reason}");
+            State::Answered(Reply::error(text.as_str()))
+        }
         BackendError::Unknown => {
             metrics.unknown();
             State::Unknown

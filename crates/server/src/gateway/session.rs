@@ -60,6 +60,17 @@ struct Transaction {
 enum Queued {
     Data(Op),
     Local(Local),
+    /// Options that make no sense: as in Redis, `EXEC` says so in its place.
+    Mistaken(String),
+}
+
+/// Why a request is no command.
+enum Unreadable {
+    /// There is no such command, or not with so many arguments. A transaction
+    /// cannot hold it.
+    Unknown(String),
+    /// Its options make no sense.
+    Mistaken(String),
 }
 
 const LOADING: &str = "LOADING this node does not serve yet, retry";
@@ -73,7 +84,10 @@ impl Session {
     pub(super) fn handle(&mut self, request: &Request, context: &Context<'_>) -> Action {
         let command = match read_command(request, context.metrics) {
             Ok(command) => command,
-            Err(text) => {
+            Err(Unreadable::Mistaken(text)) if self.transaction.is_some() => {
+                return self.queue(Queued::Mistaken(text), request.wire_bytes, context);
+            }
+            Err(Unreadable::Unknown(text) | Unreadable::Mistaken(text)) => {
                 self.poison();
                 return Action::error(&text);
             }
@@ -182,6 +196,7 @@ impl Session {
         for queued in transaction.queued {
             match queued {
                 Queued::Local(local) => entries.push(Some(local::answer(&local, self, context))),
+                Queued::Mistaken(text) => entries.push(Some(Reply::error(text.as_str()))),
                 Queued::Data(op) => {
                     program.ops.push(op);
                     entries.push(None);
@@ -260,13 +275,16 @@ impl Session {
     }
 }
 
-fn read_command(request: &Request, metrics: &Metrics) -> Result<Command, String> {
+fn read_command(request: &Request, metrics: &Metrics) -> Result<Command, Unreadable> {
     let name = request.args.first().map(|name| &name[..]).unwrap_or_default();
     let Some((index, spec)) = lookup(name) else {
-        return Err(unknown_command(request));
+        return Err(Unreadable::Unknown(unknown_command(request)));
     };
     metrics.command(index);
-    spec.read(&request.args).map_err(|error: ParseError| error.to_string())
+    spec.read(&request.args).map_err(|error| match error {
+        ParseError::Arity(_) => Unreadable::Unknown(error.to_string()),
+        _ => Unreadable::Mistaken(error.to_string()),
+    })
 }
 
 /// What Redis says, with as much of the arguments as it shows.

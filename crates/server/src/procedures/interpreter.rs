@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use quorate_calvin::{Inputs, Outcome};
-use quorate_types::{Blob, Seq};
+use quorate_types::Blob;
 
 use super::digest::{Collector, Digest, KEYS_MATCHES_MAX};
+use super::redis::refuse;
 use super::verdict::Verdict;
 use super::view::{Value, View};
 use crate::commands::{
@@ -14,6 +15,9 @@ use crate::commands::{
 };
 use crate::resp::Reply;
 
+/// What the replies to one program may add up to: a key that is asked for a
+/// thousand times is read once but answered a thousand times.
+const REPLIES_BYTES_MAX: usize = 6 << 20;
 const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
 const OVERFLOW: &str = "ERR increment or decrement would overflow";
 const TOO_LONG: &str = "ERR string exceeds maximum allowed size (proto-max-bulk-len)";
@@ -22,8 +26,19 @@ const TOO_LONG: &str = "ERR string exceeds maximum allowed size (proto-max-bulk-
 /// nothing; the others take effect, as in Redis.
 pub(super) fn execute(program: &Program, inputs: &Inputs, time_millis: u64) -> Outcome {
     let mut run = Run { view: View::new(inputs, time_millis), keys_asked: 0 };
-    let replies: Seq<Reply> = program.ops.iter().map(|op| run.execute(op)).collect();
-    run.view.into_outcome(Verdict::Replies(replies).encode())
+    let mut replies = Vec::with_capacity(program.ops.len());
+    let mut bytes = 0;
+    for op in &program.ops {
+        let reply = run.execute(op);
+        bytes += reply.payload_bytes();
+        if bytes > REPLIES_BYTES_MAX {
+            return refuse(&format!(
+                "ERR the reply would be larger than {REPLIES_BYTES_MAX} bytes; nothing was executed"
+            ));
+        }
+        replies.push(reply);
+    }
+    run.view.into_outcome(Verdict::Replies(replies.into()).encode())
 }
 
 struct Run<'a> {

@@ -58,7 +58,7 @@ fn version_of(key: &Blob, inputs: &Inputs) -> KeyVersion {
     })
 }
 
-fn refuse(text: &str) -> Outcome {
+pub(super) fn refuse(text: &str) -> Outcome {
     verdict_only(&Verdict::Replies(vec![Reply::error(text)].into()))
 }
 

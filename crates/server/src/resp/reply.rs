@@ -55,6 +55,22 @@ impl Reply {
         Self::Simple(Blob::from_static(b"OK"))
     }
 
+    /// How much it takes, nearly: what limits count.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        const OVERHEAD_BYTES: usize = 16;
+        let content = match self {
+            Self::Null | Self::NullArray | Self::Integer(_) => 0,
+            Self::Simple(text) | Self::Error(text) | Self::Bulk(text) => text.len(),
+            Self::Array(items) => items.iter().map(Self::payload_bytes).sum(),
+            Self::Map(entries) => entries
+                .iter()
+                .map(|(name, value)| name.payload_bytes() + value.payload_bytes())
+                .sum(),
+        };
+        OVERHEAD_BYTES + content
+    }
+
     /// A short fixed text.
     #[must_use]
     pub const fn simple(text: &'static str) -> Self {

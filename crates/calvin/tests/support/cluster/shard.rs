@@ -521,8 +521,8 @@ impl ShardGroup {
             };
             let now_millis = around.wall_millis[node];
             match machine.read(&replica.store, &execute.call, execute.epoch, now_millis).unwrap() {
-                ReadOutcome::Answer { result, position } => {
-                    let reply = Reply::Verdict(Verdict::Done(result));
+                ReadOutcome::Answer { verdict, position } => {
+                    let reply = Reply::Verdict(verdict);
                     let footprint = &execute.call.footprint;
                     let waits_for =
                         gated(around.gate, Kind::Read, footprint, &replica.seen, position);
