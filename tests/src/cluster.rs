@@ -12,9 +12,9 @@ use quorate_testkit::process::{Child, ProcessSpec, Signal};
 use quorate_types::runtime::random;
 use tempfile::TempDir;
 
-use crate::admin::{Admin, Shard};
+use crate::admin::{Admin, Migration, Shard};
 use crate::binary::server;
-use crate::resp::Client;
+use crate::resp::{Client, Reply, words};
 use crate::wait::eventually;
 
 /// How long a node may take until it serves.
@@ -295,6 +295,21 @@ impl Cluster {
         Client::connect(self.gateway(id)).unwrap_or_else(|why| panic!("node {id}: {why}"))
     }
 
+    /// Runs a command that may be repeated, in one line, through a node until
+    /// it succeeds: right after a death or a restart it may be refused, and its
+    /// outcome may remain unknown.
+    ///
+    /// # Panics
+    /// When it does not succeed.
+    #[track_caller]
+    pub fn insist(&self, id: u64, line: &str) -> Reply {
+        eventually(line, START, || {
+            let mut client =
+                Client::connect(self.gateway(id)).map_err(|error| error.to_string())?;
+            client.run(words(line)).map_err(|failure| format!("{failure:?}"))
+        })
+    }
+
     /// A node's admin interface.
     #[must_use]
     pub fn admin(&self, id: u64) -> Admin {
@@ -364,18 +379,38 @@ impl Cluster {
         }
     }
 
+    /// Asks a node for an operation until it is begun; returns its migration.
+    /// An operation that comes while another changes the same group is refused
+    /// and may be asked for again.
+    ///
+    /// # Panics
+    /// When it is not begun.
+    #[must_use]
+    #[track_caller]
+    pub fn begin(&self, id: u64, path: &str, body: &serde_json::Value) -> String {
+        let migration = eventually(path, AGREE, || self.admin(id).post(path, body));
+        migration.unwrap_or_else(|| panic!("{path} has no migration"))
+    }
+
     /// Waits until a migration has succeeded.
     ///
     /// # Panics
     /// When it fails or takes too long.
     #[track_caller]
     pub fn wait_migrated(&self, id: &str, bound: Duration) {
+        let over = self.wait_over(id, bound);
+        assert_eq!(over.error, None, "the migration failed: {over:?}");
+    }
+
+    /// Waits until a migration has ended, well or not.
+    #[must_use]
+    #[track_caller]
+    pub fn wait_over(&self, id: &str, bound: Duration) -> Migration {
         let asked = self.running()[0];
-        let over = eventually("the migration is over", bound, || {
+        eventually("the migration is over", bound, || {
             let migration = self.admin(asked).migration(id)?;
             if migration.finished { Ok(migration) } else { Err(format!("{migration:?}")) }
-        });
-        assert_eq!(over.error, None, "the migration failed: {over:?}");
+        })
     }
 
     /// Waits until all replicas of each shard have the same state.
@@ -440,8 +475,13 @@ fn log_filter() -> String {
     std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned())
 }
 
-/// The first port of a block in which nobody listens.
-fn free_block() -> u16 {
+/// The first port of a block in which nobody listens. Also for the addresses
+/// of processes that are started by hand.
+///
+/// # Panics
+/// When every block is in use.
+#[must_use]
+pub fn free_block() -> u16 {
     let first = u16::try_from(random() % u64::from(BLOCKS)).unwrap();
     let blocks = (first..BLOCKS).chain(0..first).map(|block| FIRST_PORT + block * BLOCK_PORTS);
     let is_free = |base: &u16| {

@@ -10,7 +10,7 @@ use quorate_testkit::check::bank::Bank;
 use quorate_testkit::check::list_append::Consistency;
 use quorate_testkit::check::{bank, durability, list_append};
 use quorate_testkit::history::{
-    Datum, History, Invocation, Key, MicroOp, Operation, Outcome, ProcessId, Recorder,
+    Datum, History, Invocation, Key, MicroOp, Operation, ProcessId, Recorder,
 };
 use quorate_types::env::{Rng, SplitMix};
 use quorate_types::runtime::random;
@@ -27,6 +27,9 @@ const APPENDS_PER_GENERATION: i64 = 600;
 /// Accounts, and what each begins with.
 const ACCOUNTS: u64 = 10;
 const BALANCE: i64 = 1_000;
+/// How long the service may need to do what a tormentor waits for: far longer
+/// than an election, on a machine that is busy with other things.
+const RESUMES: Duration = Duration::from_secs(90);
 /// The pause before a client tries again what was refused.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
@@ -54,6 +57,7 @@ pub struct Load {
     element: AtomicI64,
     processes: AtomicU64,
     done: AtomicU64,
+    puts_done: AtomicU64,
     refused: AtomicU64,
     unknown: AtomicU64,
 }
@@ -96,6 +100,7 @@ impl Load {
             element: AtomicI64::new(0),
             processes: AtomicU64::new(0),
             done: AtomicU64::new(0),
+            puts_done: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
         };
@@ -142,14 +147,8 @@ impl Load {
         self.started.elapsed()
     }
 
-    /// Runs a command until it succeeds.
     fn insist(&self, command: &Words) -> Reply {
-        let mut turns = self.gateways.iter().cycle();
-        eventually("a command succeeds", Duration::from_secs(60), || {
-            let gateway = turns.next().expect("there is a node");
-            let mut client = Client::connect(*gateway).map_err(|error| error.to_string())?;
-            client.run(command.clone()).map_err(|failure| format!("{failure:?}"))
-        })
+        insist(&self.gateways, command)
     }
 
     /// Reads every list and account, after everything else was over.
@@ -184,16 +183,33 @@ impl Progress<'_> {
     /// When that takes too long: the service does not resume.
     #[track_caller]
     pub fn wait(&self, more: u64) {
-        let goal = self.done() + more;
-        eventually("the service goes on", Duration::from_secs(40), || {
-            let done = self.done();
+        Self::wait_count(&self.0.done, more);
+    }
+
+    /// As [`Progress::wait`], for writes of new keys only.
+    #[track_caller]
+    pub fn wait_puts(&self, more: u64) {
+        Self::wait_count(&self.0.puts_done, more);
+    }
+
+    #[track_caller]
+    fn wait_count(count: &AtomicU64, more: u64) {
+        let goal = count.load(Ordering::Relaxed) + more;
+        eventually("the service goes on", RESUMES, || {
+            let done = count.load(Ordering::Relaxed);
             if done >= goal { Ok(()) } else { Err(format!("{done} of {goal} operations")) }
         });
     }
 
+    /// Waits for a time that somebody asked the load to last.
+    pub fn wait_for(&self, time: Duration) {
+        let until = self.0.now() + time;
+        self.wait_until(until);
+    }
+
     /// Waits until the load has run for `time`.
     pub fn wait_until(&self, time: Duration) {
-        eventually("time passes", time + Duration::from_secs(1), || {
+        eventually("time passes", time + RESUMES, || {
             if self.0.now() >= time { Ok(()) } else { Err("not yet".to_owned()) }
         });
     }
@@ -233,24 +249,17 @@ impl LoadReport {
         const KEYS_AT_ONCE: usize = 200;
         let keys: Vec<&Key> =
             self.puts.iter().flat_map(|put| put.txn.iter().flat_map(MicroOp::keys)).collect();
-        let mut client = Client::connect(gateway).unwrap();
         let mut last = BTreeMap::new();
         for keys in keys.chunks(KEYS_AT_ONCE) {
             let mut command = words("MGET");
             command.extend(keys.iter().map(|key| key.as_str().to_owned()));
-            let values = client.run(command).unwrap().elements();
+            let values = insist(&[gateway], &command).elements();
             for (key, value) in keys.iter().zip(values) {
                 let value = value.text().map_or(Datum::Nil, |text| Datum::Int(number(text)));
                 last.insert((*key).clone(), value);
             }
         }
         last
-    }
-
-    /// How many puts were acknowledged.
-    #[must_use]
-    pub fn puts_acknowledged(&self) -> usize {
-        self.puts.iter().filter(|put| put.outcome == Outcome::Ok).count()
     }
 }
 
@@ -429,10 +438,23 @@ impl<'a> Worker<'a> {
         let (key, value) = (format!("put:{}:{}", self.number, self.puts), self.puts);
         let steps = vec![MicroOp::write(key.as_str(), i64::try_from(value).unwrap())];
         let recorder = self.load.puts.clone();
+        let done = &self.load.puts_done;
         self.record(&recorder, "put", steps.clone(), |client| {
-            client.run(words(&format!("SET {key} {value}"))).map(|_| Some(steps))
+            client.run(words(&format!("SET {key} {value}")))?;
+            done.fetch_add(1, Ordering::Relaxed);
+            Ok(Some(steps))
         });
     }
+}
+
+/// Runs a command until it succeeds, on one node after the other.
+fn insist(gateways: &[SocketAddr], command: &Words) -> Reply {
+    let mut turns = gateways.iter().cycle();
+    eventually("a command succeeds", RESUMES, || {
+        let gateway = turns.next().expect("there is a node");
+        let mut client = Client::connect(*gateway).map_err(|error| error.to_string())?;
+        client.run(command.clone()).map_err(|failure| format!("{failure:?}"))
+    })
 }
 
 fn list_key(generation: i64, list: u64) -> String {

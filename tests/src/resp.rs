@@ -4,8 +4,12 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use crate::wait::eventually;
+
 /// How long an answer may take. Then the outcome is unknown.
 const PATIENCE: Duration = Duration::from_secs(12);
+/// How long a command that must succeed may be refused before it does.
+const REFUSED_MAX: Duration = Duration::from_secs(30);
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(2);
 
@@ -147,16 +151,19 @@ impl Client {
         }
     }
 
-    /// Runs a command that must succeed, given in one line.
+    /// Runs a command that must succeed, given in one line. What the server
+    /// says was not executed, because a group has no leader at the moment, is
+    /// sent again.
     ///
     /// # Panics
     /// When it does not.
     #[track_caller]
     pub fn must(&mut self, line: &str) -> Reply {
-        match self.run(words(line)) {
-            Ok(reply) => reply,
+        eventually("a command is executed", REFUSED_MAX, || match self.run(words(line)) {
+            Ok(reply) => Ok(reply),
+            Err(Failure::Refused(text)) if text.starts_with("REFUSED") => Err(text),
             Err(failure) => panic!("{line}: {failure:?}"),
-        }
+        })
     }
 
     /// Runs commands as one transaction.
@@ -182,10 +189,13 @@ impl Client {
     #[track_caller]
     pub fn must_execute(&mut self, lines: &[&str]) -> Vec<Reply> {
         let commands: Vec<Words> = lines.iter().map(|line| words(line)).collect();
-        match self.transaction(&commands) {
-            Ok(Execution::Done(replies)) => replies,
-            other => panic!("{lines:?}: {other:?}"),
-        }
+        eventually("a transaction is executed", REFUSED_MAX, || {
+            match self.transaction(&commands) {
+                Ok(Execution::Done(replies)) => Ok(replies),
+                Err(Failure::Refused(text)) if text.starts_with("REFUSED") => Err(text),
+                other => panic!("{lines:?}: {other:?}"),
+            }
+        })
     }
 
     fn line(&mut self) -> io::Result<String> {

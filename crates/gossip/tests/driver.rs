@@ -101,6 +101,13 @@ async fn next_event(events: &mut mpsc::Receiver<Event>, wanted: impl Fn(&Event) 
     }
 }
 
+/// Waits until a node's state is that of another, which does not change.
+async fn agree(node: &Running, with: &Running, events: &mut mpsc::Receiver<Event>) {
+    while node.state.lock().root() != with.state.lock().root() {
+        next_event(events, |event| matches!(event, Event::StateChanged { .. })).await;
+    }
+}
+
 #[tokio::test]
 async fn three_form_a_cluster_share_a_write_and_notice_a_crash_and_a_return() {
     let [one, two, three] = three().await;
@@ -108,15 +115,15 @@ async fn three_form_a_cluster_share_a_write_and_notice_a_crash_and_a_return() {
 
     three.state.lock().write(42);
     three.driver.notify_changed();
-    for events in &mut events {
-        next_event(events, |event| matches!(event, Event::StateChanged { .. })).await;
+    for (node, events) in [&one, &two].into_iter().zip(&mut events) {
+        agree(node, &three, events).await;
     }
-    assert_eq!(one.state.lock().root(), three.state.lock().root());
 
     drop(three);
+    // One view shows both: on a busy machine a living node may be suspected
+    // for a moment, before or after.
     for node in [&one, &two] {
-        see(node, |members| status(members, 3) == Some(Status::Dead)).await;
-        assert_eq!(alive(&node.driver.members()), 2);
+        see(node, |members| status(members, 3) == Some(Status::Dead) && alive(members) == 2).await;
     }
 
     let seeds = [one.address.clone(), two.address.clone()];
@@ -125,8 +132,9 @@ async fn three_form_a_cluster_share_a_write_and_notice_a_crash_and_a_return() {
         see(node, |members| alive(members) == 3).await;
     }
     for events in &mut events {
-        let rejoined = next_event(events, |event| matches!(event, Event::Rejoined(_))).await;
-        assert!(matches!(rejoined, Event::Rejoined(member) if member.address == back.address));
+        let is_back = |member: &Member| member.node == NodeId(3) && member.address == back.address;
+        next_event(events, |event| matches!(event, Event::Rejoined(member) if is_back(member)))
+            .await;
     }
 }
 
@@ -139,8 +147,11 @@ async fn who_says_goodbye_is_not_mourned() {
     for node in [&one, &two] {
         see(node, |members| status(members, 3) == Some(Status::Left)).await;
     }
-    let end = next_event(&mut events, |event| matches!(event, Event::Dead(_) | Event::Left(_)));
-    assert!(matches!(end.await, Event::Left(_)));
+    let is_gone = |event: &Event| match event {
+        Event::Dead(member) | Event::Left(member) => member.node == NodeId(3),
+        _ => false,
+    };
+    assert!(matches!(next_event(&mut events, is_gone).await, Event::Left(_)));
 }
 
 #[tokio::test]
@@ -225,13 +236,10 @@ async fn one_peer_that_never_reads_does_not_stall_the_others() {
     for value in 0..20_000 {
         one.state.lock().write(value);
     }
-    one.driver.notify_changed();
     let mut events = two.driver.events();
-    while two.state.lock().root() != one.state.lock().root() {
-        next_event(&mut events, |event| matches!(event, Event::StateChanged { .. })).await;
-    }
-    see(&one, |members| status(members, 9) == Some(Status::Dead)).await;
-    assert_eq!(alive(&one.driver.members()), 3);
+    one.driver.notify_changed();
+    agree(&two, &one, &mut events).await;
+    see(&one, |members| status(members, 9) == Some(Status::Dead) && alive(members) == 3).await;
     task.abort();
 }
 

@@ -1,12 +1,18 @@
 //! Three nodes over loopback TCP in one process.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+use std::cell::Cell;
+use std::future::Future;
 use std::time::Duration;
 
 use quorate::types::{Blob, NodeId, ShardId};
-use quorate::{Answer, Node, NodeConfig, Transaction};
+use quorate::{Answer, ExecuteError, Node, NodeConfig, Transaction};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+
+/// Far beyond what anything here takes: a test that reaches it has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(50);
 
 struct Cluster {
     nodes: Vec<Option<Node>>,
@@ -51,40 +57,67 @@ impl Cluster {
 
     async fn restart(&mut self, place: usize) {
         self.nodes[place].take().unwrap().shutdown().await.unwrap();
-        let node = loop {
-            match Node::builder(self.config(place)).start().await {
-                Ok(node) => break node,
-                Err(error) => {
-                    println!("restart: {error}");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        };
+        // Its address and files are free as soon as its last task has ended.
+        let config = self.config(place);
+        let node = eventually("the node starts again", || async {
+            Node::builder(config.clone()).start().await.map_err(|error| error.to_string())
+        })
+        .await;
         serving(&node).await;
         self.nodes[place] = Some(node);
     }
 }
 
+async fn eventually<T, F: Future<Output = Result<T, String>>>(
+    what: &str,
+    mut look: impl FnMut() -> F,
+) -> T {
+    let until = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match look().await {
+            Ok(seen) => return seen,
+            Err(instead) => {
+                assert!(tokio::time::Instant::now() < until, "never: {what}; last: {instead}");
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
 async fn serving(node: &Node) {
-    let bound = Duration::from_secs(60);
-    tokio::time::timeout(bound, node.serving()).await.expect("serves in time").unwrap();
+    tokio::time::timeout(PATIENCE, node.serving()).await.expect("serves in time").unwrap();
+}
+
+/// Executes once, however often it takes: a group may be without a leader for
+/// a while, after a restart above all.
+async fn execute(node: &Node, transaction: &Transaction) -> Answer {
+    let session = node.session();
+    let unresolved = Cell::new(None);
+    let result = eventually("the transaction is executed", || async {
+        let outcome = match unresolved.get() {
+            None => session.execute(transaction.call()).await,
+            Some(request) => session.retry(request, transaction.call()).await,
+        };
+        outcome.map_err(|error| {
+            match error {
+                ExecuteError::Unknown(request) => unresolved.set(Some(request)),
+                ExecuteError::Refused(_) => {}
+                _ => panic!("{error}"),
+            }
+            error.to_string()
+        })
+    });
+    Answer::of(&result.await).unwrap()
 }
 
 async fn put(node: &Node, pairs: &[(&str, &str)]) {
-    let mut transaction = Transaction::new();
-    for (key, value) in pairs {
-        transaction = transaction.put(*key, *value);
-    }
-    node.session().execute(transaction.call()).await.unwrap();
+    let write = |so_far: Transaction, (key, value): &(&str, &str)| so_far.put(*key, *value);
+    assert!(execute(node, &pairs.iter().fold(Transaction::new(), write)).await.committed);
 }
 
 async fn get(node: &Node, keys: &[&str]) -> Vec<Option<Blob>> {
-    let mut transaction = Transaction::new();
-    for key in keys {
-        transaction = transaction.get(*key);
-    }
-    let result = node.session().execute(transaction.call()).await.unwrap();
-    Answer::of(&result).unwrap().values.0
+    let read = keys.iter().fold(Transaction::new(), |so_far, key| so_far.get(*key));
+    execute(node, &read).await.values.0
 }
 
 fn some(value: &str) -> Option<Blob> {
@@ -105,8 +138,7 @@ async fn every_node_sees_what_any_node_wrote_across_shards() {
         .expect("zucchini", some("4"))
         .put("apple", "wrong")
         .put("zucchini", "wrong");
-    let result = cluster.node(1).session().execute(transfer.call()).await.unwrap();
-    assert!(!Answer::of(&result).unwrap().committed);
+    assert!(!execute(cluster.node(1), &transfer).await.committed);
     assert_eq!(get(cluster.node(2), &["apple", "zucchini"]).await, [some("1"), some("3")]);
 }
 
@@ -129,9 +161,11 @@ async fn a_split_shard_answers_for_both_halves() {
     }
     let first = ShardId(1);
     cluster.node(1).split_shard(first, Some("d".into())).await.unwrap();
-    while cluster.node(2).route(b"e").unwrap().0 == first {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually("the split is known", || async {
+        let seen = cluster.node(2).route(b"e").map(|(shard, ..)| shard);
+        if seen == Some(first) { Err(format!("{seen:?}")) } else { Ok(()) }
+    })
+    .await;
     let seen = get(cluster.node(2), &["a", "c", "d", "f"]).await;
     assert_eq!(seen, [some("a"), some("c"), some("d"), some("f")]);
     put(cluster.node(0), &[("a", "new"), ("e", "new")]).await;

@@ -66,5 +66,5 @@ fn one_flipped_row_on_one_replica_shows_in_the_state_hash() {
         }
         Ok(())
     });
-    assert_eq!(client.must("GET row:8"), Reply::bulk("value-8"));
+    assert_eq!(cluster.insist(1, "GET row:8"), Reply::bulk("value-8"));
 }

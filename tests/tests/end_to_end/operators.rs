@@ -4,10 +4,15 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use quorate_tests::{Cluster, eventually, server};
+use quorate_tests::{Cluster, eventually, free_block, server};
 use serde_json::Value;
 
 fn quorate(cluster: &Cluster, node: u64, arguments: &[&str]) -> Value {
+    try_quorate(cluster, node, arguments).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What the program says, or what it complains of.
+fn try_quorate(cluster: &Cluster, node: u64, arguments: &[&str]) -> Result<Value, String> {
     let admin = cluster.arguments(node, &cluster.directory(node), false);
     let at = admin.iter().position(|argument| argument == "--admin").unwrap() + 1;
     let output = Command::new(server())
@@ -19,8 +24,10 @@ fn quorate(cluster: &Cluster, node: u64, arguments: &[&str]) -> Value {
         .unwrap();
     let (said, error) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{arguments:?}: {said} {error}");
-    serde_json::from_str(&said).unwrap_or_else(|why| panic!("{arguments:?}: {why} in {said}"))
+    if !output.status.success() {
+        return Err(format!("{arguments:?}: {said} {error}"));
+    }
+    Ok(serde_json::from_str(&said).unwrap_or_else(|why| panic!("{arguments:?}: {why} in {said}")))
 }
 
 #[test]
@@ -53,7 +60,9 @@ fn the_command_line_shows_and_changes_the_cluster() {
             let leader = asked.shard_of("some:key")?.leader;
             if leader == Some(to) { Ok(()) } else { Err(format!("{leader:?} leads")) }
         });
-        quorate(&cluster, 1, &["shard", "transfer", &id, "--to", &target]);
+        eventually("the command transfers", Duration::from_secs(20), || {
+            try_quorate(&cluster, 1, &["shard", "transfer", &id, "--to", &target])
+        });
     }
     let (status, body) = cluster.admin(1).request("GET", "/metrics", "").unwrap();
     assert!(status == 200 && body.contains("quorate_watermark_logged"), "{body}");
@@ -61,13 +70,25 @@ fn the_command_line_shows_and_changes_the_cluster() {
     assert!(status == 404 && body.contains("error"), "{status} {body}");
 }
 
+/// A base port below, at and above which `dev` finds free what it listens on.
+fn free_base() -> u16 {
+    let is_free =
+        |port: u16| std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port)).is_ok();
+    eventually("a base port is free", Duration::from_secs(20), || {
+        let base = free_block();
+        let ports = (1..=3).flat_map(|node| [base + node, base - 700 + node, base + 1_000 + node]);
+        if ports.into_iter().all(is_free) { Ok(base) } else { Err(base.to_string()) }
+    })
+}
+
 #[test]
 fn dev_runs_a_cluster_and_takes_it_along() {
-    // Its ports lie where no other test's do.
+    // Its nodes' ports lie in three free blocks.
     let directory = tempfile::TempDir::new().unwrap();
     let _machine = Cluster::seats(1);
+    let base = free_base();
     let mut dev = Command::new(server())
-        .args(["dev", "--nodes", "3", "--base-port", "26100", "--dir"])
+        .args(["dev", "--nodes", "3", "--base-port", &base.to_string(), "--dir"])
         .arg(directory.path())
         .env("RUST_LOG", "off")
         .stdin(Stdio::null())
@@ -80,7 +101,7 @@ fn dev_runs_a_cluster_and_takes_it_along() {
     for line in lines.by_ref() {
         let line = line.unwrap();
         let gateway =
-            (1..=3).map(|node| 25_400 + node).find(|port| line.contains(&format!(":{port}")));
+            (1..=3).map(|node| base - 700 + node).find(|port| line.contains(&format!(":{port}")));
         addresses.extend(gateway);
         if addresses.len() == 3 {
             break;

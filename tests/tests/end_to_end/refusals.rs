@@ -44,7 +44,7 @@ fn a_wiped_member_must_join_under_a_new_id() {
     }
     // The disk that did join is welcome.
     cluster.restart(3);
-    assert_eq!(cluster.client(3).must("GET kept"), Reply::bulk("1"));
+    assert_eq!(cluster.insist(3, "GET kept"), Reply::bulk("1"));
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_directory_serves_its_own_node_and_cluster_only() {
     assert_is_one_line(&foreign);
     assert!(files(&cluster.directory(2)) == before, "the refusal changed the directory");
     cluster.start_all();
-    assert_eq!(cluster.client(2).must("GET kept"), Reply::bulk("1"));
+    assert_eq!(cluster.insist(2, "GET kept"), Reply::bulk("1"));
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn a_member_of_one_cluster_is_refused_by_another() {
     assert_says(&refusal, &["cluster"]);
     cluster.restart(1);
     assert_eq!(
-        cluster.client(1).must("MGET ours theirs").elements(),
+        cluster.insist(1, "MGET ours theirs").elements(),
         [Reply::bulk("1"), Reply::Nil]
     );
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use quorate_tests::{Admin, Cluster, Execution, Load, Reply, Shard, Work, words};
+use quorate_tests::{
+    Admin, Cluster, Execution, Failure, Load, Reply, Shard, Work, eventually, words,
+};
 use serde_json::json;
 
 const CLIENTS: [Work; 7] =
@@ -10,7 +12,11 @@ const CLIENTS: [Work; 7] =
 const SPLIT: Duration = Duration::from_secs(60);
 
 fn shard(admin: Admin, id: u64) -> Shard {
-    admin.shards().unwrap().into_iter().find(|shard| shard.id == id).unwrap()
+    eventually("the shard is known", SPLIT, || {
+        let shards = admin.shards()?;
+        let found = shards.iter().find(|shard| shard.id == id).cloned();
+        found.ok_or_else(|| format!("{shards:?}"))
+    })
 }
 
 #[test]
@@ -29,20 +35,23 @@ fn a_shard_splits_under_load_and_loses_nothing() {
     let report = load.run(&CLIENTS, |progress| {
         progress.wait(200);
         let path = format!("/v1/shards/{}/split", parent.id);
-        let split = cluster.admin(2).post(&path, &json!({})).unwrap();
-        cluster.wait_migrated(&split.expect("a split is a migration"), SPLIT);
+        let split = cluster.begin(2, &path, &json!({}));
+        cluster.wait_migrated(&split, SPLIT);
         progress.wait(200);
 
         // Once more, at a key of choice and with a leader that dies.
-        let named = shard(cluster.admin(2), parent.id);
+        let named = cluster_knows_the_child(cluster.admin(2), &parent);
         let at = inside.iter().filter(|key| named.holds(key)).max_by_key(|key| slot(key)).unwrap();
-        let split = cluster.admin(3).post(&path, &json!({ "key": at })).unwrap();
+        let split = cluster.begin(3, &path, &json!({ "key": at }));
         let leader = cluster.leader_of(at);
         cluster.kill(leader);
         progress.wait(100);
         cluster.restart(leader);
-        cluster.wait_migrated(&split.expect("a split is a migration"), SPLIT);
-        assert_ne!(cluster.admin(1).shard_of(at).unwrap().id, parent.id, "{at} begins the child");
+        cluster.wait_migrated(&split, SPLIT);
+        eventually("the key begins a child", SPLIT, || {
+            let home = cluster.admin(1).shard_of(at)?;
+            if home.id == parent.id { Err(format!("{home:?}")) } else { Ok(()) }
+        });
         progress.wait(200);
     });
     report.assert_correct(cluster.gateway(3));
@@ -52,12 +61,22 @@ fn a_shard_splits_under_load_and_loses_nothing() {
         for key in &keys {
             assert_eq!(node.must(&format!("GET {key}")), Reply::bulk(key), "on node {id}");
         }
-        let shards = cluster.admin(id).shards().unwrap();
-        assert_eq!(shards.len(), 10, "{shards:?}");
+        eventually("the node knows every shard", SPLIT, || {
+            let shards = cluster.admin(id).shards()?;
+            if shards.len() == 10 { Ok(()) } else { Err(format!("{shards:?}")) }
+        });
         assert!(shard(cluster.admin(id), parent.id).epoch > parent.epoch);
     }
     the_halves_share_a_transaction(&cluster, &parent, &inside);
     cluster.wait_agreement();
+}
+
+/// The parent as it is once a node has heard of its first split.
+fn cluster_knows_the_child(admin: Admin, parent: &Shard) -> Shard {
+    eventually("the split is known", SPLIT, || {
+        let now = shard(admin, parent.id);
+        if now.epoch > parent.epoch { Ok(now) } else { Err(format!("{now:?}")) }
+    })
 }
 
 /// Keys lie in the order of their slots.
@@ -74,11 +93,16 @@ fn the_halves_share_a_transaction(cluster: &Cluster, parent: &Shard, inside: &[&
         halves.iter().map(|half| *inside.iter().find(|key| half.holds(key)).unwrap()).collect();
     let commands: Vec<_> =
         picked.iter().map(|key| words(&format!("GETSET {key} across"))).collect();
-    let Ok(Execution::Done(before)) = cluster.client(2).transaction(&commands) else {
-        panic!("the transaction across {picked:?} does not commit");
-    };
+    let mut client = cluster.client(2);
+    let before = eventually("a transaction across the halves commits", SPLIT, || {
+        match client.transaction(&commands) {
+            Ok(Execution::Done(before)) => Ok(before),
+            Err(Failure::Refused(text)) => Err(text),
+            other => panic!("{picked:?}: {other:?}"),
+        }
+    });
     for (key, before) in picked.iter().zip(before) {
         assert_eq!(before, Reply::bulk(key));
-        assert_eq!(cluster.client(3).must(&format!("GET {key}")), Reply::bulk("across"));
+        assert_eq!(cluster.insist(3, &format!("GET {key}")), Reply::bulk("across"));
     }
 }
