@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use quorate_meta::NodeSpec;
+pub(crate) use quorate_meta::shard_of;
 use quorate_types::codec::{self, CodecError};
 use quorate_types::runtime::BoxFuture;
 use quorate_types::{Blob, ClusterId, GroupId, MigrationId, NodeId, ReplicaId, Seq, ShardId};
@@ -167,9 +168,4 @@ impl ControlReply {
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
         open(bytes)
     }
-}
-
-/// The shard whose group this is.
-pub(crate) fn shard_of(group: GroupId) -> Option<ShardId> {
-    group.0.checked_sub(quorate_meta::SHARD_GROUPS_START).map(ShardId)
 }
