@@ -36,7 +36,7 @@ impl Node {
     /// What each node last reported to lead and to carry.
     #[must_use]
     pub fn loads(&self) -> BTreeMap<NodeId, NodeLoad> {
-        self.inner.loads().into_iter().collect()
+        self.inner.loads()
     }
 
     /// This node's own replica of a shard as Raft sees it, where it has one.
@@ -115,7 +115,7 @@ impl Node {
     /// [`AdminError`] says what stands in the way.
     pub async fn transfer_leader(&self, shard: ShardId, to: NodeId) -> Result<(), AdminError> {
         self.known(shard)?;
-        self.inner.transfer(shard_group(shard), to).await.map(drop)
+        self.inner.transfer(shard_group(shard), to).await
     }
 
     /// Begins to split a shard, at the middle of its data unless a key is given.
