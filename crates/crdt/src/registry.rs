@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use quorate_types::hlc::HlcClock;
 use quorate_types::{Hlc, NodeId, ShardId};
@@ -95,6 +97,20 @@ impl Registry {
     /// All reports in the order of nodes.
     pub fn loads(&self) -> impl Iterator<Item = (NodeId, Result<NodeLoad, CrdtError>)> + '_ {
         self.loads.iter(&self.map)
+    }
+
+    /// Who leads each shard by the reports: of those that say they do, the one
+    /// of the latest term. Reports that this build cannot read say nothing.
+    #[must_use]
+    pub fn leaders(&self) -> BTreeMap<ShardId, NodeId> {
+        let mut newest: BTreeMap<ShardId, (u64, NodeId)> = BTreeMap::new();
+        for (node, load) in self.loads().filter_map(|(node, load)| Some((node, load.ok()?))) {
+            for shard in load.shards.iter().filter(|shard| shard.leader) {
+                let known = newest.entry(shard.shard).or_default();
+                *known = (*known).max((shard.term, node));
+            }
+        }
+        newest.into_iter().map(|(shard, (_, node))| (shard, node)).collect()
     }
 
     /// Publishes this node's report.

@@ -121,6 +121,20 @@ fn both_tables_travel_in_one_state() {
 }
 
 #[test]
+fn of_two_that_report_to_lead_a_shard_the_later_term_is_right() {
+    let (mut a, mut b) = (registry(1, 1, 0), registry(2, 1, 0));
+    let says = |node: u64, term: u64| {
+        let old = ShardLoad { shard: ShardId(7), leader: true, term, ..ShardLoad::default() };
+        let follows = ShardLoad { shard: ShardId(8), term: 99, ..ShardLoad::default() };
+        NodeLoad { node: NodeId(node), shards: vec![old, follows].into(), ..NodeLoad::default() }
+    };
+    a.report_load(&says(1, 5), 1_000).unwrap();
+    b.report_load(&says(2, 4), 2_000).unwrap();
+    pull(&mut b, &a);
+    assert_eq!(b.leaders(), [(ShardId(7), NodeId(1))].into());
+}
+
+#[test]
 fn nobody_reports_for_others() {
     let mut registry = registry(1, 1, 0);
     let foreign = NodeLoad { node: NodeId(2), ..NodeLoad::default() };

@@ -23,7 +23,7 @@ pub use command::{COMMAND_VERSION, Command};
 pub use error::{MetaError, Violation};
 pub use groups::{
     METADATA_GROUP, Origin, Replica, ReplicaGroup, RetiredReplica, Role, SEQUENCER_GROUP,
-    SHARD_GROUPS_START, shard_group,
+    SHARD_GROUPS_START, shard_group, shard_of,
 };
 pub use journal::{JournalRow, JournalWrite};
 pub use moves::{BeginMove, Move, ReplicaChange};

@@ -4,6 +4,7 @@
 pub mod conformance;
 mod error;
 mod history;
+mod observe;
 mod operator;
 mod plan;
 mod policy;
@@ -13,6 +14,7 @@ mod view;
 
 pub use error::{PlacementError, Refused};
 pub use history::{Balancing, History, InFlight, OperatorId, PAST_ENTRIES_MAX};
+pub use observe::{RateMeter, ReplicaReport, Silences};
 pub use operator::{
     Blocked, Group, Obstacle, Operator, Plan, Precondition, Proposal, Reason, Tier,
 };

@@ -4,8 +4,9 @@
 
 use quorate_types::NodeId;
 
+use crate::error::Refused;
 use crate::history::InFlight;
-use crate::operator::{Group, Operator};
+use crate::operator::{Group, Operator, Precondition};
 use crate::view::{ClusterView, Members, NodeState};
 
 /// A rule that an operator would break.
@@ -87,6 +88,33 @@ pub fn check(
             if touch { Ok(()) } else { Err(Hazard::NotNeighbours) }
         }
     }
+}
+
+/// Checks that everything a proposal was planned on still holds, for whoever
+/// accepts it.
+///
+/// # Errors
+/// [`Refused::GroupBusy`] or [`Refused::Precondition`].
+pub fn expect(
+    view: &ClusterView,
+    in_flight: &[InFlight],
+    preconditions: &[Precondition],
+) -> Result<(), Refused> {
+    for precondition in preconditions {
+        let group = precondition.group;
+        if in_flight.iter().any(|other| other.operator.groups().any(|busy| busy == group)) {
+            return Err(Refused::GroupBusy);
+        }
+        let voters = members(view, group).map(Members::sorted_voters).unwrap_or_default();
+        let shard = view.shards.iter().find(|shard| Some(shard.id) == group.shard());
+        let epoch_holds = precondition
+            .epoch
+            .is_none_or(|expected| shard.is_some_and(|shard| shard.epoch == expected));
+        if voters != precondition.voters || !epoch_holds {
+            return Err(Refused::Precondition);
+        }
+    }
+    Ok(())
 }
 
 fn state(view: &ClusterView, node: NodeId) -> Option<NodeState> {

@@ -10,8 +10,9 @@ use quorate_engine::{Engine, RedbConfig, RedbEngine};
 use quorate_gossip::{Driver, Inbound, Setup, TcpConfig, Transport};
 use quorate_migration::{Executor, MigrationStateTable, TableConfig};
 use quorate_placement::{LexicographicPolicy, PlacementPolicy, Scheduler};
+use quorate_raft::admin::AdminClient;
 use quorate_raft::tcp::{Mesh, MeshConfig};
-use quorate_raft::{Host, LogEngine, RedbLog, RedbLogConfig};
+use quorate_raft::{ChannelTransport, Host, LogEngine, Network, RedbLog, RedbLogConfig};
 use quorate_types::disk::{DirectoryDisk, Disk};
 use quorate_types::env::{Clock, SystemClock};
 use quorate_types::hello::{Hello, Protocol};
@@ -24,14 +25,14 @@ use crate::coordinator::coordinate;
 use crate::directory::Directory;
 use crate::error::NodeError;
 use crate::founding::Reports;
-use crate::gossip::{GossipState, LoadMeter, report};
+use crate::gossip::{GossipState, report};
 use crate::hosting::Hosting;
 use crate::identity::IdentityFile;
 use crate::kv::KeyValue;
-use crate::listen::{Book, Listener, MeshNetwork};
+use crate::listen::{Book, Door};
 use crate::metadata::Metadata;
-use crate::moves::{Fences, GroupControl, MetadataJournal};
-use crate::network::{Introduce, Network, NodePeers, RaftTransport, Switch};
+use crate::moves::{GroupControl, MetadataJournal};
+use crate::network::{Introduce, NodePeers, Switch, channel};
 use crate::node::{Node, NodeInner, known_addresses};
 use crate::placing::{Eyes, Hands};
 use crate::projection;
@@ -246,8 +247,8 @@ impl Parts {
                 let hello = Arc::clone(&introduce);
                 let book =
                     Book { directory: Arc::clone(&directory), introduce: Arc::clone(&hello) };
-                let mesh = Mesh::new(MeshConfig::default(), move || hello(), book);
-                (Arc::new(MeshNetwork(mesh.clone())), None, Some((mesh, socket)))
+                let mesh = Mesh::new(MeshConfig::default(), move || hello(), book.clone());
+                (Arc::new(mesh.clone()), None, Some((mesh, socket, book)))
             }
         };
         ask_around(&self.config, &*network, &introduce()).await?;
@@ -262,9 +263,17 @@ impl Parts {
             self.config.services,
         ));
         peers.connect(&services);
-        let transport = Arc::new(RaftTransport(network));
-        let host = Host::open(self.config.raft.clone(), self.log, transport)
+        let transport = |channel| ChannelTransport::new(Arc::clone(&network), channel);
+        let raft_transport = Arc::new(transport(channel::RAFT));
+        let host = Host::open(self.config.raft.clone(), self.log, raft_transport)
             .map_err(|error| NodeError::layer("raft", error))?;
+        let candidates = Arc::clone(&directory);
+        let groups = AdminClient::new(
+            node,
+            host.clone(),
+            Arc::new(transport(channel::ADMIN)),
+            move |group| candidates.candidates(group),
+        );
         let metadata = Metadata::new(node, Arc::clone(&directory), Arc::clone(&peers));
         let hosting = Arc::new_cyclic(|this| Hosting {
             node,
@@ -310,8 +319,8 @@ impl Parts {
             hosting: Arc::clone(&hosting),
             gossip: Arc::clone(&gossip),
             reports: Reports::default(),
-            load_meter: LoadMeter::default(),
-            fences: Fences::default(),
+            load_meter: Mutex::default(),
+            groups,
             authority,
             cluster,
             executor: Mutex::new(None),
@@ -323,13 +332,9 @@ impl Parts {
         let control: Weak<dyn crate::control::Control> = Arc::downgrade(&inner) as _;
         switch.connect(host.clone(), &services, control);
         let mut tasks = Vec::new();
-        let listener = tcp.map(|(mesh, socket)| {
-            let (switch, directory) = (Arc::clone(&switch), Arc::clone(&directory));
-            let connections = Mutex::default();
-            let listener =
-                Arc::new(Listener { mesh, gossip, switch, directory, introduce, connections });
-            tasks.push(runtime::spawn(Arc::clone(&listener).run(socket)));
-            listener
+        let mesh = tcp.map(|(mesh, socket, book)| {
+            mesh.listen(socket, Arc::<Switch>::clone(&switch), Arc::new(Door { book, gossip }));
+            mesh
         });
         inner.reopen().await?;
         let executor = Executor::spawn(
@@ -367,7 +372,7 @@ impl Parts {
         drop(runtime::spawn(end_with(ended, host)));
         let client = Client::new(peers, directory, gate, inner.config.client);
         let tasks = tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect();
-        Ok(Node { inner, client, tasks, scheduler, membership, switch, listener, _alive: alive })
+        Ok(Node { inner, client, tasks, scheduler, membership, switch, mesh, _alive: alive })
     }
 }
 
@@ -390,7 +395,7 @@ async fn ask_around(
 ) -> Result<(), NodeError> {
     let others = config.initial_cluster.iter().filter(|(node, _)| *node != config.node);
     for address in others.map(|(_, address)| address).chain(&config.join) {
-        network.introduce(address, ours.clone()).await?;
+        network.introduce(address, ours.clone()).await.map_err(NodeError::Refused)?;
     }
     Ok(())
 }

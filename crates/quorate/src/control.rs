@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use quorate_meta::NodeSpec;
+pub(crate) use quorate_meta::shard_of;
 use quorate_types::codec::{self, CodecError};
 use quorate_types::runtime::BoxFuture;
-use quorate_types::{Blob, ClusterId, GroupId, MigrationId, NodeId, ReplicaId, Seq, ShardId};
+use quorate_types::{Blob, ClusterId, GroupId, NodeId, ReplicaId, ShardId};
 use zerompk::{FromMessagePack, ToMessagePack};
 
 /// The newest format of control messages.
@@ -27,15 +28,6 @@ pub(crate) enum ControlRequest {
     Propose(Blob),
     /// The metadata, if newer than an applied index.
     View(u64),
-    /// Something for a group's leader.
-    Group {
-        /// The group.
-        group: GroupId,
-        /// What.
-        change: GroupChange,
-        /// On whose behalf, if a migration asks.
-        fence: Option<WireFence>,
-    },
     /// Destroy a replica that is no member any more.
     Destroy {
         /// Its group.
@@ -49,33 +41,6 @@ pub(crate) enum ControlRequest {
     MiddleKey(ShardId),
 }
 
-/// Which attempt of a migration asks: the leader refuses what an older one
-/// asked for late.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ToMessagePack, FromMessagePack)]
-pub(crate) struct WireFence {
-    /// The migration.
-    pub(crate) migration: MigrationId,
-    /// Its coordinator's term.
-    pub(crate) term: u64,
-    /// Its attempt.
-    pub(crate) attempt: u32,
-}
-
-/// What a group's leader is asked to do.
-#[derive(Clone, Debug, PartialEq, Eq, ToMessagePack, FromMessagePack)]
-pub(crate) enum GroupChange {
-    /// Report progress.
-    Progress,
-    /// Add a learner.
-    AddLearner(ReplicaId, NodeId),
-    /// Change the voters relative to what they are.
-    Voters(Option<ReplicaId>, Option<ReplicaId>),
-    /// Remove a learner.
-    RemoveLearner(ReplicaId),
-    /// Transfer the leadership.
-    Transfer(ReplicaId),
-}
-
 /// The answer to a [`ControlRequest`].
 #[derive(Clone, Debug, ToMessagePack, FromMessagePack)]
 pub(crate) enum ControlReply {
@@ -85,10 +50,8 @@ pub(crate) enum ControlReply {
     Meta(Blob),
     /// The metadata, encoded; empty if nothing is newer.
     View(Blob),
-    /// A group's progress.
-    Progress(GroupProgress),
-    /// Done; for a transfer, how many microseconds the group took no writes.
-    Done(u64),
+    /// Done.
+    Done,
     /// The key in the middle of a shard's data, if it has one.
     Key(Option<Blob>),
     /// The sequencer's map.
@@ -99,32 +62,6 @@ pub(crate) enum ControlReply {
     Refused(Blob),
     /// No answer now; it may have happened.
     Unavailable(Blob),
-}
-
-/// A group as its leader sees it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, ToMessagePack, FromMessagePack)]
-pub(crate) struct GroupProgress {
-    /// The leading replica.
-    pub(crate) leader: ReplicaId,
-    /// The leader's last log index.
-    pub(crate) last_log: u64,
-    /// Members.
-    pub(crate) members: Seq<MemberProgress>,
-    /// The voters being left, while the membership is joint.
-    pub(crate) outgoing: Option<Seq<ReplicaId>>,
-}
-
-/// One member of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ToMessagePack, FromMessagePack)]
-pub(crate) struct MemberProgress {
-    /// The replica.
-    pub(crate) replica: ReplicaId,
-    /// Whether it votes.
-    pub(crate) is_voter: bool,
-    /// The last index known to equal the leader's.
-    pub(crate) matched: u64,
-    /// Whether it answered lately.
-    pub(crate) is_fresh: bool,
 }
 
 /// Handles control requests.
@@ -167,9 +104,4 @@ impl ControlReply {
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
         open(bytes)
     }
-}
-
-/// The shard whose group this is.
-pub(crate) fn shard_of(group: GroupId) -> Option<ShardId> {
-    group.0.checked_sub(quorate_meta::SHARD_GROUPS_START).map(ShardId)
 }

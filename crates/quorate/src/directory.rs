@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use quorate_calvin::{Destination, Route, Router, SequencerRoute};
 use quorate_crdt::{Allocation, Registry};
-use quorate_meta::{ClusterView, METADATA_GROUP, NodeState, SEQUENCER_GROUP};
+use quorate_meta::{ClusterView, METADATA_GROUP, NodeState, SEQUENCER_GROUP, shard_of};
 use quorate_types::{GroupId, KeyRange, NodeId, ShardId, watch};
 
 /// Leaders that replies, heartbeats and gossip named.
@@ -111,6 +111,16 @@ impl Directory {
         view.group(group)
             .map(|group| group.replicas.iter().map(|replica| replica.node).collect())
             .unwrap_or_default()
+    }
+
+    /// The nodes that may lead a group, the presumed leader first.
+    pub(crate) fn candidates(&self, group: GroupId) -> Vec<NodeId> {
+        let mut nodes = self.group_nodes(group);
+        if let Some(leader) = shard_of(group).and_then(|shard| self.shard_leader(shard)) {
+            nodes.retain(|node| *node != leader);
+            nodes.insert(0, leader);
+        }
+        nodes
     }
 
     /// Where a one-way message for the shard's leader goes.

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use quorate_calvin::{Destination, Router};
+use quorate_calvin::{Destination, Router, ShardService};
 use quorate_crdt::{NodeLoad, Registry, ShardLoad};
 use quorate_gossip::{State, StateError};
-use quorate_types::{NodeId, ShardId};
+use quorate_types::NodeId;
 
 use crate::node::NodeInner;
 
@@ -57,12 +57,6 @@ impl State for GossipState {
     }
 }
 
-/// Operations counted since the last report, by shard.
-#[derive(Default)]
-pub(crate) struct LoadMeter {
-    last: Mutex<BTreeMap<ShardId, u64>>,
-}
-
 /// Reports this node's load and takes leaders from the others', until the node
 /// is dropped.
 pub(crate) async fn report(node: Weak<NodeInner>) {
@@ -92,25 +86,12 @@ impl NodeInner {
     }
 
     fn measure(&self) -> NodeLoad {
-        let mut last = self.load_meter.last.lock();
-        let mut shards = Vec::new();
-        for service in self.services.shards() {
-            let shard = service.shard();
-            let leadership = service.leadership();
-            let status = self.engine.status(shard).ok();
-            let applied = status.as_ref().map_or(0, |status| status.applied);
-            let before = last.insert(shard, applied).unwrap_or(applied);
-            let per_second = u64::try_from(REPORT_EVERY.as_millis()).unwrap_or(u64::MAX);
-            shards.push(ShardLoad {
-                shard,
-                leader: leadership.leads,
-                term: leadership.term,
-                applied_index: applied,
-                state_hash: 0,
-                rows: status.as_ref().map_or(0, |status| status.rows_estimate),
-                bytes: status.as_ref().map_or(0, |status| status.bytes_estimate),
-                operations_per_second: (applied - before.min(applied)) * 1_000 / per_second.max(1),
-            });
+        let mut shards: Vec<ShardLoad> =
+            self.services.shards().iter().map(|service| self.measure_shard(service)).collect();
+        let applied = shards.iter().map(|shard| (shard.shard, shard.applied_index)).collect();
+        let rates = self.load_meter.lock().measure(applied, REPORT_EVERY);
+        for shard in &mut shards {
+            shard.operations_per_second = rates.get(&shard.shard).copied().unwrap_or_default();
         }
         NodeLoad {
             node: self.node,
@@ -120,20 +101,28 @@ impl NodeInner {
         }
     }
 
+    fn measure_shard(&self, service: &ShardService) -> ShardLoad {
+        let leadership = service.leadership();
+        let status = self.engine.status(service.shard()).ok();
+        ShardLoad {
+            shard: service.shard(),
+            leader: leadership.leads,
+            term: leadership.term,
+            applied_index: status.as_ref().map_or(0, |status| status.applied),
+            rows: status.as_ref().map_or(0, |status| status.rows_estimate),
+            bytes: status.as_ref().map_or(0, |status| status.bytes_estimate),
+            ..ShardLoad::default()
+        }
+    }
+
     /// A node without a replica of a shard learns here who leads it.
     fn learn_leaders(&self) {
-        let mut leaders: BTreeMap<ShardId, (u64, NodeId)> = BTreeMap::new();
-        for (node, load) in self.loads() {
-            for shard in load.shards.iter().filter(|shard| shard.leader) {
-                let known = leaders.entry(shard.shard).or_insert((shard.term, node));
-                *known = (*known).max((shard.term, node));
-            }
-        }
         for member in self.gossip.members() {
             self.directory.learn_address(member.node, &member.address);
         }
-        let alive: Vec<NodeId> = self.alive();
-        for (shard, (_, leader)) in leaders {
+        let alive = self.gossip.alive();
+        let leaders = self.registry.lock().leaders();
+        for (shard, leader) in leaders {
             if self.services.shard(shard).is_none() && alive.contains(&leader) {
                 self.directory.learned(Destination::Shard(shard), Some(leader));
             }
@@ -141,23 +130,8 @@ impl NodeInner {
     }
 
     /// Every readable load report.
-    pub(crate) fn loads(&self) -> Vec<(NodeId, NodeLoad)> {
+    pub(crate) fn loads(&self) -> BTreeMap<NodeId, NodeLoad> {
         let registry = self.registry.lock();
         registry.loads().filter_map(|(node, load)| Some((node, load.ok()?))).collect()
-    }
-
-    /// The nodes that gossip takes for alive, this one included.
-    pub(crate) fn alive(&self) -> Vec<NodeId> {
-        let mut alive: Vec<NodeId> = self
-            .gossip
-            .members()
-            .into_iter()
-            .filter(|member| member.status == quorate_gossip::Status::Alive)
-            .map(|member| member.node)
-            .collect();
-        if !alive.contains(&self.node) {
-            alive.push(self.node);
-        }
-        alive
     }
 }

@@ -27,11 +27,9 @@ pub use builder::NodeBuilder;
 pub use config::NodeConfig;
 pub use error::{AdminError, NodeError};
 pub use kv::{Answer, KeyValue, Transaction};
-pub use network::{LinkError, Network};
 pub use node::Node;
-pub use status::{MigrationStatus, NodeStatus, ShardStatus};
 
 pub use quorate_calvin::{Client, ExecuteError, Procedures, Session};
-pub use quorate_meta::NodeState;
 pub use quorate_raft::tcp::Service;
+pub use quorate_raft::{Network, TransportError};
 pub use quorate_types as types;

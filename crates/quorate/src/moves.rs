@@ -1,25 +1,24 @@
 //! The migration executor's hands: the metadata journal and the Raft groups.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Weak;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use quorate_meta::{Command, JournalWrite, Operator, Reply, Task};
 use quorate_migration::{
     Change, ControlError, Fence, Journal, JournalError, MigrationRow, Outcome, Place, Position,
     Progress, Refusal, Removal, ReplicaControl, ReplicaProgress, VoterChange, admit,
 };
+use quorate_raft::RaftError;
+use quorate_raft::admin::{AdminClient, GroupProgress, MemberChange, MemberProgress};
 use quorate_types::runtime::BoxFuture;
 use quorate_types::{Blob, GroupId, Hlc, MigrationId, NodeId, ReplicaId};
 
-use crate::control::{
-    ControlReply, ControlRequest, GroupChange, GroupProgress, WireFence, shard_of,
-};
+use crate::control::{ControlReply, ControlRequest, shard_of};
 use crate::error::AdminError;
 use crate::node::NodeInner;
 
-/// How long one call to a group's leader may take.
+/// How long the destruction of a replica may take.
 const CALL_DEADLINE: Duration = Duration::from_secs(15);
 
 /// The executor's journal: rows in the metadata log.
@@ -152,117 +151,60 @@ impl NodeInner {
 pub(crate) struct GroupControl(pub(crate) Weak<NodeInner>);
 
 impl GroupControl {
-    fn change(
+    /// Asks the group's leader in raft's words.
+    fn ask<T, F>(
         &self,
-        fence: Option<Fence>,
-        group: GroupId,
-        change: GroupChange,
-    ) -> BoxFuture<Result<ControlReply, ControlError>> {
-        let inner = self.0.upgrade();
-        let fence = fence.map(|fence| WireFence {
-            migration: fence.migration,
-            term: fence.term,
-            attempt: fence.attempt,
-        });
+        ask: impl FnOnce(AdminClient) -> F + Send + 'static,
+    ) -> BoxFuture<Result<T, ControlError>>
+    where
+        F: Future<Output = Result<T, RaftError>> + Send,
+    {
+        let groups = self.0.upgrade().map(|inner| inner.groups.clone());
         Box::pin(async move {
-            let inner = inner.ok_or(ControlError::Unavailable)?;
-            inner.change_group(group, change, fence).await
+            ask(groups.ok_or(ControlError::Unavailable)?).await.map_err(|error| match error {
+                RaftError::Refused(reason) => {
+                    tracing::warn!(reason, "a group refused a change");
+                    ControlError::Refused(Refusal::Invalid)
+                }
+                _ => ControlError::Unavailable,
+            })
         })
     }
-}
 
-/// The newest attempt of each migration that has touched a group led here.
-#[derive(Default)]
-pub(crate) struct Fences(Mutex<BTreeMap<MigrationId, WireFence>>);
-
-/// Migrations whose fences are kept; the executor runs far fewer at a time.
-const FENCES_MAX: usize = 1_024;
-
-impl Fences {
-    /// Whether this attempt may act: no later one has.
-    pub(crate) fn admits(&self, fence: WireFence) -> bool {
-        let mut seen = self.0.lock();
-        if seen.len() >= FENCES_MAX && !seen.contains_key(&fence.migration) {
-            seen.pop_first();
-        }
-        let newest = seen.entry(fence.migration).or_insert(fence);
-        if (fence.term, fence.attempt) < (newest.term, newest.attempt) {
-            return false;
-        }
-        *newest = fence;
-        true
-    }
-}
-
-impl NodeInner {
-    /// Asks the replicas of a group in turn until the leader has answered.
-    pub(crate) async fn change_group(
+    fn change(
         &self,
+        fence: Fence,
         group: GroupId,
-        change: GroupChange,
-        fence: Option<WireFence>,
-    ) -> Result<ControlReply, ControlError> {
-        let mut targets = self.directory.group_nodes(group);
-        if let Some(leader) = shard_of(group).and_then(|shard| self.directory.shard_leader(shard)) {
-            targets.retain(|target| *target != leader);
-            targets.insert(0, leader);
-        }
-        let request = ControlRequest::Group { group, change: change.clone(), fence };
-        for target in targets {
-            let reply = if target == self.node {
-                Ok(self.lead(group, change.clone(), fence).await)
-            } else {
-                self.peers.control(target, &request, CALL_DEADLINE).await
-            };
-            match reply {
-                Ok(ControlReply::NotLeader(_)) | Err(_) => {}
-                Ok(ControlReply::Unavailable(_)) => return Err(ControlError::Unavailable),
-                Ok(ControlReply::Refused(reason)) => {
-                    tracing::warn!(%group, ?reason, "a group refused a change");
-                    return Err(ControlError::Refused(Refusal::Invalid));
-                }
-                Ok(reply) => return Ok(reply),
-            }
-        }
-        Err(ControlError::Unavailable)
+        change: MemberChange,
+    ) -> BoxFuture<Result<(), ControlError>> {
+        self.ask(move |groups| async move { groups.change(group, change, raft_fence(fence)).await })
     }
 }
 
-fn progress(seen: &GroupProgress) -> Progress {
-    let of = |is_voter| {
-        let members = seen.members.iter();
-        members
-            .filter(move |member| member.is_voter == is_voter)
-            .map(|member| member.replica)
-            .collect::<BTreeSet<_>>()
+const fn raft_fence(fence: Fence) -> quorate_raft::admin::Fence {
+    let Fence { migration, term, attempt } = fence;
+    quorate_raft::admin::Fence { who: migration, term, attempt }
+}
+
+fn progress(seen: GroupProgress) -> Progress {
+    let members = seen.members.iter();
+    let progress = |member: &MemberProgress| {
+        let MemberProgress { replica, matched, is_fresh, .. } = *member;
+        (replica, ReplicaProgress { matched, is_fresh })
     };
     Progress {
         leader: Some(seen.leader),
         last_log: seen.last_log,
-        replicas: seen
-            .members
-            .iter()
-            .map(|member| {
-                let progress =
-                    ReplicaProgress { matched: member.matched, is_fresh: member.is_fresh };
-                (member.replica, progress)
-            })
-            .collect(),
-        voters: of(true),
-        outgoing: seen.outgoing.as_ref().map(|voters| voters.iter().copied().collect()),
-        learners: of(false),
+        replicas: members.map(progress).collect(),
+        voters: seen.replicas(true).collect(),
+        learners: seen.replicas(false).collect(),
+        outgoing: seen.outgoing.map(|voters| voters.0.into_iter().collect()),
     }
 }
 
 impl ReplicaControl for GroupControl {
     fn progress(&self, group: GroupId) -> BoxFuture<Result<Progress, ControlError>> {
-        let asked = self.change(None, group, GroupChange::Progress);
-        Box::pin(async move {
-            match asked.await? {
-                ControlReply::Progress(seen) => Ok(progress(&seen)),
-                _ => Err(ControlError::Unavailable),
-            }
-        })
+        self.ask(move |groups| async move { groups.progress(group).await.map(progress) })
     }
 
     fn add_learner(
@@ -272,8 +214,7 @@ impl ReplicaControl for GroupControl {
         replica: ReplicaId,
         node: NodeId,
     ) -> BoxFuture<Result<(), ControlError>> {
-        let asked = self.change(Some(fence), group, GroupChange::AddLearner(replica, node));
-        Box::pin(async move { asked.await.map(drop) })
+        self.change(fence, group, MemberChange::AddLearner(replica, node))
     }
 
     fn change_voters(
@@ -282,8 +223,7 @@ impl ReplicaControl for GroupControl {
         group: GroupId,
         change: VoterChange,
     ) -> BoxFuture<Result<(), ControlError>> {
-        let asked = self.change(Some(fence), group, GroupChange::Voters(change.add, change.remove));
-        Box::pin(async move { asked.await.map(drop) })
+        self.change(fence, group, MemberChange::Voters(change.add, change.remove))
     }
 
     fn transfer_leader(
@@ -291,18 +231,10 @@ impl ReplicaControl for GroupControl {
         fence: Fence,
         group: GroupId,
         to: ReplicaId,
-        pause_budget: Duration,
+        _pause_budget: Duration,
     ) -> BoxFuture<Result<Duration, ControlError>> {
-        let asked = self.change(Some(fence), group, GroupChange::Transfer(to));
-        Box::pin(async move {
-            match asked.await? {
-                ControlReply::Done(micros) => Ok(Duration::from_micros(micros)),
-                _ => {
-                    tracing::debug!(?pause_budget, "a transfer did not come about");
-                    Err(ControlError::Unavailable)
-                }
-            }
-        })
+        let fence = Some(raft_fence(fence));
+        self.ask(move |groups| async move { groups.transfer(group, to, fence).await })
     }
 
     fn remove(
@@ -311,7 +243,7 @@ impl ReplicaControl for GroupControl {
         group: GroupId,
         replica: ReplicaId,
     ) -> BoxFuture<Result<Removal, ControlError>> {
-        let removed = self.change(Some(fence), group, GroupChange::RemoveLearner(replica));
+        let removed = self.change(fence, group, MemberChange::RemoveLearner(replica));
         let inner = self.0.upgrade();
         Box::pin(async move {
             removed.await?;
@@ -328,7 +260,7 @@ impl ReplicaControl for GroupControl {
                 inner.peers.control(home, &request, CALL_DEADLINE).await
             };
             Ok(match destroyed {
-                Ok(ControlReply::Done(_)) => Removal::Destroyed,
+                Ok(ControlReply::Done) => Removal::Destroyed,
                 _ => Removal::NodeUnreachable,
             })
         })

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use quorate_calvin::{CallError, Destination, NodeServices, PeerMessage, Peers, Reply, Request};
 use quorate_raft::tcp::Service;
-use quorate_raft::{Host, Lane, Transport, TransportError};
+use quorate_raft::{Host, Lane, Network, TransportError};
 use quorate_types::NodeId;
+use quorate_types::codec::CodecError;
 use quorate_types::hello::Hello;
 use quorate_types::runtime::BoxFuture;
 
@@ -26,67 +27,12 @@ pub(crate) mod channel {
     pub(crate) const MESSAGE: u8 = 3;
     /// Control of the cluster: bootstrap, metadata, replicas.
     pub(crate) const CONTROL: u8 = 4;
-}
-
-/// Why a call between nodes has no reply.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LinkError {
-    /// It did not reach the peer.
-    #[error("unreachable: {0}")]
-    Unreachable(String),
-    /// It may have reached the peer.
-    #[error("no reply in time")]
-    NoReply,
-    /// The peer refused it unhandled.
-    #[error("refused: {0}")]
-    Refused(String),
-}
-
-/// Requests and messages between nodes (port). Production is
-/// [`quorate_raft::tcp::Mesh`]; a simulator brings its own.
-pub trait Network: Send + Sync + 'static {
-    /// Sends a request and waits for its reply.
-    fn call(
-        &self,
-        to: NodeId,
-        lane: Lane,
-        channel: u8,
-        payload: Bytes,
-        deadline: Duration,
-    ) -> BoxFuture<Result<Bytes, LinkError>>;
-
-    /// Sends without waiting; may drop.
-    fn send(&self, to: NodeId, lane: Lane, channel: u8, payload: Bytes);
-
-    /// Introduces this node at an address and learns who is there: `None`
-    /// while nobody answers, [`NodeError::Refused`] if it is not welcome.
-    fn introduce(&self, address: &str, ours: Hello) -> BoxFuture<Result<Option<Hello>, NodeError>>;
+    /// Administration of groups: members, leaders.
+    pub(crate) const ADMIN: u8 = 6;
 }
 
 /// How a node introduces itself now.
 pub(crate) type Introduce = Arc<dyn Fn() -> Hello + Send + Sync>;
-
-/// Raft's transport over the node's network.
-pub(crate) struct RaftTransport(pub(crate) Arc<dyn Network>);
-
-impl Transport for RaftTransport {
-    fn call(
-        &self,
-        to: NodeId,
-        lane: Lane,
-        payload: Bytes,
-        deadline: Duration,
-    ) -> BoxFuture<Result<Bytes, TransportError>> {
-        let call = self.0.call(to, lane, channel::RAFT, payload, deadline);
-        Box::pin(async move {
-            call.await.map_err(|error| match error {
-                LinkError::Unreachable(reason) => TransportError::Unreachable { to, reason },
-                LinkError::NoReply => TransportError::Deadline { to },
-                LinkError::Refused(reason) => TransportError::Rejected { to, reason },
-            })
-        })
-    }
-}
 
 /// Who handles what arrives.
 #[derive(Default)]
@@ -150,6 +96,7 @@ async fn dispatch(
             services.handle(message);
             Ok(Bytes::new())
         }
+        channel::ADMIN => host.administer(payload).await.map_err(|error| error.to_string()),
         channel::CONTROL => {
             let request =
                 ControlRequest::from_bytes(&payload).map_err(|error| error.to_string())?;
@@ -198,7 +145,7 @@ impl NodePeers {
         address: &str,
         ours: Hello,
     ) -> Result<Option<Hello>, NodeError> {
-        self.network.introduce(address, ours).await
+        self.network.introduce(address, ours).await.map_err(NodeError::Refused)
     }
 
     /// A control call to another node.
@@ -207,10 +154,12 @@ impl NodePeers {
         to: NodeId,
         request: &ControlRequest,
         deadline: Duration,
-    ) -> Result<ControlReply, LinkError> {
+    ) -> Result<ControlReply, TransportError> {
         let payload = request.to_bytes();
         let reply = self.network.call(to, Lane::Data, channel::CONTROL, payload, deadline).await?;
-        ControlReply::from_bytes(&reply).map_err(|error| LinkError::Refused(error.to_string()))
+        let malformed = |error: CodecError| error.to_string();
+        let reply = ControlReply::from_bytes(&reply).map_err(malformed);
+        reply.map_err(|reason| TransportError::Rejected { to, reason })
     }
 }
 
@@ -253,9 +202,9 @@ impl Peers for NodePeers {
         Box::pin(async move {
             match call.await {
                 Ok(reply) => Reply::from_bytes(&reply).map_err(|_| CallError::NoReply),
+                Err(TransportError::Unreachable { .. }) => Err(CallError::Unreachable),
                 // A refusal may stand for a reply that did not fit a frame.
-                Err(LinkError::NoReply | LinkError::Refused(_)) => Err(CallError::NoReply),
-                Err(LinkError::Unreachable(_)) => Err(CallError::Unreachable),
+                Err(_) => Err(CallError::NoReply),
             }
         })
     }

@@ -11,31 +11,27 @@ use quorate_crdt::Registry;
 use quorate_engine::Engine;
 use quorate_gossip::Driver;
 use quorate_migration::Executor;
-use quorate_placement::SchedulerHandle;
-use quorate_raft::tcp::Service;
-use quorate_raft::{Group, Host, RaftError};
+use quorate_placement::{RateMeter, SchedulerHandle};
+use quorate_raft::Host;
+use quorate_raft::admin::AdminClient;
+use quorate_raft::tcp::{Mesh, Service};
 use quorate_types::env::Clock;
 use quorate_types::runtime::BoxFuture;
 use quorate_types::{
-    Blob, ClusterId, DiskId, Epoch, GroupId, KeyRange, MigrationId, NodeId, ReplicaId, Seq, watch,
+    Blob, ClusterId, DiskId, Epoch, GroupId, KeyRange, MigrationId, NodeId, ReplicaId, watch,
 };
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use crate::builder::NodeBuilder;
 use crate::config::NodeConfig;
-use crate::control::{
-    Control, ControlReply, ControlRequest, GroupChange, GroupProgress, MemberProgress, WireFence,
-};
+use crate::control::{Control, ControlReply, ControlRequest};
 use crate::directory::Directory;
 use crate::error::NodeError;
 use crate::founding::Reports;
-use crate::gossip::LoadMeter;
 use crate::hosting::Hosting;
 use crate::identity::IdentityFile;
-use crate::listen::Listener;
 use crate::metadata::Metadata;
-use crate::moves::Fences;
 use crate::network::{Introduce, NodePeers, Switch};
 
 /// Everything a running node consists of.
@@ -56,8 +52,8 @@ pub(crate) struct NodeInner {
     pub(crate) hosting: Arc<Hosting>,
     pub(crate) gossip: Arc<Driver>,
     pub(crate) reports: Reports,
-    pub(crate) load_meter: LoadMeter,
-    pub(crate) fences: Fences,
+    pub(crate) load_meter: Mutex<RateMeter>,
+    pub(crate) groups: AdminClient,
     pub(crate) authority: watch::Sender<Option<u64>>,
     pub(crate) cluster: watch::Sender<Option<ClusterId>>,
     pub(crate) executor: Mutex<Option<Executor>>,
@@ -127,38 +123,9 @@ impl NodeInner {
         }
     }
 
-    /// Does what a group's leader is asked to do, if this node leads it.
-    pub(crate) async fn lead(
-        &self,
-        group: GroupId,
-        change: GroupChange,
-        fence: Option<WireFence>,
-    ) -> ControlReply {
-        let Some(raft) = self.host.group(group) else { return ControlReply::NotLeader(None) };
-        let leadership = *raft.leadership().borrow();
-        if !leadership.leading {
-            return ControlReply::NotLeader(leadership.leader);
-        }
-        if fence.is_some_and(|fence| !self.fences.admits(fence)) {
-            return ControlReply::Refused("a later attempt of the migration has acted".into());
-        }
-        let outcome = match change {
-            GroupChange::Progress => return progress(&raft).await,
-            GroupChange::Transfer(to) => return transfer(&raft, to).await,
-            GroupChange::AddLearner(replica, node) => raft.add_learner(replica, node).await,
-            GroupChange::RemoveLearner(replica) => raft.remove_learner(replica).await,
-            GroupChange::Voters(add, remove) => {
-                let now = raft.status().voters.into_iter().map(|(replica, _)| replica);
-                let kept = now.filter(|replica| Some(*replica) != remove);
-                raft.set_voters(kept.chain(add).collect()).await
-            }
-        };
-        reply(outcome.map(|()| 0))
-    }
-
     pub(crate) async fn destroy(&self, group: GroupId, replica: ReplicaId) -> ControlReply {
         match self.hosting.destroy(group, replica).await {
-            Ok(()) => ControlReply::Done(0),
+            Ok(()) => ControlReply::Done,
             Err(error) => ControlReply::Unavailable(error.to_string().as_str().into()),
         }
     }
@@ -176,73 +143,11 @@ impl NodeInner {
     /// Whether this node can route any command.
     fn is_serving(&self) -> bool {
         let routes = self.directory.overlapping(&KeyRange::all());
-        let mut end = Some(Blob::new());
-        for route in &routes {
-            if end.as_ref() != Some(&route.range.start) {
-                return false;
-            }
-            end.clone_from(&route.range.end);
-        }
+        let is_covered = KeyRange::partition(routes.iter().map(|route| &route.range));
         // Requests are dated by the watermark: without one they would be born
         // before everything that is remembered.
         let is_dated = self.gate.known().logged > Epoch(0);
-        !routes.is_empty() && end.is_none() && is_dated && self.cluster().is_some()
-    }
-}
-
-fn reply(outcome: Result<u64, RaftError>) -> ControlReply {
-    match outcome {
-        Ok(value) => ControlReply::Done(value),
-        Err(RaftError::NotLeader { leader }) => ControlReply::NotLeader(leader),
-        Err(RaftError::Refused(reason)) => ControlReply::Refused(reason.as_str().into()),
-        Err(error) => ControlReply::Unavailable(error.to_string().as_str().into()),
-    }
-}
-
-/// A group's progress, after a round that confirmed the leadership.
-async fn progress(raft: &Group) -> ControlReply {
-    if raft.read_index().await.is_err() {
-        return ControlReply::Unavailable("leadership could not be confirmed".into());
-    }
-    let status = raft.status();
-    let last_log = status.last_log.unwrap_or_default();
-    let member = |(replica, _): &(ReplicaId, NodeId), is_voter| {
-        let is_self = *replica == status.replica;
-        MemberProgress {
-            replica: *replica,
-            is_voter,
-            matched: match status.matched.get(replica) {
-                _ if is_self => last_log,
-                matched => matched.copied().unwrap_or_default(),
-            },
-            is_fresh: is_self || status.fresh.contains(replica),
-        }
-    };
-    let voters = status.voters.iter().map(|voter| member(voter, true));
-    let learners = status.learners.iter().map(|learner| member(learner, false));
-    ControlReply::Progress(GroupProgress {
-        leader: status.replica,
-        last_log,
-        members: voters.chain(learners).collect(),
-        outgoing: status.outgoing.map(|voters| voters.into_iter().collect::<Seq<_>>()),
-    })
-}
-
-/// Transfers the leadership and measures how long nobody led.
-async fn transfer(raft: &Group, to: ReplicaId) -> ControlReply {
-    let started = tokio::time::Instant::now();
-    let term = raft.leadership().borrow().term;
-    if let Err(error) = raft.transfer_leader(to).await {
-        return reply(Err(error));
-    }
-    let mut leadership = raft.leadership();
-    let elected = leadership.wait_for(|now| now.term > term && now.leader.is_some());
-    match tokio::time::timeout(Duration::from_secs(5), elected).await {
-        Ok(Ok(_)) => {
-            let pause = started.elapsed().as_micros();
-            ControlReply::Done(u64::try_from(pause).unwrap_or(u64::MAX).max(1))
-        }
-        Ok(Err(_)) | Err(_) => ControlReply::Unavailable("no leader was elected in time".into()),
+        is_covered && is_dated && self.cluster().is_some()
     }
 }
 
@@ -258,9 +163,6 @@ impl Control for NodeInner {
                 ControlRequest::Join(spec) => inner.admit(spec).await,
                 ControlRequest::Propose(command) => inner.metadata.propose(&command).await,
                 ControlRequest::View(known) => inner.show_view(known),
-                ControlRequest::Group { group, change, fence } => {
-                    inner.lead(group, change, fence).await
-                }
                 ControlRequest::Destroy { group, replica } => inner.destroy(group, replica).await,
                 ControlRequest::MiddleKey(shard) => {
                     ControlReply::Key(inner.engine.middle_key(shard).ok().flatten())
@@ -283,7 +185,7 @@ pub struct Node {
     pub(crate) scheduler: Option<SchedulerHandle>,
     pub(crate) membership: watch::Receiver<Option<Arc<NodeError>>>,
     pub(crate) switch: Arc<Switch>,
-    pub(crate) listener: Option<Arc<Listener>>,
+    pub(crate) mesh: Option<Mesh>,
     /// Ends the replicas when it is dropped with the node.
     pub(crate) _alive: oneshot::Sender<Infallible>,
 }
@@ -384,8 +286,8 @@ impl Drop for Node {
         for task in &self.tasks {
             task.abort();
         }
-        if let Some(listener) = &self.listener {
-            listener.close();
+        if let Some(mesh) = &self.mesh {
+            mesh.shutdown();
         }
         self.inner.gossip.shutdown();
     }

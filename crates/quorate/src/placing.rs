@@ -6,18 +6,21 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use quorate_crdt::NodeLoad;
 use quorate_meta::{
-    BeginMove, BeginSplit, Command, METADATA_GROUP, Operator as Running, ReplicaChange,
+    BeginMove, BeginSplit, Command, METADATA_GROUP, Operator as Running, ReplicaChange, Role,
     SEQUENCER_GROUP, Task, ZONE_LABEL, shard_group,
 };
 use quorate_placement::{
     Authority, ClusterSource, ClusterView, Group, InFlight, Members, NodeState, NodeView, Operator,
-    OperatorId, PlacementError, Proposal, Proposer, Refused, ShardView, SystemGroupView,
+    OperatorId, PlacementError, Proposal, Proposer, Refused, ReplicaReport, ShardView, Silences,
+    SystemGroupView, safety,
 };
+use quorate_raft::RaftError;
 use quorate_types::runtime::BoxFuture;
 use quorate_types::{Blob, GroupId, MigrationId, NodeId, ShardId};
 
-use crate::control::{ControlReply, ControlRequest, GroupChange, shard_of};
+use crate::control::{ControlReply, ControlRequest, shard_of};
 use crate::error::AdminError;
 use crate::node::NodeInner;
 
@@ -30,27 +33,18 @@ const DEFAULT_WEIGHT: u32 = 100;
 /// The cluster as this node sees it.
 pub(crate) struct Eyes {
     node: Weak<NodeInner>,
-    silent_since: Mutex<BTreeMap<NodeId, Duration>>,
+    silences: Mutex<Silences>,
 }
 
 impl Eyes {
     pub(crate) fn new(node: Weak<NodeInner>) -> Self {
-        Self { node, silent_since: Mutex::default() }
+        Self { node, silences: Mutex::default() }
     }
 
     /// How long gossip has missed each silent node.
     fn silences(&self, inner: &NodeInner) -> BTreeMap<NodeId, Duration> {
-        let now = inner.clock.monotonic();
-        let alive = inner.alive();
-        let mut since = self.silent_since.lock();
-        let members = inner.directory.members();
-        since.retain(|node, _| members.contains(node) && !alive.contains(node));
-        for node in members {
-            if !alive.contains(&node) {
-                since.entry(node).or_insert(now);
-            }
-        }
-        since.iter().map(|(node, from)| (*node, now.saturating_sub(*from))).collect()
+        let (now, members) = (inner.clock.monotonic(), inner.directory.members());
+        self.silences.lock().observe(now, &members, &inner.gossip.alive())
     }
 }
 
@@ -70,74 +64,53 @@ impl ClusterSource for Eyes {
 
 fn look(inner: &NodeInner, silences: &BTreeMap<NodeId, Duration>) -> ClusterView {
     let view = inner.directory.view();
-    let loads: BTreeMap<NodeId, _> = inner.loads().into_iter().collect();
-    let nodes = view
-        .nodes()
-        .filter(|(_, record)| record.state != quorate_meta::NodeState::Removed)
-        .map(|(node, record)| NodeView {
-            id: node,
-            zone: record.label(ZONE_LABEL).unwrap_or_default().to_owned(),
-            state: match (silences.get(&node), record.state) {
-                (Some(duration), _) => NodeState::Dead { duration: *duration },
-                (None, quorate_meta::NodeState::Draining) => NodeState::Draining,
-                (None, _) => NodeState::Active,
-            },
-            weight: DEFAULT_WEIGHT,
-            disk_used_bytes: loads.get(&node).map_or(0, |load| load.used_bytes),
-            disk_total_bytes: loads.get(&node).map_or(0, |load| load.capacity_bytes),
-        })
-        .collect();
-    let members = |group: GroupId, leader: Option<NodeId>| {
-        let record = view.group(group);
-        let of = |role| {
-            record.map_or_else(Vec::new, |group| {
-                let replicas = group.replicas.iter().filter(|replica| replica.role == role);
-                replicas.map(|replica| replica.node).collect()
-            })
-        };
-        Members {
-            leader,
-            voters: of(quorate_meta::Role::Voter),
-            learners: of(quorate_meta::Role::Learner),
-        }
-    };
-    let system = |group, leader| {
-        let members = members(group, leader);
-        let replicas = u32::try_from(members.voters.len()).unwrap_or(u32::MAX);
-        Some(SystemGroupView { members, replicas })
-    };
-    let shards = view
-        .shards()
-        .map(|(shard, record)| {
-            let reports = loads.iter().filter_map(|(node, load)| {
-                let report = load.shards.iter().find(|report| report.shard == shard)?;
-                Some((*node, report))
-            });
-            let leading = reports.filter(|(_, report)| report.leader);
-            let best = leading.max_by_key(|(_, report)| report.term);
-            ShardView {
-                id: shard,
-                range: record.range.clone(),
-                epoch: record.epoch,
-                members: members(record.group, best.map(|(node, _)| node)),
-                bytes: best.map_or(0, |(_, report)| report.bytes),
-                rows: best.map_or(0, |(_, report)| report.rows),
-                load_ops: best.map_or(0, |(_, report)| report.operations_per_second),
-                // Finding it reads the shard; the executor does when it splits.
-                split_key: None,
-            }
-        })
-        .collect();
-    ClusterView {
-        nodes,
-        metadata: system(METADATA_GROUP, Some(inner.node)),
-        sequencer: system(
-            SEQUENCER_GROUP,
-            quorate_calvin::Router::sequencer(&*inner.directory).leader,
+    let loads = inner.loads();
+    let node = |(node, record): (NodeId, &quorate_meta::Node)| NodeView {
+        id: node,
+        zone: record.label(ZONE_LABEL).unwrap_or_default().to_owned(),
+        state: NodeState::observed(
+            silences.get(&node).copied(),
+            record.state == quorate_meta::NodeState::Draining,
         ),
-        shards,
+        weight: DEFAULT_WEIGHT,
+        disk_used_bytes: loads.get(&node).map_or(0, |load| load.used_bytes),
+        disk_total_bytes: loads.get(&node).map_or(0, |load| load.capacity_bytes),
+    };
+    let shard = |(shard, record): (ShardId, &quorate_meta::Shard)| {
+        let members = members(&view, record.group, None);
+        let reports = loads.values().flat_map(|load| reports(load, shard));
+        ShardView::reported(shard, record.range.clone(), record.epoch, members, reports)
+    };
+    let system = |group, leader| Some(SystemGroupView::as_found(members(&view, group, leader)));
+    let sequencer = quorate_calvin::Router::sequencer(&*inner.directory).leader;
+    ClusterView {
+        nodes: view.members().map(node).collect(),
+        metadata: system(METADATA_GROUP, Some(inner.node)),
+        sequencer: system(SEQUENCER_GROUP, sequencer),
+        shards: view.shards().map(shard).collect(),
         shard_replicas: u32::try_from(view.target_replicas()).unwrap_or(u32::MAX),
     }
+}
+
+fn members(view: &quorate_meta::ClusterView, group: GroupId, leader: Option<NodeId>) -> Members {
+    let replicas = view.group(group).map(|group| group.replicas.0.as_slice()).unwrap_or_default();
+    let of = |role| {
+        let replicas = replicas.iter().filter(move |replica| replica.role == role);
+        replicas.map(|replica| replica.node).collect()
+    };
+    Members { leader, voters: of(Role::Voter), learners: of(Role::Learner) }
+}
+
+fn reports(load: &NodeLoad, shard: ShardId) -> impl Iterator<Item = ReplicaReport> {
+    let found = load.shards.iter().filter(move |report| report.shard == shard);
+    found.map(|report| ReplicaReport {
+        node: load.node,
+        leads: report.leader,
+        term: report.term,
+        bytes: report.bytes,
+        rows: report.rows,
+        load_ops: report.operations_per_second,
+    })
 }
 
 /// Turns proposals into metadata operators.
@@ -155,7 +128,8 @@ impl Proposer for Hands {
             if inner.metadata.authority() != Some(authority.term) {
                 return Err(Refused::NotLeader);
             }
-            inner.check(&proposal)?;
+            let view = look(&inner, &BTreeMap::new());
+            safety::expect(&view, &in_flight(&inner), &proposal.preconditions)?;
             inner.begin(&proposal.operator).await.map(|id| OperatorId(id.0)).map_err(|error| {
                 match error {
                     AdminError::Unavailable(_) => Refused::NotLeader,
@@ -170,7 +144,7 @@ impl Proposer for Hands {
         Box::pin(async move {
             let inner = inner
                 .ok_or_else(|| PlacementError::ViewUnavailable("the node is stopping".into()))?;
-            Ok(inner.directory.view().running_operators().filter_map(in_flight).collect())
+            Ok(in_flight(&inner))
         })
     }
 
@@ -201,7 +175,11 @@ const fn raft_group(group: Group) -> GroupId {
     }
 }
 
-fn in_flight(running: &Running) -> Option<InFlight> {
+fn in_flight(inner: &NodeInner) -> Vec<InFlight> {
+    inner.directory.view().running_operators().filter_map(translate).collect()
+}
+
+fn translate(running: &Running) -> Option<InFlight> {
     let group = placement_group(running.group)?;
     let operator = match &running.task {
         Task::Split(split) => Operator::Split { shard: split.shard, at: Some(split.at.clone()) },
@@ -215,30 +193,6 @@ fn in_flight(running: &Running) -> Option<InFlight> {
 }
 
 impl NodeInner {
-    /// Whether everything a proposal was planned on still holds.
-    fn check(&self, proposal: &Proposal) -> Result<(), Refused> {
-        let view = self.directory.view();
-        for precondition in &proposal.preconditions {
-            let group = raft_group(precondition.group);
-            if view.operator_on(group).is_some() {
-                return Err(Refused::GroupBusy);
-            }
-            let mut voters: Vec<NodeId> = view
-                .group(group)
-                .map(|group| group.voters().map(|voter| voter.node).collect())
-                .unwrap_or_default();
-            voters.sort_unstable();
-            let epoch = precondition.group.shard().and_then(|shard| view.shard(shard));
-            let epoch_holds = precondition
-                .epoch
-                .is_none_or(|expected| epoch.is_some_and(|shard| shard.epoch == expected));
-            if voters != precondition.voters || !epoch_holds {
-                return Err(Refused::Precondition);
-            }
-        }
-        Ok(())
-    }
-
     /// Begins an operator; returns its id.
     pub(crate) async fn begin(&self, operator: &Operator) -> Result<MigrationId, AdminError> {
         match operator {
@@ -330,7 +284,7 @@ impl NodeInner {
     }
 
     /// Hands a group's leadership to the voter on a node.
-    pub(crate) async fn transfer(&self, group: GroupId, to: NodeId) -> Result<u64, AdminError> {
+    pub(crate) async fn transfer(&self, group: GroupId, to: NodeId) -> Result<(), AdminError> {
         let view = self.directory.view();
         let record = view
             .group(group)
@@ -338,14 +292,12 @@ impl NodeInner {
         let replica = record
             .replica_on(to)
             .ok_or_else(|| AdminError::Refused(format!("{to} has no replica of {group}")))?;
-        let changed = self.change_group(group, GroupChange::Transfer(replica.id), None).await;
-        match changed {
-            Ok(ControlReply::Done(micros)) => Ok(micros),
-            Ok(_) => Err(AdminError::Unavailable("the group did not answer".into())),
-            Err(quorate_migration::ControlError::Refused(reason)) => {
-                Err(AdminError::Refused(format!("the group refused: {reason:?}")))
+        let transferred = self.groups.transfer(group, replica.id, None).await;
+        transferred.map(drop).map_err(|error| match error {
+            RaftError::Refused(reason) => {
+                AdminError::Refused(format!("the group refused: {reason}"))
             }
-            Err(error) => Err(AdminError::Unavailable(error.to_string())),
-        }
+            error => AdminError::Unavailable(error.to_string()),
+        })
     }
 }

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::future::select_all;
-use quorate_raft::tcp::{Mesh, MeshConfig, RaftService, TcpTransport};
+use quorate_raft::tcp::{Mesh, MeshConfig, RaftService};
 use quorate_raft::{
-    Batch, Group, GroupClass, GroupSpec, Host, HostConfig, MachineError, MachineFuture, RedbLog,
-    RedbLogConfig, SnapshotReader, SnapshotWriter, StateMachine, host_row_index, seeded_host_row,
+    Batch, ChannelTransport, Group, GroupClass, GroupSpec, Host, HostConfig, MachineError,
+    MachineFuture, RedbLog, RedbLogConfig, SnapshotReader, SnapshotWriter, StateMachine,
+    host_row_index, seeded_host_row,
 };
 use quorate_types::disk::DirectoryDisk;
 use quorate_types::hello::{Hello, Protocol};
@@ -148,7 +149,7 @@ async fn start(
     let ours = hello.clone();
     let book = move |node: NodeId| addresses.get(&node).cloned();
     let mesh = Mesh::new(MeshConfig::default(), move || ours.clone(), book);
-    let transport = Arc::new(TcpTransport::new(mesh.clone(), RAFT_CHANNEL));
+    let transport = Arc::new(ChannelTransport::new(Arc::new(mesh.clone()), RAFT_CHANNEL));
     let host = Host::open(HostConfig::default(), log, transport)?;
     let service = Arc::new(RaftService::new(host.clone(), RAFT_CHANNEL));
     mesh.listen(listener, service, Arc::new(move |_: &Hello| Ok(hello.clone())));

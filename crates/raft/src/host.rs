@@ -8,6 +8,7 @@ use quorate_types::runtime::BoxFuture;
 use quorate_types::{GroupId, NodeId, ReplicaId};
 use tokio::sync::Semaphore;
 
+use crate::admin::Fences;
 use crate::config::{GroupClass, HostConfig};
 use crate::consensus::applier::{Applier, Progress};
 use crate::consensus::network::Links;
@@ -72,6 +73,7 @@ struct Inner {
     sending: Arc<Semaphore>,
     receiving: Arc<Semaphore>,
     counters: Arc<Counters>,
+    fences: Fences,
     is_closed: AtomicBool,
 }
 
@@ -115,6 +117,7 @@ impl Host {
             groups: RwLock::default(),
             in_transition: Mutex::default(),
             counters: Arc::default(),
+            fences: Fences::default(),
             is_closed: AtomicBool::new(false),
         });
         drop(quorate_types::runtime::spawn(reap_stagings(Arc::downgrade(&inner))));
@@ -161,6 +164,10 @@ impl Host {
     #[must_use]
     pub fn groups(&self) -> Vec<Group> {
         self.inner.groups.read().values().cloned().collect()
+    }
+
+    pub(crate) fn fences(&self) -> &Fences {
+        &self.inner.fences
     }
 
     /// The durable log of this host.

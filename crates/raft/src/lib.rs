@@ -3,6 +3,7 @@
 #[cfg(test)]
 extern crate self as quorate_raft;
 
+pub mod admin;
 mod config;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -13,6 +14,7 @@ mod host;
 mod inbox;
 mod log;
 mod machine;
+mod network;
 mod runtime;
 pub mod tcp;
 mod transport;
@@ -29,4 +31,5 @@ pub use log::{
 pub use machine::{
     Batch, Entry, MachineError, MachineFuture, SnapshotReader, SnapshotWriter, StateMachine,
 };
+pub use network::{ChannelTransport, Network};
 pub use transport::{Lane, Transport, TransportError};

@@ -8,11 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
-use quorate_raft::tcp::{Mesh, MeshConfig, MeshError, Service};
-use quorate_types::hello::{Hello, Protocol};
+use quorate_raft::Network;
+use quorate_raft::tcp::{Mesh, MeshConfig, MeshError, Reception, Service};
+use quorate_types::hello::{Hello, Protocol, dial};
 use quorate_types::runtime::BoxFuture;
 use quorate_types::{Blob, DiskId, NodeId};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -74,6 +75,89 @@ async fn listening(node: u64, book: &Book) -> (Mesh, Arc<TestService>) {
     };
     mesh.listen(listener, Arc::clone(&service) as Arc<dyn Service>, Arc::new(judge));
     (mesh, service)
+}
+
+/// Takes every connection that is not the mesh's.
+#[derive(Default)]
+struct Door {
+    taken: Mutex<Vec<NodeId>>,
+    welcomed: Mutex<Vec<NodeId>>,
+    news: Notify,
+}
+
+impl Reception for Door {
+    fn judge(&self, theirs: &Hello) -> Result<Hello, String> {
+        let protocol = theirs.protocol;
+        if theirs.node == NodeId(66) {
+            Err("go away".into())
+        } else {
+            Ok(Hello { protocol, ..hello(2) })
+        }
+    }
+
+    fn welcomed(&self, theirs: &Hello) {
+        self.welcomed.lock().push(theirs.node);
+    }
+
+    fn take_over(&self, _stream: TcpStream, theirs: &Hello) -> Result<(), String> {
+        self.taken.lock().push(theirs.node);
+        self.news.notify_one();
+        Ok(())
+    }
+}
+
+/// A node with a door; the book knows where.
+async fn receiving(book: &Book, config: MeshConfig) -> (Mesh, Arc<Door>) {
+    let mesh = mesh(2, book, config);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    book.0.lock().insert(NodeId(2), listener.local_addr().unwrap().to_string());
+    let (service, door) = (Arc::new(TestService::default()), Arc::new(Door::default()));
+    mesh.listen(listener, service, Arc::clone(&door) as Arc<dyn Reception>);
+    (mesh, door)
+}
+
+#[tokio::test]
+async fn a_connection_of_another_protocol_is_handed_over() {
+    let book = Book::default();
+    let (_server, door) = receiving(&book, MeshConfig::default()).await;
+    let mut stream = TcpStream::connect(book.0.lock()[&NodeId(2)].clone()).await.unwrap();
+    let gossip = Hello { protocol: Protocol::Gossip, ..hello(7) };
+    let theirs = dial(&mut stream, &gossip, DEADLINE).await.unwrap();
+    assert_eq!((theirs.node, theirs.protocol), (NodeId(2), Protocol::Gossip));
+    door.news.notified().await;
+    assert_eq!(*door.taken.lock(), [NodeId(7)]);
+    let client = mesh(1, &book, MeshConfig::default());
+    let echo = client.call(NodeId(2), 0, ECHO, Bytes::from_static(b"x"), DEADLINE).await;
+    assert_eq!(echo, Ok(Bytes::from_static(b"x")), "the mesh is served beside it");
+    assert_eq!(*door.welcomed.lock(), [NodeId(7), NodeId(1)]);
+}
+
+#[tokio::test]
+async fn a_silent_caller_holds_the_door_only_until_its_deadline() {
+    let book = Book::default();
+    let handshake_deadline = Duration::from_millis(50);
+    let config =
+        MeshConfig { inbound_handshakes_max: 1, handshake_deadline, ..MeshConfig::default() };
+    let (_server, _) = receiving(&book, config).await;
+    let _silent = TcpStream::connect(book.0.lock()[&NodeId(2)].clone()).await.unwrap();
+    let client = mesh(1, &book, MeshConfig::default());
+    let echo = client.call(NodeId(2), 0, ECHO, Bytes::new(), DEADLINE).await;
+    assert_eq!(echo, Ok(Bytes::new()));
+}
+
+#[tokio::test]
+async fn an_introduction_tells_who_is_there_or_why_one_is_not_welcome() {
+    let book = Book::default();
+    let (server, _) = receiving(&book, MeshConfig::default()).await;
+    let address = book.0.lock()[&NodeId(2)].clone();
+    let client = mesh(1, &book, MeshConfig::default());
+    let there = client.introduce(&address, hello(1)).await.unwrap();
+    assert_eq!(there.map(|theirs| theirs.node), Some(NodeId(2)));
+    assert_eq!(client.introduce(&address, hello(66)).await, Err("go away".to_owned()));
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = nobody.local_addr().unwrap().to_string();
+    drop((nobody, server));
+    assert_eq!(client.introduce(&address, hello(1)).await, Ok(None));
 }
 
 #[tokio::test]

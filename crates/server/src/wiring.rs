@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use quorate::{ExecuteError, Node, NodeConfig, NodeError, Session};
 use quorate_calvin::Call;
 use quorate_types::runtime::{self, BoxFuture};
-use quorate_types::{Blob, KeyRange, NodeId, ShardId};
+use quorate_types::{Blob, NodeId, ShardId};
 
 use crate::admin::{
-    Admin, AdminError, AdminFuture, DrainStatus, MigrationInfo, MoveRequest, NodeInfo, Operation,
-    ReplicaInfo, ShardInfo, SplitRequest, StatusInfo, TransferRequest,
+    self, Admin, AdminError, AdminFuture, DrainStatus, MigrationInfo, MoveRequest, NodeInfo,
+    Operation, ShardInfo, SplitRequest, StatusInfo, TransferRequest,
 };
 use crate::backend::{Backend, BackendError, BackendInfo, KeyPage};
 use crate::cli::{self, Membership, NodeResult, StartConfig};
@@ -145,12 +145,13 @@ impl Backend for Service {
     }
 
     fn info(&self) -> BackendInfo {
+        let view = self.node.view();
         BackendInfo {
             node: self.node.id().0,
             cluster: self.node.cluster().map(|id| id.to_string()).unwrap_or_default(),
             gateway: self.gateway.clone(),
-            nodes: count(self.node.nodes().len()),
-            shards: count(self.node.shard_count()),
+            nodes: count(view.nodes().count()),
+            shards: count(view.shards().len()),
         }
     }
 }
@@ -182,76 +183,30 @@ fn admin_error(error: quorate::AdminError) -> AdminError {
     }
 }
 
-fn show_range(range: &KeyRange) -> String {
-    let end = range.end.as_ref().map_or_else(|| "∞".to_owned(), |end| hex(end));
-    format!("[{}, {end})", hex(&range.start))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 + bytes.len() * 2);
-    text.push_str("0x");
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
-
 impl Service {
     fn nodes(&self) -> Vec<NodeInfo> {
-        let describe = |status: quorate::NodeStatus| NodeInfo {
-            id: status.node.0,
-            address: status.address,
-            gateway: (status.node == self.node.id()).then(|| self.gateway.clone()),
-            admin: None,
-            state: status
-                .liveness
-                .map_or_else(|| "unknown".to_owned(), |state| format!("{state:?}").to_lowercase()),
-            draining: status.state == quorate::NodeState::Draining,
-            replicas: count(status.replicas.len()),
-            leaders: count(status.leads.len()),
-        };
-        self.node.nodes().into_iter().map(describe).collect()
+        let node = &self.node;
+        let mut nodes = admin::nodes(&node.view(), &node.liveness(), &node.loads());
+        for own in nodes.iter_mut().filter(|info| info.id == node.id().0) {
+            own.gateway = Some(self.gateway.clone());
+        }
+        nodes
     }
 
-    fn shards(&self) -> Result<Vec<ShardInfo>, AdminError> {
-        let describe = |status: quorate::ShardStatus| ShardInfo {
-            id: status.shard.0,
-            range: show_range(&status.range),
-            leader: status.leader.map(|leader| leader.0),
-            replicas: status
-                .replicas
-                .iter()
-                .map(|(id, node, voter)| ReplicaInfo { id: id.0, node: node.0, voter: *voter })
-                .collect(),
-            epoch: status.epoch.0,
-            applied: status.applied,
-            state_hash: status.state_hash.map(|hash| format!("{hash:032x}")),
+    fn shards(node: &Node) -> Result<Vec<ShardInfo>, AdminError> {
+        let view = node.view();
+        let describe = |shard| {
+            let hash = node.state_hash(shard).map_err(admin_error)?;
+            Ok(admin::shard(&view, shard, node.shard_leader(shard), hash))
         };
-        let shards = self.node.shards().map_err(admin_error)?;
-        Ok(shards.into_iter().map(describe).collect())
-    }
-
-    fn migrations(&self) -> Vec<MigrationInfo> {
-        let describe = |status: quorate::MigrationStatus| MigrationInfo {
-            id: status.id.to_string(),
-            kind: if status.from.is_some() || status.to.is_some() { "move" } else { "split" }
-                .to_owned(),
-            shard: status.shard.map_or(0, |shard| shard.0),
-            from: status.from.map(|node| node.0),
-            to: status.to.map(|node| node.0),
-            error: status.phase.strip_prefix("Aborted: ").map(ToOwned::to_owned),
-            phase: status.phase,
-            attempt: status.attempt,
-            write_pause_micros: status.write_pause_micros,
-            finished: status.is_finished,
-        };
-        self.node.migrations().into_iter().map(describe).collect()
+        let shards = view.shards().map(|(shard, _)| describe(shard));
+        shards.filter_map(Result::transpose).collect()
     }
 
     fn status(&self) -> StatusInfo {
         let nodes = self.nodes();
         let (metadata, sequencer) = self.node.system_leaders();
-        let running = self.node.migrations().iter().filter(|status| !status.is_finished).count();
+        let view = self.node.view();
         StatusInfo {
             cluster: self.node.cluster().map(|id| id.to_string()).unwrap_or_default(),
             node: self.node.id().0,
@@ -259,29 +214,26 @@ impl Service {
             reason: self.readiness().err(),
             metadata_leader: metadata.map(|node| node.0),
             sequencer_leader: sequencer.map(|node| node.0),
-            map_version: self.node.map_version(),
+            map_version: view.version(),
             nodes: count(nodes.len()),
             nodes_alive: count(nodes.iter().filter(|node| node.state == "alive").count()),
-            shards: count(self.node.shard_count()),
+            shards: count(view.shards().len()),
             shards_led: nodes.iter().map(|node| node.leaders).sum(),
-            migrations: count(running),
+            migrations: count(view.running_operators().count()),
         }
     }
 }
 
 /// Runs a blocking look at the stored rows away from the connections.
 fn look<T: Send + 'static>(
-    service: Option<Arc<Node>>,
-    gateway: String,
-    work: impl FnOnce(&Service) -> Result<T, AdminError> + Send + 'static,
+    node: Arc<Node>,
+    work: impl FnOnce(&Node) -> Result<T, AdminError> + Send + 'static,
 ) -> AdminFuture<T> {
     Box::pin(async move {
-        let node = service.ok_or_else(|| AdminError::Unavailable("the node stops".into()))?;
         let (sender, receiver) = tokio::sync::oneshot::channel();
-        let view = Service { node, sessions: Vec::new(), turn: AtomicUsize::new(0), gateway };
         runtime::thread("admin-look", async move {
             // Nobody waits any more when the receiver is gone.
-            let _ = sender.send(work(&view));
+            let _ = sender.send(work(&node));
         })
         .map_err(|error| AdminError::Unavailable(error.to_string()))?;
         receiver.await.map_err(|_| AdminError::Unavailable("the look was cut off".into()))?
@@ -305,7 +257,7 @@ impl Admin for Service {
             ("quorate_watermark_logged", marks.logged.0),
             ("quorate_watermark_done", marks.done.0),
             ("quorate_dedup_floor", marks.floors.expired.0),
-            ("quorate_map_version", self.node.map_version()),
+            ("quorate_map_version", self.node.view().version()),
             ("quorate_serving", u64::from(self.node.is_serving())),
         ];
         for (name, value) in gauges {
@@ -339,11 +291,11 @@ impl Admin for Service {
     }
 
     fn shards(&self) -> AdminFuture<Vec<ShardInfo>> {
-        look(Some(Arc::clone(&self.node)), self.gateway.clone(), |service| service.shards())
+        look(Arc::clone(&self.node), Self::shards)
     }
 
     fn migrations(&self) -> AdminFuture<Vec<MigrationInfo>> {
-        let migrations = Self::migrations(self);
+        let migrations = admin::migrations(&self.node.view());
         Box::pin(async move { Ok(migrations) })
     }
 
@@ -380,7 +332,8 @@ impl Admin for Service {
         let inner = Arc::clone(&self.node);
         Box::pin(async move {
             inner.drain_node(NodeId(node)).await.map_err(admin_error)?;
-            Ok(DrainStatus { node, replicas_left: count(inner.replicas_on(NodeId(node))) })
+            let replicas_left = count(inner.view().replicas_on(NodeId(node)).count());
+            Ok(DrainStatus { node, replicas_left })
         })
     }
 }

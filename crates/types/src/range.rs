@@ -61,6 +61,20 @@ impl KeyRange {
             && starts_before_end(other, &self.start)
     }
 
+    /// Whether ranges, given in key order, hold every key exactly once.
+    #[must_use]
+    pub fn partition<'a>(ranges: impl IntoIterator<Item = &'a Self>) -> bool {
+        // Where the next range has to begin; nowhere after an unbounded one.
+        let mut next = Some(Blob::new());
+        for range in ranges {
+            if next.as_ref() != Some(&range.start) || range.is_empty() {
+                return false;
+            }
+            next.clone_from(&range.end);
+        }
+        next.is_none()
+    }
+
     /// Cuts the range at `key` into what lies before and what begins with it;
     /// `None` unless both halves can hold a key.
     #[must_use]
@@ -80,5 +94,28 @@ impl fmt::Debug for KeyRange {
             Some(end) => write!(f, "[{:?}, {:?})", self.start, end),
             None => write!(f, "[{:?}, ∞)", self.start),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(start: &str) -> KeyRange {
+        KeyRange { start: start.into(), end: None }
+    }
+
+    #[test]
+    fn a_partition_holds_every_key_once() {
+        assert!(KeyRange::partition([&KeyRange::all()]));
+        assert!(KeyRange::partition([&KeyRange::new("", "m"), &from("m")]));
+        let gap = [&KeyRange::new("", "m"), &from("n")];
+        assert!(!KeyRange::partition(gap));
+        let overlap = [&KeyRange::new("", "m"), &from("l")];
+        assert!(!KeyRange::partition(overlap));
+        assert!(!KeyRange::partition([&KeyRange::new("", "m")]), "no end");
+        assert!(!KeyRange::partition([&from("a")]), "no beginning");
+        assert!(!KeyRange::partition([&KeyRange::all(), &KeyRange::all()]));
+        assert!(!KeyRange::partition([]));
     }
 }

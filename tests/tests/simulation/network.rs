@@ -11,7 +11,7 @@ use quorate::types::NodeId;
 use quorate::types::frame::{FRAME_PAYLOAD_BYTES_MAX, Frame};
 use quorate::types::hello::Hello;
 use quorate::types::runtime::{self, BoxFuture};
-use quorate::{LinkError, Network, NodeError, Service};
+use quorate::{Network, Service, TransportError};
 use quorate_gossip::{Connection, Destination, Inbound, Transmit};
 use quorate_raft::Lane;
 use quorate_testkit::sim::{CallError, SimNetwork, SimNode};
@@ -129,14 +129,16 @@ impl Network for Ways {
         channel: u8,
         payload: Bytes,
         deadline: Duration,
-    ) -> BoxFuture<Result<Bytes, LinkError>> {
+    ) -> BoxFuture<Result<Bytes, TransportError>> {
         let message = self.0.seal(channel, &payload);
         let call = self.0.network.call(self.0.node, to, message, deadline);
         Box::pin(async move {
             call.await.map_err(|error| match error {
-                CallError::NotDelivered { reason, .. } => LinkError::Unreachable(reason),
-                CallError::Unknown { .. } => LinkError::NoReply,
-                CallError::Rejected { reason, .. } => LinkError::Refused(reason),
+                CallError::NotDelivered { reason, .. } => {
+                    TransportError::Unreachable { to, reason }
+                }
+                CallError::Unknown { .. } => TransportError::Deadline { to },
+                CallError::Rejected { reason, .. } => TransportError::Rejected { to, reason },
             })
         })
     }
@@ -146,11 +148,7 @@ impl Network for Ways {
     }
 
     /// The founders know each other by their list.
-    fn introduce(
-        &self,
-        _address: &str,
-        _ours: Hello,
-    ) -> BoxFuture<Result<Option<Hello>, NodeError>> {
+    fn introduce(&self, _address: &str, _ours: Hello) -> BoxFuture<Result<Option<Hello>, String>> {
         Box::pin(std::future::ready(Ok(None)))
     }
 }

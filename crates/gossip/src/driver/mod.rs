@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use parking_lot::Mutex;
 use quorate_types::env::{Clock, SplitMix};
 use quorate_types::hello::Hello;
-use quorate_types::{ClusterId, runtime, watch};
+use quorate_types::{ClusterId, NodeId, runtime, watch};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
@@ -22,7 +22,7 @@ use self::tcp::Tcp;
 use crate::config::{Config, TcpConfig};
 use crate::core::{Core, Identity, Stats};
 use crate::error::GossipError;
-use crate::member::{Event, Member};
+use crate::member::{Event, Member, Status};
 use crate::state::State;
 use crate::transport::{Inbound, Transport};
 
@@ -230,7 +230,15 @@ impl Driver {
         self.view.borrow().clone()
     }
 
-    /// The same, to be watched.
+    /// The nodes that this node takes for alive, itself included.
+    #[must_use]
+    pub fn alive(&self) -> Vec<NodeId> {
+        let view = self.view.borrow();
+        let alive = view.iter().filter(|member| member.status == Status::Alive);
+        alive.map(|member| member.node).collect()
+    }
+
+    /// The same as [`Self::members`], to be watched.
     #[must_use]
     pub fn view(&self) -> watch::Receiver<Vec<Member>> {
         self.view.clone()

@@ -34,7 +34,7 @@ impl From<CodecError> for WireError {
     }
 }
 
-fn versioned<T: ToMessagePack>(version: u8, value: &T) -> Bytes {
+pub(crate) fn versioned<T: ToMessagePack>(version: u8, value: &T) -> Bytes {
     let body = encode(value);
     let mut out = BytesMut::with_capacity(1 + body.len());
     out.put_u8(version);
@@ -42,7 +42,7 @@ fn versioned<T: ToMessagePack>(version: u8, value: &T) -> Bytes {
     out.freeze()
 }
 
-fn open<T: for<'a> FromMessagePack<'a>>(
+pub(crate) fn open<T: for<'a> FromMessagePack<'a>>(
     what: &'static str,
     known: u8,
     bytes: &[u8],

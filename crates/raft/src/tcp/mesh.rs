@@ -24,8 +24,13 @@ pub struct MeshConfig {
     /// Requests of one inbound connection that may be in work; beyond it the
     /// connection is not read, and the caller's queue fills.
     pub inbound_requests_max: usize,
-    /// Inbound connections that [`Mesh::listen`] holds at a time.
+    /// Inbound connections that [`Mesh::listen`] holds at a time: three of
+    /// each node of a large cluster, and what peers that vanished left behind.
     pub inbound_connections_max: usize,
+    /// Callers that may introduce themselves at a time.
+    pub inbound_handshakes_max: usize,
+    /// How long a caller may take to introduce itself.
+    pub handshake_deadline: Duration,
     /// The time to connect and to be welcomed.
     pub connect_deadline: Duration,
     /// The first pause after a failed connection; it doubles with each.
@@ -43,7 +48,9 @@ impl Default for MeshConfig {
             queued_messages_max: 16 << 10,
             queued_bytes_max: 64 << 20,
             inbound_requests_max: 1024,
-            inbound_connections_max: 1024,
+            inbound_connections_max: 4096,
+            inbound_handshakes_max: 256,
+            handshake_deadline: Duration::from_secs(5),
             connect_deadline: Duration::from_secs(3),
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(2),

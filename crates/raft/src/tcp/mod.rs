@@ -3,10 +3,12 @@
 
 mod frames;
 mod link;
+mod listen;
 mod mesh;
+mod network;
 mod serve;
-mod transport;
 
+pub use listen::Reception;
 pub use mesh::{AddressBook, Mesh, MeshConfig, MeshError};
-pub use serve::{Judge, Service};
-pub use transport::{RaftService, TcpTransport};
+pub use network::RaftService;
+pub use serve::Service;

@@ -8,10 +8,9 @@ use bytes::{Bytes, BytesMut};
 use futures_util::poll;
 use quorate_types::NodeId;
 use quorate_types::frame::{FRAME_PAYLOAD_BYTES_MAX, read_frame};
-use quorate_types::hello::{Hello, Protocol, answer};
+use quorate_types::hello::Hello;
 use quorate_types::runtime::{BoxFuture, spawn};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::frames::{BODY_BYTES_MAX, Message};
@@ -28,10 +27,6 @@ pub trait Service: Send + Sync + 'static {
     /// the requests arrived; from then on they run side by side.
     fn handle(&self, from: NodeId, channel: u8, payload: Bytes) -> BoxFuture<Result<Bytes, Bytes>>;
 }
-
-/// Decides about a caller: our own introduction, or a refusal for its
-/// operator to read.
-pub type Judge = dyn Fn(&Hello) -> Result<Hello, String> + Send + Sync;
 
 /// A reply and the permit that its request held.
 type Answered = (Message, OwnedSemaphorePermit);
@@ -67,62 +62,6 @@ impl Mesh {
             result = inbound.read_requests(read) => result,
             result = write_replies(write, outgoing) => result,
         }
-    }
-
-    /// Accepts connections for as long as the mesh lives, asks `judge` about
-    /// each caller and serves those that are welcome. For a node whose only
-    /// protocol this is; others own the listener and call [`Mesh::serve`].
-    pub fn listen(&self, listener: TcpListener, service: Arc<dyn Service>, judge: Arc<Judge>) {
-        let mesh = self.clone();
-        let connections = Arc::new(Semaphore::new(self.inner.config.inbound_connections_max));
-        let accepting = spawn(async move {
-            loop {
-                let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
-                match listener.accept().await {
-                    Ok((stream, _)) => mesh.accept(stream, &service, &judge, permit),
-                    Err(error) => {
-                        // Out of file descriptors, most likely; they come back.
-                        tracing::warn!(%error, "cannot accept a connection");
-                        tokio::time::sleep(mesh.inner.config.backoff_max).await;
-                    }
-                }
-            }
-        });
-        self.inner.tasks.lock().push(accepting.abort_handle());
-    }
-
-    fn accept(
-        &self,
-        mut stream: TcpStream,
-        service: &Arc<dyn Service>,
-        judge: &Arc<Judge>,
-        permit: OwnedSemaphorePermit,
-    ) {
-        let (mesh, service, judge) = (self.clone(), Arc::clone(service), Arc::clone(judge));
-        let serving = spawn(async move {
-            let _permit = permit;
-            let deadline = mesh.inner.config.connect_deadline;
-            let judge = |hello: &Hello| {
-                if hello.protocol != Protocol::Mesh {
-                    return Err("only the mesh protocol is spoken here".to_owned());
-                }
-                judge(hello)
-            };
-            let hello = match answer(&mut stream, deadline, judge).await {
-                Ok(hello) => hello,
-                Err(error) => return tracing::debug!(%error, "handshake failed"),
-            };
-            let served = async {
-                stream.set_nodelay(true)?;
-                mesh.serve(stream, hello, service).await
-            };
-            if let Err(error) = served.await {
-                tracing::debug!(%error, "an inbound connection broke");
-            }
-        });
-        let mut tasks = self.inner.tasks.lock();
-        tasks.retain(|task| !task.is_finished());
-        tasks.push(serving.abort_handle());
     }
 }
 

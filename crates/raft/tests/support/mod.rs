@@ -356,7 +356,7 @@ impl Network {
         self.cut.lock().clear();
     }
 
-    fn route(&self, from: NodeId, to: NodeId) -> Option<Host> {
+    pub fn route(&self, from: NodeId, to: NodeId) -> Option<Host> {
         let cut = self.cut.lock();
         if cut.contains(&from) || cut.contains(&to) {
             return None;

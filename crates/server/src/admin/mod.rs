@@ -1,8 +1,10 @@
 //! The operator's view: a port to the cluster and the HTTP interface over it.
 
+mod describe;
 mod http;
 mod port;
 
+pub(crate) use describe::{migrations, nodes, shard};
 pub use http::{ADMIN_BODY_BYTES_MAX, router, serve};
 pub use port::{
     Admin, AdminError, AdminFuture, DrainStatus, MigrationInfo, MoveRequest, NodeInfo, Operation,

@@ -1,48 +1,43 @@
+//! The mesh as a node's network.
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_types::NodeId;
+use quorate_types::hello::{self, Hello, HelloError, Protocol};
 use quorate_types::runtime::BoxFuture;
+use tokio::net::TcpStream;
 
 use super::mesh::{Mesh, MeshError};
 use super::serve::Service;
 use crate::host::Host;
-use crate::transport::{Lane, Transport, TransportError};
+use crate::network::Network;
+use crate::transport::{Lane, TransportError};
 
-/// [`Transport`] over one channel of a [`Mesh`].
-#[derive(Clone, Debug)]
-pub struct TcpTransport {
-    mesh: Mesh,
-    channel: u8,
-}
+/// How long a first introduction may take before nobody counts as there.
+const INTRODUCTION_DEADLINE: Duration = Duration::from_secs(2);
 
-impl TcpTransport {
-    /// The lanes a transport uses; the mesh's other lanes are free.
-    pub const LANES: [u8; 3] = [0, 1, 2];
-
-    /// Messages go to the service behind `channel`, a [`RaftService`] or what
-    /// passes them on to [`Host::handle`].
-    #[must_use]
-    pub const fn new(mesh: Mesh, channel: u8) -> Self {
-        Self { mesh, channel }
+impl Lane {
+    /// Its number on the wire.
+    const fn number(self) -> u8 {
+        match self {
+            Self::Heartbeat => 0,
+            Self::Data => 1,
+            Self::Snapshot => 2,
+        }
     }
 }
 
-impl Transport for TcpTransport {
+impl Network for Mesh {
     fn call(
         &self,
         to: NodeId,
         lane: Lane,
+        channel: u8,
         payload: Bytes,
         deadline: Duration,
     ) -> BoxFuture<Result<Bytes, TransportError>> {
-        let [heartbeat, data, snapshot] = Self::LANES;
-        let lane = match lane {
-            Lane::Heartbeat => heartbeat,
-            Lane::Data => data,
-            Lane::Snapshot => snapshot,
-        };
-        let call = self.mesh.call(to, lane, self.channel, payload, deadline);
+        let call = Self::call(self, to, lane.number(), channel, payload, deadline);
         Box::pin(async move {
             call.await.map_err(|error| match error {
                 MeshError::Deadline(to) | MeshError::Disconnected(to) => {
@@ -56,6 +51,28 @@ impl Transport for TcpTransport {
                     TransportError::Unreachable { to, reason: error.to_string() }
                 }
             })
+        })
+    }
+
+    fn send(&self, to: NodeId, lane: Lane, channel: u8, payload: Bytes) {
+        // Messages are repeated by their senders' timers.
+        drop(Self::send(self, to, lane.number(), channel, payload));
+    }
+
+    fn introduce(&self, address: &str, ours: Hello) -> BoxFuture<Result<Option<Hello>, String>> {
+        let address = address.to_owned();
+        let ours = Hello { protocol: Protocol::Mesh, ..ours };
+        Box::pin(async move {
+            let connecting = TcpStream::connect(address);
+            let Ok(Ok(mut stream)) = tokio::time::timeout(INTRODUCTION_DEADLINE, connecting).await
+            else {
+                return Ok(None);
+            };
+            match hello::dial(&mut stream, &ours, INTRODUCTION_DEADLINE).await {
+                Ok(theirs) => Ok(Some(theirs)),
+                Err(HelloError::Refused(reason)) => Err(reason),
+                Err(HelloError::Io(_) | HelloError::Malformed(_)) => Ok(None),
+            }
         })
     }
 }

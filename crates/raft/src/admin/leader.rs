@@ -1,0 +1,111 @@
+//! The leader's side.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_types::runtime::BoxFuture;
+use quorate_types::{NodeId, ReplicaId};
+use tokio::time::Instant;
+
+use super::wire::{AdminReply, AdminRequest, GroupProgress, MemberChange, MemberProgress, Task};
+use crate::error::RaftError;
+use crate::group::Group;
+use crate::host::Host;
+
+/// How long a transfer waits for the successor to be elected. Several election
+/// timeouts: should the chosen one fail, another one is elected.
+const ELECTION_DEADLINE: Duration = Duration::from_secs(5);
+
+impl Host {
+    /// Answers a request of an [`AdminClient`](super::AdminClient) that a
+    /// transport carried here. Only the group's leader does what is asked; a
+    /// replica that does not lead says who does.
+    ///
+    /// # Errors
+    /// [`RaftError::Malformed`] when `payload` is no request.
+    pub fn administer(&self, payload: Bytes) -> BoxFuture<Result<Bytes, RaftError>> {
+        let host = self.clone();
+        Box::pin(async move {
+            match AdminRequest::from_bytes(&payload) {
+                Ok(request) => Ok(host.lead(request).await.to_bytes()),
+                Err(error) => Err(RaftError::Malformed(error.to_string())),
+            }
+        })
+    }
+
+    pub(super) async fn lead(&self, request: AdminRequest) -> AdminReply {
+        let AdminRequest { group, task, fence } = request;
+        let Some(group) = self.group(group) else { return AdminReply::NotLeader(None) };
+        let leadership = *group.leadership().borrow();
+        if !leadership.leading {
+            return AdminReply::NotLeader(leadership.leader);
+        }
+        if fence.is_some_and(|fence| !self.fences().admits(fence)) {
+            return AdminReply::Refused("a later attempt has acted".into());
+        }
+        let done = match task {
+            Task::Progress => progress(&group).await.map(AdminReply::Progress),
+            Task::Change(change) => {
+                self::change(&group, change).await.map(|()| AdminReply::Changed)
+            }
+            Task::Transfer(to) => transfer(&group, to).await.map(AdminReply::Transferred),
+        };
+        done.unwrap_or_else(|error| match error {
+            RaftError::NotLeader { leader } => AdminReply::NotLeader(leader),
+            RaftError::Refused(reason) => AdminReply::Refused(reason.as_str().into()),
+            error => AdminReply::Unknown(error.to_string().as_str().into()),
+        })
+    }
+}
+
+async fn change(group: &Group, change: MemberChange) -> Result<(), RaftError> {
+    match change {
+        MemberChange::AddLearner(replica, node) => group.add_learner(replica, node).await,
+        MemberChange::RemoveLearner(replica) => group.remove_learner(replica).await,
+        MemberChange::Voters(add, remove) => {
+            let now = group.status().voters.into_iter().map(|(replica, _)| replica);
+            let kept = now.filter(|replica| Some(*replica) != remove);
+            group.set_voters(kept.chain(add).collect()).await
+        }
+    }
+}
+
+/// The members, after a round that confirmed the leadership.
+async fn progress(group: &Group) -> Result<GroupProgress, RaftError> {
+    group.read_index().await.map_err(|_| RaftError::Unknown)?;
+    let status = group.status();
+    let last_log = status.last_log.unwrap_or_default();
+    let member = |(replica, _): &(ReplicaId, NodeId), is_voter| {
+        let is_self = *replica == status.replica;
+        MemberProgress {
+            replica: *replica,
+            is_voter,
+            matched: match status.matched.get(replica) {
+                _ if is_self => last_log,
+                matched => matched.copied().unwrap_or_default(),
+            },
+            is_fresh: is_self || status.fresh.contains(replica),
+        }
+    };
+    let voters = status.voters.iter().map(|voter| member(voter, true));
+    let learners = status.learners.iter().map(|learner| member(learner, false));
+    Ok(GroupProgress {
+        leader: status.replica,
+        last_log,
+        members: voters.chain(learners).collect(),
+        outgoing: status.outgoing.map(|voters| voters.into_iter().collect()),
+    })
+}
+
+/// Transfers the leadership and measures for how many microseconds nobody led.
+async fn transfer(group: &Group, to: ReplicaId) -> Result<u64, RaftError> {
+    let started = Instant::now();
+    let mut leadership = group.leadership();
+    let term = leadership.borrow().term;
+    group.transfer_leader(to).await?;
+    let elected = leadership.wait_for(|now| now.term > term && now.leader.is_some());
+    match tokio::time::timeout(ELECTION_DEADLINE, elected).await {
+        Ok(Ok(_)) => Ok(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX).max(1)),
+        Ok(Err(_)) | Err(_) => Err(RaftError::Unknown),
+    }
+}

@@ -1,0 +1,111 @@
+//! Requests and replies, each `[format u8][msgpack]`.
+
+use bytes::Bytes;
+use quorate_types::{Blob, GroupId, NodeId, ReplicaId, Seq};
+use zerompk::{FromMessagePack, ToMessagePack};
+
+use super::fence::Fence;
+use crate::consensus::wire::{WireError, open, versioned};
+
+/// The newest format of requests and replies.
+const FORMAT: u8 = 1;
+
+/// A change of a group's membership. Relative to the membership that the
+/// leader finds, so that a repetition changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, ToMessagePack, FromMessagePack)]
+pub enum MemberChange {
+    /// A replica on a node begins to receive the log.
+    AddLearner(ReplicaId, NodeId),
+    /// The first becomes a voter, the second leaves the group.
+    Voters(Option<ReplicaId>, Option<ReplicaId>),
+    /// A replica that does not vote leaves the group.
+    RemoveLearner(ReplicaId),
+}
+
+/// What the leader of a group is asked.
+#[derive(Clone, Debug, PartialEq, Eq, ToMessagePack, FromMessagePack)]
+pub(crate) enum Task {
+    /// How far are the members?
+    Progress,
+    /// Change the membership.
+    Change(MemberChange),
+    /// Hand the leadership to a voter.
+    Transfer(ReplicaId),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, ToMessagePack, FromMessagePack)]
+pub(crate) struct AdminRequest {
+    pub(crate) group: GroupId,
+    pub(crate) task: Task,
+    pub(crate) fence: Option<Fence>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, ToMessagePack, FromMessagePack)]
+pub(crate) enum AdminReply {
+    /// The members.
+    Progress(GroupProgress),
+    /// The membership is as asked.
+    Changed,
+    /// The leadership is handed over; nobody led for so many microseconds.
+    Transferred(u64),
+    /// Somebody else has to be asked.
+    NotLeader(Option<NodeId>),
+    /// It did not happen and would not now.
+    Refused(Blob),
+    /// It may have happened.
+    Unknown(Blob),
+}
+
+/// A group as its leader sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, ToMessagePack, FromMessagePack)]
+pub struct GroupProgress {
+    /// The leading replica.
+    pub leader: ReplicaId,
+    /// The leader's last log index.
+    pub last_log: u64,
+    /// Voters and learners, the leader included.
+    pub members: Seq<MemberProgress>,
+    /// The voters being left, while the membership is joint.
+    pub outgoing: Option<Seq<ReplicaId>>,
+}
+
+/// One member of a group as its leader sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ToMessagePack, FromMessagePack)]
+pub struct MemberProgress {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// Whether it votes.
+    pub is_voter: bool,
+    /// The last index known to equal the leader's.
+    pub matched: u64,
+    /// Whether it answered the leader lately.
+    pub is_fresh: bool,
+}
+
+impl AdminRequest {
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        versioned(FORMAT, self)
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+        open("administration request", FORMAT, bytes)
+    }
+}
+
+impl AdminReply {
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        versioned(FORMAT, self)
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+        open("administration reply", FORMAT, bytes)
+    }
+}
+
+impl GroupProgress {
+    /// The members that vote, or those that do not.
+    pub fn replicas(&self, is_voter: bool) -> impl Iterator<Item = ReplicaId> {
+        let members = self.members.iter().filter(move |member| member.is_voter == is_voter);
+        members.map(|member| member.replica)
+    }
+}

@@ -1,0 +1,136 @@
+//! The cluster in the words of the admin interface: what the metadata, gossip
+//! and the journal of migrations say, for an operator to read.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use quorate_crdt::NodeLoad;
+use quorate_engine::StateHash;
+use quorate_gossip::Status;
+use quorate_meta::{ClusterView, NodeState, Operator, Role, Task, shard_of};
+use quorate_migration::{MigrationRow, Outcome};
+use quorate_types::{KeyRange, NodeId, ShardId};
+
+use super::port::{MigrationInfo, NodeInfo, ReplicaInfo, ShardInfo};
+
+/// Every node that ever joined. What it leads is its own report.
+pub(crate) fn nodes(
+    view: &ClusterView,
+    liveness: &BTreeMap<NodeId, Status>,
+    loads: &BTreeMap<NodeId, NodeLoad>,
+) -> Vec<NodeInfo> {
+    let leaders = |node: NodeId| {
+        let led = loads.get(&node).map(|load| load.shards.iter().filter(|shard| shard.leader));
+        led.map_or(0, Iterator::count)
+    };
+    let replicas = |node| view.replicas_on(node).filter(|(group, _)| shard_of(*group).is_some());
+    view.nodes()
+        .map(|(node, record)| NodeInfo {
+            id: node.0,
+            address: record.address.clone(),
+            gateway: None,
+            admin: None,
+            state: liveness.get(&node).map_or("unknown", word).to_owned(),
+            draining: record.state == NodeState::Draining,
+            replicas: count(replicas(node).count()),
+            leaders: count(leaders(node)),
+        })
+        .collect()
+}
+
+const fn word(status: &Status) -> &'static str {
+    match status {
+        Status::Alive => "alive",
+        Status::Suspect => "suspect",
+        Status::Dead => "dead",
+        Status::Left => "left",
+    }
+}
+
+/// A shard, if there is one: who is presumed to lead it, and the state of the
+/// answering node's own replica.
+pub(crate) fn shard(
+    view: &ClusterView,
+    shard: ShardId,
+    leader: Option<NodeId>,
+    own: Option<StateHash>,
+) -> Option<ShardInfo> {
+    let record = view.shard(shard)?;
+    let replicas = view.group(record.group).map(|group| group.replicas.iter());
+    Some(ShardInfo {
+        id: shard.0,
+        range: show_range(&record.range),
+        leader: leader.map(|leader| leader.0),
+        replicas: replicas
+            .into_iter()
+            .flatten()
+            .map(|replica| ReplicaInfo {
+                id: replica.id.0,
+                node: replica.node.0,
+                voter: replica.role == Role::Voter,
+            })
+            .collect(),
+        epoch: record.epoch.0,
+        applied: own.map(|own| own.index),
+        state_hash: own.map(|own| format!("{:032x}", own.hash)),
+    })
+}
+
+/// Moves and splits, the ended ones included for as long as they are kept.
+pub(crate) fn migrations(view: &ClusterView) -> Vec<MigrationInfo> {
+    let operators = view.running_operators().chain(view.ended_operators());
+    operators.map(|operator| migration(view, operator)).collect()
+}
+
+fn migration(view: &ClusterView, operator: &Operator) -> MigrationInfo {
+    let row = view
+        .journal_row(operator.id)
+        .and_then(|stored| MigrationRow::open(&operator.id.0.to_be_bytes(), &stored.row).ok());
+    let (kind, from, to) = match &operator.task {
+        Task::Split(_) => ("split", None, None),
+        Task::Move(planned) => ("move", planned.change.from(), planned.change.to()),
+    };
+    let error = row.as_ref().and_then(MigrationRow::outcome).and_then(|outcome| match outcome {
+        Outcome::Completed { .. } => None,
+        Outcome::Aborted { reason, .. } => Some(format!("{reason:?}")),
+    });
+    let phase = match (&operator.task, &row, &error) {
+        (Task::Split(split), ..) => format!("{:?}", split.phase),
+        (Task::Move(_), _, Some(reason)) => format!("Aborted: {reason}"),
+        (Task::Move(_), Some(row), None) => row.phase().to_string(),
+        (Task::Move(_), None, None) => "Planned".to_owned(),
+    };
+    MigrationInfo {
+        id: operator.id.to_string(),
+        kind: kind.to_owned(),
+        shard: shard_of(operator.group).map_or(0, |shard| shard.0),
+        from: from.map(|node| node.0),
+        to: to.map(|node| node.0),
+        phase,
+        attempt: row.as_ref().map_or(1, |row| u64::from(row.attempt)),
+        write_pause_micros: row.map(|row| row.pause.longest_micros),
+        finished: !operator.is_running(),
+        error,
+    }
+}
+
+fn show_range(range: &KeyRange) -> String {
+    let end = range.end.as_ref().map_or_else(|| "∞".to_owned(), |end| hex(end));
+    format!("[{}, {end})", hex(&range.start))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 + bytes.len() * 2);
+    text.push_str("0x");
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+fn count(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,160 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use quorate_crdt::ShardLoad;
+use quorate_meta::{
+    BeginMove, BeginSplit, Bootstrap, Command, JournalWrite, NodeSpec, Registry, ReplicaChange,
+    Reply, shard_group,
+};
+use quorate_migration::{AbortReason, Checkpoint, Place};
+use quorate_types::{Blob, ClusterId, DiskId, Hlc, MigrationId, Seq, ShardEpoch};
+
+use super::*;
+
+const MOVE: MigrationId = MigrationId(7);
+
+struct Cluster {
+    registry: Registry,
+    index: u64,
+}
+
+impl Cluster {
+    /// Four nodes, of which three hold both shards, cut at "m".
+    fn founded() -> Self {
+        let spec = |id: u64| NodeSpec {
+            node: NodeId(id),
+            disk: DiskId(u128::from(id)),
+            address: format!("node-{id}:7000"),
+            labels: Seq::new(),
+            supports: 1,
+        };
+        let voters: Seq<NodeId> = (1..=3).map(NodeId).collect();
+        let mut cluster = Self { registry: Registry::default(), index: 0 };
+        cluster.run(Command::Bootstrap(Bootstrap {
+            cluster: ClusterId(1),
+            nodes: (1..=3).map(spec).collect(),
+            metadata_voters: voters.clone(),
+            sequencer_voters: voters,
+            replicas_per_shard: 3,
+            split_keys: vec!["m".into()].into(),
+        }));
+        cluster.run(Command::Join(spec(4)));
+        cluster
+    }
+
+    fn run(&mut self, command: Command) -> Reply {
+        self.index += 1;
+        let reply = self.registry.apply(self.index, &command.encode().unwrap()).unwrap().reply;
+        assert!(!matches!(reply, Reply::Refused(_)), "{reply:?}");
+        reply
+    }
+
+    fn view(&self) -> &ClusterView {
+        self.registry.view()
+    }
+
+    fn first(&self) -> ShardId {
+        self.view().locate(b"a").unwrap().0
+    }
+
+    fn generation(&self) -> u64 {
+        self.view().group(shard_group(self.first())).unwrap().generation
+    }
+
+    fn begin_move(&mut self) {
+        let (from, to) = (NodeId(1), NodeId(4));
+        let (group, generation) = (shard_group(self.first()), self.generation());
+        let change = ReplicaChange::Replace { from, to };
+        self.run(Command::BeginMove(BeginMove { migration: MOVE, group, change, generation }));
+    }
+
+    /// Journals a row of the move at a checkpoint.
+    fn reach(&mut self, checkpoint: Checkpoint) {
+        let shard = self.first();
+        let group = self.view().group(shard_group(shard)).unwrap();
+        let place = |node| Place { node, replica: group.replica_on(node).unwrap().id };
+        let places = (place(NodeId(1)), place(NodeId(4)));
+        let hlc = Hlc { millis: 1, counter: 0, node: NodeId(1) };
+        let in_group = (shard, shard_group(shard));
+        let mut row = MigrationRow::planned(MOVE, in_group, places.0, places.1, 1, hlc);
+        row.checkpoint = checkpoint;
+        row.attempt = 2;
+        row.pause.longest_micros = 1_500;
+        let expected = self.view().journal_row(MOVE).map(|stored| stored.revision);
+        let row = Blob(row.seal());
+        self.run(Command::Journal(JournalWrite { id: MOVE, expected, row, finished: false }));
+    }
+
+    fn migration(&self) -> MigrationInfo {
+        let mut found = migrations(self.view());
+        assert_eq!(found.len(), 1);
+        found.remove(0)
+    }
+}
+
+#[test]
+fn a_node_is_told_by_the_metadata_by_gossip_and_by_its_own_report() {
+    let mut cluster = Cluster::founded();
+    cluster.run(Command::SetNodeState { node: NodeId(2), state: NodeState::Draining });
+    let liveness = BTreeMap::from([(NodeId(1), Status::Alive), (NodeId(2), Status::Suspect)]);
+    let report = |leader| ShardLoad { shard: ShardId(1), leader, ..ShardLoad::default() };
+    let shards = vec![report(true), report(false)].into();
+    let load = NodeLoad { node: NodeId(1), shards, ..NodeLoad::default() };
+    let seen = nodes(cluster.view(), &liveness, &BTreeMap::from([(NodeId(1), load)]));
+    let told = |info: &NodeInfo| (info.state.clone(), info.draining, info.replicas, info.leaders);
+    assert_eq!(told(&seen[0]), ("alive".into(), false, 2, 1));
+    assert_eq!(told(&seen[1]), ("suspect".into(), true, 2, 0));
+    assert_eq!(told(&seen[3]), ("unknown".into(), false, 0, 0));
+    assert_eq!(seen[3].address, "node-4:7000");
+}
+
+#[test]
+fn a_shard_is_told_with_the_state_of_the_own_replica_if_there_is_one() {
+    let cluster = Cluster::founded();
+    let (view, first) = (cluster.view(), cluster.first());
+    let own = StateHash { index: 9, hash: 0xab };
+    let seen = shard(view, first, Some(NodeId(3)), Some(own)).unwrap();
+    assert_eq!((seen.range.as_str(), seen.leader, seen.applied), ("[0x, 0x6d)", Some(3), Some(9)));
+    assert_eq!(seen.state_hash.unwrap(), format!("{:032x}", 0xab));
+    assert!(seen.replicas.iter().all(|replica| replica.voter) && seen.replicas.len() == 3);
+    let last = view.locate(b"z").unwrap().0;
+    let without = shard(view, last, None, None).unwrap();
+    assert_eq!((without.range.as_str(), without.applied), ("[0x6d, ∞)", None));
+    assert_eq!(shard(view, ShardId(99), None, None), None);
+}
+
+#[test]
+fn a_move_is_told_by_its_row_and_before_there_is_one_as_planned() {
+    let mut cluster = Cluster::founded();
+    cluster.begin_move();
+    let seen = cluster.migration();
+    assert_eq!((seen.kind.as_str(), seen.phase.as_str(), seen.attempt), ("move", "Planned", 1));
+    assert_eq!((seen.from, seen.to, seen.shard), (Some(1), Some(4), cluster.first().0));
+    cluster.reach(Checkpoint::CatchUp);
+    let seen = cluster.migration();
+    assert_eq!((seen.phase.as_str(), seen.attempt, seen.finished), ("CatchUp", 2, false));
+    assert_eq!((seen.write_pause_micros, seen.error), (Some(1_500), None));
+}
+
+#[test]
+fn an_aborted_move_says_why() {
+    let mut cluster = Cluster::founded();
+    cluster.begin_move();
+    let reason = AbortReason::Cancelled;
+    cluster.reach(Checkpoint::Aborted { reason, target_destroyed: true });
+    cluster.run(Command::AbandonMove { migration: MOVE });
+    let seen = cluster.migration();
+    assert_eq!((seen.phase.as_str(), seen.finished), ("Aborted: Cancelled", true));
+    assert_eq!(seen.error.as_deref(), Some("Cancelled"));
+}
+
+#[test]
+fn a_split_is_told_by_its_phase() {
+    let mut cluster = Cluster::founded();
+    let (shard, generation) = (cluster.first(), cluster.generation());
+    let (operator, epoch) = (MigrationId(8), ShardEpoch(1));
+    let split = BeginSplit { operator, shard, at: "d".into(), epoch, generation };
+    cluster.run(Command::BeginSplit(split));
+    let seen = cluster.migration();
+    assert_eq!((seen.kind.as_str(), seen.phase.as_str()), ("split", "Planned"));
+    assert_eq!((seen.from, seen.to, seen.write_pause_micros), (None, None, None));
+}
