@@ -71,8 +71,9 @@ impl AllocationTable {
     /// Writes an allocation decided under `fence`.
     ///
     /// # Errors
-    /// [`CrdtError::StaleAllocation`] when a decision at least as new is known,
-    /// or a limit. The table is unchanged then.
+    /// [`CrdtError::StaleAllocation`] when a decision at least as new is known
+    /// (under the same fence: one whose timestamp `hlc` does not exceed), or a
+    /// limit. The table is unchanged then.
     pub fn allocate(
         &mut self,
         map: &mut DeltaMap,

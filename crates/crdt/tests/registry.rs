@@ -14,6 +14,7 @@ use quorate_crdt::{
     Allocation, AllocationTable, CrdtError, DeltaMap, Keyspace, Limits, NodeLoad, Origin, Put,
     Registry, RegistryConfig, ShardLoad,
 };
+use quorate_types::hlc::AHEAD_MILLIS_MAX;
 use quorate_types::{Blob, GroupId, Hlc, KeyRange, NodeId, ShardEpoch, ShardId};
 
 const BUDGET_BYTES: usize = 64 << 10;
@@ -45,14 +46,32 @@ fn pull(target: &mut Registry, source: &Registry) {
 #[test]
 fn merge_after_merge_remote_keeps_later_allocate() {
     let (mut ahead, mut behind) = (registry(1, 1, 0), registry(2, 1, 0));
-    ahead.allocate(&allocation(1, KeyRange::all(), 1), 5, 90_000).unwrap();
+    ahead.allocate(&allocation(1, KeyRange::all(), 1), 5, 1_000 + AHEAD_MILLIS_MAX - 1).unwrap();
     pull(&mut behind, &ahead);
-    // The local clock is far behind what was merged; the write comes later.
+    // The local clock is as far behind as may be; the write comes later.
     let later = allocation(1, KeyRange::all(), 2);
     behind.allocate(&later, 5, 1_000).unwrap();
     assert_eq!(behind.allocations().get(ShardId(1)), Some(&later));
     pull(&mut ahead, &behind);
     assert_eq!(ahead.allocations().get(ShardId(1)), Some(&later));
+}
+
+#[test]
+fn a_timestamp_of_the_far_future_is_merged_but_not_followed() {
+    let (mut ahead, mut behind) = (registry(1, 1, 0), registry(2, 1, 0));
+    ahead.allocate(&allocation(1, KeyRange::all(), 1), 5, 90_000).unwrap();
+    pull(&mut behind, &ahead);
+    assert_eq!(ahead.root(), behind.root(), "a merge asks no clock");
+    let later = allocation(1, KeyRange::all(), 2);
+    let refused = behind.allocate(&later, 5, 1_000);
+    assert!(matches!(refused, Err(CrdtError::StaleAllocation { current_fence: 5, .. })));
+    assert!(behind.tick(1_000).millis <= 1_000 + AHEAD_MILLIS_MAX);
+    // Authority counts before time, and time comes.
+    behind.allocate(&later, 6, 1_001).unwrap();
+    behind.allocate(&allocation(1, KeyRange::all(), 3), 6, 1_002).unwrap();
+    ahead.retire(ShardId(1), 7, 90_001).unwrap();
+    pull(&mut behind, &ahead);
+    behind.allocate(&later, 7, 90_001).unwrap();
 }
 
 #[test]

@@ -31,6 +31,10 @@ pub enum CodecError {
         /// The newest version this build can read.
         known: u8,
     },
+    /// No build has ever written this format: what was taken for a version is
+    /// none. Zeroes are what a hole in a file reads as.
+    #[error("0 is no format")]
+    Zero,
 }
 
 /// Encodes a value.
@@ -79,8 +83,8 @@ pub fn seal_row(key: &[u8], version: u8, payload: &[u8]) -> Bytes {
 /// Verifies a row of [`seal_row`] and returns its version and payload.
 ///
 /// # Errors
-/// [`CodecError::Truncated`], [`CodecError::Checksum`] or
-/// [`CodecError::Newer`] where the version exceeds `newest`.
+/// [`CodecError::Truncated`], [`CodecError::Checksum`] or those of
+/// [`check_format`].
 pub fn open_row<'a>(key: &[u8], newest: u8, row: &'a [u8]) -> Result<(u8, &'a [u8]), CodecError> {
     let (&[version, c0, c1, c2, c3], payload) =
         row.split_first_chunk().ok_or(CodecError::Truncated(row.len()))?;
@@ -89,10 +93,23 @@ pub fn open_row<'a>(key: &[u8], newest: u8, row: &'a [u8]) -> Result<(u8, &'a [u
     if stored != computed {
         return Err(CodecError::Checksum { stored, computed });
     }
-    if version > newest {
-        return Err(CodecError::Newer { found: version, known: newest });
-    }
+    check_format(version, newest)?;
     Ok((version, payload))
+}
+
+/// Whether a build whose newest format is `newest` can read format `found`.
+/// Formats count from one.
+///
+/// # Errors
+/// [`CodecError::Newer`] or [`CodecError::Zero`].
+pub const fn check_format(found: u8, newest: u8) -> Result<(), CodecError> {
+    if found > newest {
+        return Err(CodecError::Newer { found, known: newest });
+    }
+    if found == 0 {
+        return Err(CodecError::Zero);
+    }
+    Ok(())
 }
 
 fn row_checksum(key: &[u8], version: u8, payload: &[u8]) -> u32 {

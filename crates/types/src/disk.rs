@@ -93,7 +93,14 @@ impl DirectoryDisk {
     /// When the directory cannot be created.
     pub fn open(directory: impl AsRef<Path>) -> io::Result<Self> {
         let directory = directory.as_ref().to_path_buf();
+        let missing: Vec<&Path> =
+            directory.ancestors().take_while(|above| !above.exists()).collect();
         fs::create_dir_all(&directory)?;
+        // A directory is durable once the one it stands in is.
+        for created in missing {
+            let above = created.parent().filter(|above| !above.as_os_str().is_empty());
+            fs::File::open(above.unwrap_or(Path::new(".")))?.sync_all()?;
+        }
         Ok(Self { directory })
     }
 
@@ -111,7 +118,6 @@ impl DirectoryDisk {
 impl Disk for DirectoryDisk {
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let path = self.directory.join(name);
-        let is_new = !path.exists();
         let file = fs::OpenOptions::new()
             .read(true)
             .write(true)
@@ -125,9 +131,9 @@ impl Disk for DirectoryDisk {
             ),
             fs::TryLockError::Error(error) => error,
         })?;
-        if is_new {
-            self.sync_directory()?;
-        }
+        // Also for a file that was there: who created it may have died before
+        // this line.
+        self.sync_directory()?;
         Ok(Arc::new(OpenFile { file }))
     }
 

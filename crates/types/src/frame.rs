@@ -13,6 +13,11 @@ pub const FRAME_HEADER_BYTES: usize = 10;
 /// The largest payload unless a decoder is given a tighter limit.
 pub const FRAME_PAYLOAD_BYTES_MAX: u32 = 8 << 20;
 
+/// The most that is reserved for a payload of which nothing has arrived; what
+/// arrives grows the buffer. Ten bytes would otherwise reserve a payload's
+/// limit on every connection.
+const FRAME_RESERVED_BYTES_MAX: usize = 64 << 10;
+
 /// One message: what it is, by which revision of its format, and its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
@@ -79,7 +84,8 @@ impl Frame {
     }
 
     /// Takes the first frame off `input`; `None` when it has not arrived whole.
-    /// The length is judged before anything is reserved for it.
+    /// The length is judged before anything is reserved for it, and then little
+    /// is.
     ///
     /// # Errors
     /// [`FrameError`]; the stream is then beyond repair.
@@ -97,7 +103,8 @@ impl Frame {
         }
         let payload_bytes = len as usize;
         let Some(payload) = rest.get(..payload_bytes) else {
-            input.reserve(FRAME_HEADER_BYTES + payload_bytes - input.len());
+            let missing = payload_bytes - rest.len();
+            input.reserve(missing.min(FRAME_RESERVED_BYTES_MAX));
             return Ok(None);
         };
         if checksum(len, kind, version, payload) != u32::from_be_bytes([c0, c1, c2, c3]) {
@@ -163,15 +170,9 @@ pub async fn read_frame_exactly<S: AsyncRead + Unpin>(
 ) -> io::Result<Frame> {
     let mut bytes = BytesMut::zeroed(FRAME_HEADER_BYTES);
     stream.read_exact(&mut bytes).await?;
-    let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
     let len = bytes.first_chunk().map_or(0, |len| u32::from_be_bytes(*len));
-    if let Some(frame) = Frame::decode(&mut bytes, payload_bytes_max).map_err(invalid)? {
-        return Ok(frame);
-    }
-    let mut payload = BytesMut::zeroed(len as usize);
-    stream.read_exact(&mut payload).await?;
-    bytes.extend_from_slice(&payload);
-    Frame::decode(&mut bytes, payload_bytes_max)
-        .map_err(invalid)?
+    let mut payload = stream.take(u64::from(len));
+    read_frame(&mut payload, &mut bytes, payload_bytes_max)
+        .await?
         .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }

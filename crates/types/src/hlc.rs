@@ -1,8 +1,10 @@
 //! Hybrid logical clock (Kulkarni et al., "Logical Physical Clocks", 2014).
 //!
-//! Drift is bounded where a timestamp enters from outside (at session
-//! admission, with [`HlcClock::admissible`]) and at the writer; never inside a
-//! CRDT merge, which would make convergence depend on the clock.
+//! Drift is bounded in two places: at session admission, where
+//! [`crate::hello`] turns away a peer whose clock is ahead
+//! ([`HlcClock::admissible`]), and at the writer, which follows what it has
+//! seen only so far ([`AHEAD_MILLIS_MAX`]). Never inside a CRDT merge, which
+//! would make convergence depend on the clock.
 
 use std::fmt;
 
@@ -30,21 +32,31 @@ impl fmt::Debug for Hlc {
     }
 }
 
-/// How far ahead of our clock a peer's timestamp may be before a session that
-/// carries it is refused.
+/// How far ahead of our clock a peer's may be when a session opens.
 pub const DRIFT_MILLIS_MAX: u64 = 500;
 
-/// How far ahead of the last persisted mark timestamps may be drawn, so that
-/// the mark needs a disk write once per window and not once per timestamp.
+/// How far ahead of the clock the mark is persisted, so that it needs a disk
+/// write once per window and not once per timestamp.
 pub const HIGH_WATER_WINDOW_MILLIS: u64 = 5_000;
+
+/// How far ahead of the writer's clock a timestamp may be drawn because one
+/// was seen there. An honest peer does not come further: it is admitted at
+/// most [`DRIFT_MILLIS_MAX`] ahead, and just after a restart it draws at its
+/// persisted mark, at most [`HIGH_WATER_WINDOW_MILLIS`] above its own clock.
+pub const AHEAD_MILLIS_MAX: u64 = DRIFT_MILLIS_MAX + HIGH_WATER_WINDOW_MILLIS;
 
 /// Draws timestamps that never go back, not even over a restart with a clock
 /// set back: the owner persists [`HlcClock::high_water`] whenever it changed
 /// and hands it to the next [`HlcClock::new`].
+///
+/// A timestamp lies at most [`AHEAD_MILLIS_MAX`] above the time it is drawn
+/// at, unless an earlier one, or the mark of an earlier life, lies higher:
+/// then it stays there until the time has caught up.
 #[derive(Debug)]
 pub struct HlcClock {
     node: NodeId,
-    last: Hlc,
+    drawn: Hlc,
+    seen: Hlc,
     high_water_millis: u64,
 }
 
@@ -53,13 +65,26 @@ impl HlcClock {
     /// the mark that an earlier life persisted (zero for the first).
     #[must_use]
     pub const fn new(node: NodeId, high_water_millis: u64) -> Self {
-        let last = Hlc { millis: high_water_millis, counter: 0, node };
-        Self { node, last, high_water_millis }
+        Self::after(node, Hlc { millis: high_water_millis, counter: 0, node })
     }
 
-    /// Draws a timestamp above every earlier one and every observed one.
+    /// A clock for `node` whose timestamps all lie above one that was
+    /// persisted, whoever drew it.
+    #[must_use]
+    pub const fn after(node: NodeId, persisted: Hlc) -> Self {
+        let drawn = Hlc { node, ..persisted };
+        Self { node, drawn, seen: drawn, high_water_millis: persisted.millis }
+    }
+
+    /// Draws a timestamp above every earlier one, and above every observed one
+    /// that is less than [`AHEAD_MILLIS_MAX`] ahead of `now_millis`. A write
+    /// that meets one further ahead is refused as stale where it is stored,
+    /// until this node's clock comes near: either that clock is behind, or the
+    /// writer's was ahead, and following it would spread the error.
     pub fn tick(&mut self, now_millis: u64) -> Hlc {
-        let last = self.last;
+        let ahead_max = now_millis.saturating_add(AHEAD_MILLIS_MAX);
+        let last =
+            if self.seen.millis < ahead_max { self.drawn.max(self.seen) } else { self.drawn };
         let (millis, counter) = if now_millis > last.millis {
             (now_millis, 0)
         } else if let Some(counter) = last.counter.checked_add(1) {
@@ -67,15 +92,15 @@ impl HlcClock {
         } else {
             (last.millis.saturating_add(1), 0)
         };
-        self.advance(Hlc { millis, counter, node: self.node });
-        self.last
+        self.drawn = Hlc { millis, counter, node: self.node };
+        self.raise_mark(now_millis);
+        self.drawn
     }
 
-    /// Takes note of a timestamp seen in a merge: later ticks lie above it.
+    /// Takes note of a timestamp seen in a merge: later ticks lie above it, as
+    /// far as they may.
     pub fn observe(&mut self, seen: Hlc) {
-        if (seen.millis, seen.counter) > (self.last.millis, self.last.counter) {
-            self.advance(Hlc { node: self.node, ..seen });
-        }
+        self.seen = self.seen.max(Hlc { node: self.node, ..seen });
     }
 
     /// Whether a peer whose clock shows `peer_millis` may open a session now.
@@ -91,10 +116,14 @@ impl HlcClock {
         self.high_water_millis
     }
 
-    fn advance(&mut self, to: Hlc) {
-        self.last = to;
-        if to.millis >= self.high_water_millis {
-            self.high_water_millis = to.millis.saturating_add(HIGH_WATER_WINDOW_MILLIS);
+    /// Keeps the mark above all that was drawn. The window counts from the
+    /// clock, not from the timestamp: a node that restarts over and over would
+    /// otherwise move a window ahead with each life.
+    fn raise_mark(&mut self, now_millis: u64) {
+        let drawn = self.drawn.millis;
+        if drawn >= self.high_water_millis {
+            let window_end = now_millis.saturating_add(HIGH_WATER_WINDOW_MILLIS);
+            self.high_water_millis = window_end.max(drawn.saturating_add(1));
         }
     }
 }

@@ -193,11 +193,10 @@ impl Context {
         });
     }
 
-    /// A timestamp above that of the row before.
+    /// A timestamp above that of the row before, wherever that lies: a journal
+    /// never waits for a clock.
     fn stamp(&self, before: Hlc) -> Hlc {
-        let mut clock = HlcClock::new(self.config.node, 0);
-        clock.observe(before);
-        clock.tick(self.config.clock.wall_millis())
+        HlcClock::after(self.config.node, before).tick(self.config.clock.wall_millis())
     }
 
     fn backoff(&self, failures: u32) -> Duration {

@@ -1,0 +1,116 @@
+//! A directory as a disk.
+
+use std::io;
+use std::sync::Arc;
+
+use quorate_types::disk::{DirectoryDisk, Disk};
+
+fn disk() -> (tempfile::TempDir, DirectoryDisk) {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = DirectoryDisk::open(folder.path()).unwrap();
+    (folder, disk)
+}
+
+#[test]
+fn a_file_has_one_holder_at_a_time() {
+    let (folder, disk) = disk();
+    let held = disk.open("log").unwrap();
+    let another = DirectoryDisk::open(folder.path()).unwrap();
+    for disk in [&disk, &another] {
+        let error = disk.open("log").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert!(error.to_string().contains("log is in use by another process"), "{error}");
+    }
+    disk.open("engine").unwrap();
+    let shared = Arc::clone(&held);
+    drop(held);
+    assert!(disk.open("log").is_err(), "a clone holds it too");
+    drop(shared);
+    another.open("log").unwrap();
+}
+
+#[test]
+fn a_file_that_was_opened_exists_and_is_empty() {
+    let (folder, disk) = disk();
+    assert!(!disk.exists("log").unwrap());
+    let file = disk.open("log").unwrap();
+    assert!(disk.exists("log").unwrap());
+    assert!(file.is_empty().unwrap());
+    drop(file);
+    let later = DirectoryDisk::open(folder.path()).unwrap();
+    assert!(later.exists("log").unwrap());
+    assert_eq!(later.list().unwrap(), ["log"]);
+}
+
+#[test]
+fn what_was_written_is_there_when_opened_again() {
+    let (folder, disk) = disk();
+    let file = disk.open("log").unwrap();
+    file.write(3, b"abc").unwrap();
+    file.sync().unwrap();
+    drop(file);
+    let file = DirectoryDisk::open(folder.path()).unwrap().open("log").unwrap();
+    let mut bytes = [9; 6];
+    file.read(0, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"\0\0\0abc");
+    assert_eq!(file.len().unwrap(), 6);
+}
+
+#[test]
+fn reading_past_the_end_is_an_error() {
+    let (_folder, disk) = disk();
+    let file = disk.open("log").unwrap();
+    file.write(0, b"abc").unwrap();
+    let error = file.read(1, &mut [0; 3]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+}
+
+#[test]
+fn a_file_is_cut_and_extended_with_zeroes() {
+    let (_folder, disk) = disk();
+    let file = disk.open("log").unwrap();
+    file.write(0, b"abcdef").unwrap();
+    file.set_len(2).unwrap();
+    file.set_len(4).unwrap();
+    let mut bytes = [9; 4];
+    file.read(0, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"ab\0\0");
+}
+
+#[test]
+fn a_removed_file_is_gone_and_may_be_removed_again() {
+    let (_folder, disk) = disk();
+    drop(disk.open("log").unwrap());
+    disk.remove("log").unwrap();
+    assert!(!disk.exists("log").unwrap());
+    disk.remove("log").unwrap();
+    assert!(disk.open("log").unwrap().is_empty().unwrap());
+}
+
+#[test]
+fn names_are_listed_in_order() {
+    let (_folder, disk) = disk();
+    for name in ["b", "c", "a"] {
+        disk.open(name).unwrap();
+    }
+    assert_eq!(disk.list().unwrap(), ["a", "b", "c"]);
+}
+
+#[test]
+fn a_directory_is_made_with_those_above_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let deep = folder.path().join("a/b/c");
+    let disk = DirectoryDisk::open(&deep).unwrap();
+    disk.open("log").unwrap();
+    assert_eq!(disk.directory(), deep);
+    assert!(DirectoryDisk::open(&deep).unwrap().exists("log").unwrap());
+}
+
+#[test]
+fn a_directory_that_is_a_file_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    std::fs::write(&path, b"").unwrap();
+    assert!(DirectoryDisk::open(&path).is_err());
+    assert!(DirectoryDisk::open(path.join("below")).is_err());
+}

@@ -1,0 +1,21 @@
+//! What two layers say to each other: bounded, checked, and the same on both
+//! sides.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
+
+mod blob;
+mod codec;
+mod disk;
+mod env;
+mod frame;
+mod hello;
+mod hlc;
+mod owner;
+mod range;
+mod watch;
