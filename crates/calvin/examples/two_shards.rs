@@ -162,14 +162,15 @@ fn main() -> Result<()> {
     let mut sequencer = SequencerMachine::load(&store, 0)?;
     let init = SequencerCommand::Init { map, retention_millis: 60_000 };
     sequencer.apply(&mut WriteSet::default(), 1, Some(&init.to_bytes()))?;
-    let mut leader = SequencerLeader::new(&sequencer, SequencerLimits::default());
+    let mut leader = SequencerLeader::new(&sequencer, SequencerLimits::default(), Duration::ZERO);
     let keys = vec![Blob::from("ann"), Blob::from("zoe")];
     let footprint =
         Footprint { reads: keys.clone().into(), writes: keys.into(), ..Footprint::default() };
     let call = Call { procedure: 0, args: Blob::new(), footprint };
     let request = RequestId { client: ClientId(1), sequence: 0, birth: Epoch(1), ack_below: 0 };
-    leader.submit(&sequencer, Submission { request, call })?;
-    let batch = leader.next_batch(&sequencer, 1_000, 42).ok_or("something was submitted")?;
+    leader.submit(&sequencer, Submission { request, call }, Duration::ZERO)?;
+    let batch = leader.next_batch(&sequencer, Duration::ZERO, 1_000, 42);
+    let batch = batch.ok_or("something was submitted")?;
     let batch = SequencerCommand::Batch(batch);
     for event in sequencer.apply(&mut WriteSet::default(), 2, Some(&batch.to_bytes()))? {
         println!("  {event:?}");

@@ -1,6 +1,7 @@
 //! The client core: routing, retries with one request id, fences, and what a
 //! caller may conclude (rules 1, 12 and 15).
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,9 +40,10 @@ pub enum ExecuteError {
 /// Deadlines of a client.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientConfig {
-    /// How long a call is retried before its outcome is given as unknown.
+    /// How long a call is retried before its outcome is given as unknown. It
+    /// holds whatever the cluster and the ports do.
     pub deadline: Duration,
-    /// How long one attempt waits for its reply.
+    /// How long one attempt waits for its reply, if the deadline is not nearer.
     pub attempt_deadline: Duration,
     /// The pause before the next attempt.
     pub pause: Duration,
@@ -98,9 +100,7 @@ impl Client {
                 let request = Request::Keys { shard, from: from.clone(), limit };
                 let destination = Destination::Shard(shard);
                 let reply = match route.leader.or(turn) {
-                    Some(node) => {
-                        self.peers.call(node, request, self.config.attempt_deadline).await
-                    }
+                    Some(node) => self.call(node, request, until).await,
                     None => Err(CallError::Unreachable),
                 };
                 match reply {
@@ -114,6 +114,23 @@ impl Client {
             tokio::time::sleep(self.config.pause).await;
         }
         Err(ExecuteError::Refused("no leader lists the keys; try again".into()))
+    }
+
+    /// Asks a node, for no longer than one attempt may take and `until` allows.
+    /// The port is told, but not relied on.
+    async fn call(
+        &self,
+        node: NodeId,
+        request: Request,
+        until: Instant,
+    ) -> Result<Reply, CallError> {
+        let left = until.saturating_duration_since(Instant::now());
+        let deadline = left.min(self.config.attempt_deadline);
+        if deadline.is_zero() {
+            return Err(CallError::Unreachable);
+        }
+        let call = self.peers.call(node, request, deadline);
+        tokio::time::timeout(deadline, call).await.unwrap_or(Err(CallError::NoReply))
     }
 
     /// Opens a session.
@@ -269,8 +286,8 @@ enum Plan {
 enum Step {
     /// The end.
     Done(Result<Blob, ExecuteError>),
-    /// Nothing was done; try again.
-    Again(&'static str),
+    /// Nothing was done, for this reason; try again.
+    Again(Cow<'static, str>),
     /// Something may have been done; try again with the same id.
     Unclear,
 }
@@ -291,6 +308,8 @@ struct Attempt<'a> {
     is_retry: bool,
     /// Counts tries, to go round the replicas when no leader is known.
     tries: usize,
+    /// When its caller is told something, come what may.
+    until: Instant,
 }
 
 impl<'a> Attempt<'a> {
@@ -304,23 +323,23 @@ impl<'a> Attempt<'a> {
             maybe_executed: is_retry,
             is_retry,
             tries: 0,
+            until: Instant::now() + client.config.deadline,
         }
     }
 
     async fn run(&mut self) -> Result<Blob, ExecuteError> {
-        let until = Instant::now() + self.client.config.deadline;
         loop {
             let reason = match self.step().await {
                 Step::Done(outcome) => return outcome,
                 Step::Again(reason) => reason,
                 Step::Unclear => {
                     self.maybe_executed = true;
-                    "no reply"
+                    "no reply".into()
                 }
             };
             self.tries += 1;
-            if Instant::now() + self.client.config.pause >= until {
-                return Err(self.give_up(reason));
+            if Instant::now() + self.client.config.pause >= self.until {
+                return Err(self.give_up(&reason));
             }
             tokio::time::sleep(self.client.config.pause).await;
         }
@@ -336,7 +355,7 @@ impl<'a> Attempt<'a> {
 
     async fn step(&mut self) -> Step {
         match self.plan() {
-            None => Step::Again("no shard map yet"),
+            None => again("no shard map yet"),
             Some(Plan::Single(route)) if !self.is_sequenced && !self.is_foreign_write() => {
                 self.execute(route).await
             }
@@ -390,14 +409,14 @@ impl<'a> Attempt<'a> {
             Ok(Reply::Ordered { txn, home }) => (txn, home),
             Ok(Reply::NotLeader(leader)) => {
                 self.client.router.learned(Destination::Sequencer, leader);
-                return Step::Again("the sequencer has no leader yet");
+                return again("the sequencer has no leader yet");
             }
-            Ok(Reply::Busy(_)) => return Step::Again("the sequencer is busy"),
+            Ok(Reply::Busy(reason)) => return busy(&reason),
             Ok(Reply::Expired) => return Step::Done(Err(ExecuteError::Expired)),
             Ok(Reply::TooLarge) => return too_large(),
             Err(CallError::Unreachable) => {
                 self.client.router.learned(Destination::Sequencer, None);
-                return Step::Again("the sequencer cannot be reached");
+                return again("the sequencer cannot be reached");
             }
             Ok(_) | Err(CallError::NoReply) => {
                 self.client.router.learned(Destination::Sequencer, None);
@@ -422,7 +441,13 @@ impl<'a> Attempt<'a> {
         let route = Route { shard, ..route };
         let request = Request::Await { shard, request: self.request, txn };
         let reply = self.call_shard(&route, request).await;
+        if matches!(reply, Ok(Reply::Gone)) {
+            // The shard keeps nothing of it. If that is because the memory
+            // left with its key, the route is old.
+            self.client.router.moved(shard);
+        }
         match self.conclude(shard, reply) {
+            // It is ordered; that its home cannot be asked undoes nothing.
             Step::Again(_) => Step::Unclear,
             step => step,
         }
@@ -431,7 +456,7 @@ impl<'a> Attempt<'a> {
     async fn fence(&mut self) -> Result<(), Step> {
         let Some(home) = self.call.footprint.home_key().cloned() else { return Ok(()) };
         let Some(route) = self.client.router.locate(&home) else {
-            return Err(Step::Again("no shard map yet"));
+            return Err(again("no shard map yet"));
         };
         let shard = route.shard;
         let request = Request::Fence { shard, request: self.request, home };
@@ -454,13 +479,13 @@ impl<'a> Attempt<'a> {
             Ok(Reply::TooLarge) => too_large(),
             Ok(Reply::NotLeader(leader)) => {
                 self.client.router.learned(destination, leader);
-                Step::Again("the shard has no leader yet")
+                again("the shard has no leader yet")
             }
             Ok(Reply::Moved) => {
                 self.client.router.moved(shard);
-                Step::Again("the shard map changed")
+                again("the shard map changed")
             }
-            Ok(Reply::Busy(_)) => Step::Again("the shard is busy"),
+            Ok(Reply::Busy(reason)) => busy(&reason),
             Ok(Reply::Poisoned) => {
                 // Another try fenced this request off; only the sequencer may
                 // execute it now.
@@ -470,8 +495,11 @@ impl<'a> Attempt<'a> {
             }
             Err(CallError::Unreachable) => {
                 self.client.router.learned(destination, None);
-                Step::Again("the shard's leader cannot be reached")
+                again("the shard's leader cannot be reached")
             }
+            // Its leader may be as good as ever: what it answered is no cause
+            // to look for another.
+            Ok(Reply::Gone) => Step::Unclear,
             Ok(_) | Err(CallError::NoReply) => {
                 self.client.router.learned(destination, None);
                 Step::Unclear
@@ -497,8 +525,17 @@ impl<'a> Attempt<'a> {
     ) -> Result<Reply, CallError> {
         let turn = self.tries.checked_rem(voters.len()).and_then(|turn| voters.get(turn));
         let node = leader.or(turn.copied()).ok_or(CallError::Unreachable)?;
-        self.client.peers.call(node, request, self.client.config.attempt_deadline).await
+        self.client.call(node, request, self.until).await
     }
+}
+
+fn again(reason: &'static str) -> Step {
+    Step::Again(Cow::Borrowed(reason))
+}
+
+/// A refusal before admission, in the words of the one who refused.
+fn busy(reason: &[u8]) -> Step {
+    Step::Again(Cow::Owned(String::from_utf8_lossy(reason).into_owned()))
 }
 
 fn too_large() -> Step {

@@ -94,7 +94,7 @@ pub enum Request {
     },
     /// Sequence a map change.
     Change(MapChange),
-    /// List live keys of a shard after a key: the one weak read.
+    /// List live keys of a shard from a key on: the one weak read.
     Keys {
         /// The shard.
         shard: ShardId,
@@ -133,7 +133,8 @@ pub enum Reply {
     },
     /// Slices, in chain order.
     Slices(Seq<Slice>),
-    /// Keys in order, and where this shard's next page begins, if it has one.
+    /// Keys in order, and where the next page begins: in this shard or at its
+    /// end. `None` at the end of all keys.
     Keys(Seq<Blob>, Option<Blob>),
     /// The epoch of the map change.
     Changed(Epoch),

@@ -2,13 +2,15 @@
 //! watermarks L and C. Losing it loses nothing that was admitted to a log.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use quorate_types::{ClientId, Epoch, ShardId};
 use zerompk::{FromMessagePack, ToMessagePack};
 
-use super::machine::SequencerMachine;
+use super::machine::{SequencerMachine, shards_of};
 use crate::command::{Floors, SequencerBatch, Slice, Submission};
 use crate::limits::TXN_OVERHEAD_BYTES;
+use crate::procedure::Footprint;
 
 /// Bounds of the inbox and of batches.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +32,11 @@ pub struct SequencerLimits {
     pub undone_bytes_max: usize,
     /// Requests that the sequencer remembers for their retries.
     pub remembered_max: usize,
+    /// How long a slice may wait to be logged by its shard. Beyond it the
+    /// shard passes for down, and nothing is admitted that it takes part in:
+    /// what is ordered holds its locks at the other participants, and holds
+    /// their replies back, until the shard has logged its part.
+    pub unlogged_wait_max: Duration,
 }
 
 impl Default for SequencerLimits {
@@ -42,15 +49,22 @@ impl Default for SequencerLimits {
             undone_slices_max: 65_536,
             undone_bytes_max: 256 << 20,
             remembered_max: 1_048_576,
+            unlogged_wait_max: Duration::from_secs(2),
         }
     }
 }
 
-/// The inbox is full, or what was ordered is not done or not forgotten yet;
-/// nothing was admitted.
+/// Why a submission was not admitted; nothing of it is in the log, and it may
+/// be submitted again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the sequencer has as much work as it may have")]
-pub struct InboxFull;
+pub enum NotAdmitted {
+    /// The inbox is full, or what was ordered is not done or not forgotten yet.
+    #[error("the sequencer has as much work as it may have")]
+    Full,
+    /// A participant has not logged the work it was given earlier.
+    #[error("shard {0} does not log its work; it may be without a quorum")]
+    ShardDown(ShardId),
+}
 
 /// Facts about the order so far. All of them are stable: once true, for ever
 /// true, so that they may be delayed, doubled or taken from a deposed leader.
@@ -76,22 +90,30 @@ impl Watermarks {
     }
 }
 
+/// A slice that its shard has not passed yet.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    bytes: usize,
+    /// When the leader noted it; for those that it took over, when it began to
+    /// lead, since nobody knows their age.
+    since: Duration,
+}
+
 /// Epochs of slices that some shard has not passed yet.
 #[derive(Clone, Debug, Default)]
 struct Outstanding {
-    /// With their bytes.
-    by_shard: BTreeMap<ShardId, BTreeMap<Epoch, usize>>,
+    by_shard: BTreeMap<ShardId, BTreeMap<Epoch, Waiting>>,
     all: BTreeSet<(Epoch, ShardId)>,
     bytes: usize,
     passed: BTreeMap<ShardId, Epoch>,
 }
 
 impl Outstanding {
-    fn add(&mut self, shard: ShardId, epoch: Epoch, bytes: usize) {
+    fn add(&mut self, shard: ShardId, epoch: Epoch, waiting: Waiting) {
         if self.passed.get(&shard).is_none_or(|passed| epoch > *passed) {
-            self.by_shard.entry(shard).or_default().insert(epoch, bytes);
+            self.by_shard.entry(shard).or_default().insert(epoch, waiting);
             self.all.insert((epoch, shard));
-            self.bytes += bytes;
+            self.bytes += waiting.bytes;
         }
     }
 
@@ -100,11 +122,22 @@ impl Outstanding {
         *passed = up_to.max(*passed);
         if let Some(epochs) = self.by_shard.get_mut(&shard) {
             let kept = epochs.split_off(&up_to.next());
-            for (epoch, bytes) in std::mem::replace(epochs, kept) {
+            for (epoch, waiting) in std::mem::replace(epochs, kept) {
                 self.all.remove(&(epoch, shard));
-                self.bytes -= bytes;
+                self.bytes -= waiting.bytes;
             }
         }
+    }
+
+    /// Since when the oldest slice of a shard waits, if one does.
+    fn waits_since(&self, shard: ShardId) -> Option<Duration> {
+        self.by_shard.get(&shard)?.values().next().map(|waiting| waiting.since)
+    }
+
+    /// Since when the oldest slice of any shard waits: slices are noted in the
+    /// order of their epochs.
+    fn oldest_waits_since(&self) -> Option<Duration> {
+        self.all.first().and_then(|(_, shard)| self.waits_since(*shard))
     }
 
     /// The last epoch before the first one outstanding, of those noted and of
@@ -139,18 +172,20 @@ pub struct SequencerLeader {
 impl SequencerLeader {
     /// Takes over: every kept slice counts as unlogged until its shard reports.
     #[must_use]
-    pub fn new(machine: &SequencerMachine, limits: SequencerLimits) -> Self {
+    pub fn new(machine: &SequencerMachine, limits: SequencerLimits, now: Duration) -> Self {
         let mut leader = Self { limits, ..Self::default() };
-        leader.catch_up(machine);
+        leader.catch_up(machine, now);
         leader
     }
 
-    /// Takes note of the slices that were cut since the last time.
-    pub fn catch_up(&mut self, machine: &SequencerMachine) {
+    /// Takes note of the slices that were cut since the last time. `now` is
+    /// any clock that never goes back, the same in all calls.
+    pub fn catch_up(&mut self, machine: &SequencerMachine, now: Duration) {
         for (epoch, shard) in machine.slices_since(self.noted) {
             let bytes = machine.slice(shard, epoch).map_or(0, Slice::payload_bytes);
-            self.unlogged.add(shard, epoch, bytes);
-            self.undone.add(shard, epoch, bytes);
+            let waiting = Waiting { bytes, since: now };
+            self.unlogged.add(shard, epoch, waiting);
+            self.undone.add(shard, epoch, waiting);
         }
         self.noted = machine.applied();
     }
@@ -158,12 +193,13 @@ impl SequencerLeader {
     /// Queues a submission.
     ///
     /// # Errors
-    /// [`InboxFull`] when a limit is reached; nothing is admitted then.
+    /// [`NotAdmitted`] when a limit is reached or a participant is down.
     pub fn submit(
         &mut self,
         machine: &SequencerMachine,
         submission: Submission,
-    ) -> Result<(), InboxFull> {
+        now: Duration,
+    ) -> Result<(), NotAdmitted> {
         let bytes = submission_bytes(&submission);
         let is_full = self.txns >= self.limits.inbox_txns_max
             || self.bytes + bytes > self.limits.inbox_bytes_max
@@ -171,7 +207,10 @@ impl SequencerLeader {
             || self.undone.bytes >= self.limits.undone_bytes_max
             || machine.remembered_count() >= self.limits.remembered_max;
         if is_full {
-            return Err(InboxFull);
+            return Err(NotAdmitted::Full);
+        }
+        if let Some(shard) = self.down_among(machine, &submission.call.footprint, now) {
+            return Err(NotAdmitted::ShardDown(shard));
         }
         self.txns += 1;
         self.bytes += bytes;
@@ -182,6 +221,24 @@ impl SequencerLeader {
         }
         queue.push_back(submission);
         Ok(())
+    }
+
+    /// A participant with a slice that has waited too long to be logged. It is
+    /// admitted again as soon as it has logged what waits, which it can do
+    /// without anything new being ordered.
+    fn down_among(
+        &self,
+        machine: &SequencerMachine,
+        footprint: &Footprint,
+        now: Duration,
+    ) -> Option<ShardId> {
+        let waits_too_long =
+            |since: Duration| now.saturating_sub(since) > self.limits.unlogged_wait_max;
+        // Nearly always nobody is down, and nobody needs to be looked up.
+        self.unlogged.oldest_waits_since().filter(|since| waits_too_long(*since))?;
+        shards_of(machine.map()?, footprint)
+            .into_iter()
+            .find(|shard| self.unlogged.waits_since(*shard).is_some_and(waits_too_long))
     }
 
     /// Whether submissions wait.
@@ -195,10 +252,11 @@ impl SequencerLeader {
     pub fn next_batch(
         &mut self,
         machine: &SequencerMachine,
+        now: Duration,
         time_millis: u64,
         seed: u64,
     ) -> Option<SequencerBatch> {
-        self.catch_up(machine);
+        self.catch_up(machine, now);
         if self.txns == 0 {
             return None;
         }

@@ -9,5 +9,5 @@ mod leader;
 mod machine;
 mod rows;
 
-pub use leader::{InboxFull, SequencerLeader, SequencerLimits, Watermarks};
+pub use leader::{NotAdmitted, SequencerLeader, SequencerLimits, Watermarks};
 pub use machine::{NotOrdered, SequencerEvent, SequencerHalt, SequencerMachine, shards_of};

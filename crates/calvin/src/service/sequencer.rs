@@ -199,11 +199,12 @@ impl SequencerService {
         self.placements.fail_all();
         self.changes.fail_all();
         if now.leads {
+            let began = self.around.clock.monotonic();
             *role = Some(Role {
                 term: now.term,
-                leader: SequencerLeader::new(&machine, self.around.config.sequencer),
+                leader: SequencerLeader::new(&machine, self.around.config.sequencer, began),
                 in_flight: 0,
-                batched_at: self.around.clock.monotonic(),
+                batched_at: began,
                 is_initializing: false,
             });
         }
@@ -257,11 +258,10 @@ impl SequencerService {
             if role.in_flight >= BATCHES_IN_FLIGHT_MAX {
                 return;
             }
-            let time_millis = self.around.clock.wall_millis();
-            match role.leader.next_batch(&machine, time_millis, runtime::random()) {
-                Some(batch) => {
-                    self.propose_batch(role, batch, self.around.clock.monotonic());
-                }
+            let (now, time_millis) =
+                (self.around.clock.monotonic(), self.around.clock.wall_millis());
+            match role.leader.next_batch(&machine, now, time_millis, runtime::random()) {
+                Some(batch) => self.propose_batch(role, batch, now),
                 None => return,
             }
         }
@@ -298,7 +298,7 @@ impl SequencerService {
         {
             let machine = self.replica.machine();
             if let Some(role) = self.role.lock().as_mut() {
-                role.leader.catch_up(&machine);
+                role.leader.catch_up(&machine, self.around.clock.monotonic());
             }
         }
         for event in events {
@@ -395,12 +395,14 @@ impl SequencerService {
         let admitted = {
             let machine = self.replica.machine();
             match self.role.lock().as_mut() {
-                Some(role) => role.leader.submit(&machine, submission),
+                Some(role) => {
+                    role.leader.submit(&machine, submission, self.around.clock.monotonic())
+                }
                 None => return Reply::NotLeader(None),
             }
         };
-        if admitted.is_err() {
-            return busy("the sequencer has as much work as it may have");
+        if let Err(refused) = admitted {
+            return Reply::Busy(Blob::from(refused.to_string().as_str()));
         }
         self.work.notify_one();
         match while_leading(&leadership, now.term, placed).await {

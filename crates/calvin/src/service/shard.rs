@@ -534,8 +534,7 @@ impl ShardService {
         };
         match outcome {
             Ok(ReadOutcome::Answer { verdict, position }) => {
-                let passed = while_leading(leadership, term, self.gate.pass(position)).await;
-                Some(passed.map_or(Reply::Unknown, |()| Reply::Verdict(verdict)))
+                Some(self.release(leadership, term, position, Reply::Verdict(verdict)).await)
             }
             Ok(ReadOutcome::MustBeLogged) => None,
             Ok(ReadOutcome::Moved) => Some(Reply::Moved),
@@ -546,6 +545,27 @@ impl ShardService {
         }
     }
 
+    /// The one door through which a reply that tells of the state leaves: once
+    /// the watermark covers its position (invariant v), and only in the term
+    /// in which it was asked for.
+    async fn release(
+        &self,
+        leadership: &quorate_types::watch::Receiver<Leadership>,
+        term: u64,
+        position: Epoch,
+        reply: Reply,
+    ) -> Reply {
+        let passed = while_leading(leadership, term, self.gate.pass(position)).await;
+        if passed.is_none() {
+            return Reply::Unknown;
+        }
+        debug_assert!(
+            self.gate.covers(position),
+            "invariant v: no reply leaves before L covers its position"
+        );
+        reply
+    }
+
     /// Waits for a decision and for the watermark to cover it.
     async fn settle(
         &self,
@@ -553,19 +573,18 @@ impl ShardService {
         term: u64,
         decision: tokio::sync::oneshot::Receiver<Decision>,
     ) -> Reply {
-        let settled = async {
-            let decision = decision.await.ok()?;
-            let (reply, position) = match decision {
-                Decision::Verdict(Verdict::Poisoned, position) => (Reply::Poisoned, position),
-                Decision::Verdict(verdict, position) => (Reply::Verdict(verdict), position),
-                Decision::Refused(Refusal::Moved, _) => return Some(Reply::Moved),
-                Decision::Refused(Refusal::Expired, position) => (Reply::Expired, position),
-                Decision::Refused(Refusal::Poisoned, position) => (Reply::Poisoned, position),
-            };
-            self.gate.pass(position).await;
-            Some(reply)
+        let Some(Ok(decision)) = while_leading(leadership, term, decision).await else {
+            return Reply::Unknown;
         };
-        while_leading(leadership, term, settled).await.flatten().unwrap_or(Reply::Unknown)
+        let (reply, position) = match decision {
+            Decision::Verdict(Verdict::Poisoned, position) => (Reply::Poisoned, position),
+            Decision::Verdict(verdict, position) => (Reply::Verdict(verdict), position),
+            // It tells of the map, not of the state.
+            Decision::Refused(Refusal::Moved, _) => return Reply::Moved,
+            Decision::Refused(Refusal::Expired, position) => (Reply::Expired, position),
+            Decision::Refused(Refusal::Poisoned, position) => (Reply::Poisoned, position),
+        };
+        self.release(leadership, term, position, reply).await
     }
 
     /// Tells the decision of an ordered transaction whose home is here.
@@ -639,8 +658,7 @@ impl ShardService {
             Some((FenceOutcome::Expired, position)) => (Reply::Expired, position),
             None => return Reply::Unknown,
         };
-        let passed = while_leading(&leadership, now.term, self.gate.pass(position)).await;
-        passed.map_or(Reply::Unknown, |()| reply)
+        self.release(&leadership, now.term, position, reply).await
     }
 
     /// Lists live keys as this leader has applied them, without asking the

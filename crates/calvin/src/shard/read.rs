@@ -27,8 +27,10 @@ pub enum ReadOutcome {
 }
 
 impl ShardMachine {
-    /// Up to `limit` live keys from `from` on, and where to go on, if there is
-    /// more. Weak: no order against anything.
+    /// Up to `limit` live keys from `from` on, and where to go on: in this
+    /// shard, or where it ends by its own word, because the caller's map may
+    /// be older than a split. `None` at the end of all keys. Weak: no order
+    /// against anything.
     ///
     /// # Errors
     /// [`Halt`] when a row cannot be read.
@@ -40,7 +42,10 @@ impl ShardMachine {
     ) -> Result<(Vec<Blob>, Option<Blob>), Halt> {
         let range = KeyRange { start: from, end: self.header.range.end.clone() };
         let (rows, more) = store.scan(Space::Data, &range, limit)?;
-        let next = rows.last().filter(|_| more).map(|(key, _)| successor(key));
+        let next = match rows.last() {
+            Some((key, _)) if more => Some(successor(key)),
+            _ => range.end,
+        };
         let mut keys = Vec::with_capacity(rows.len());
         for (key, stored) in rows {
             if !self.data_row(&stored)?.is_expired(self.header.clock_millis) {

@@ -1,7 +1,9 @@
 //! The sequencer: its replicated order and its leader's inbox and watermarks.
 
+use std::time::Duration;
+
 use quorate_calvin::sequencer::{
-    NotOrdered, SequencerEvent, SequencerLeader, SequencerLimits, SequencerMachine,
+    NotAdmitted, NotOrdered, SequencerEvent, SequencerLeader, SequencerLimits, SequencerMachine,
 };
 use quorate_calvin::{
     Access, Call, Footprint, RangeAccess, SequencerBatch, SequencerCommand, SliceBody, Submission,
@@ -139,9 +141,12 @@ fn a_request_is_ordered_once_however_often_it_is_submitted() {
 fn nodedb_a_lost_batch_leaves_its_numbers_to_nobody() {
     // The epoch is the log index: a batch that is not in the log has none.
     let mut replica = Replica::new(1_000);
-    let mut leader = SequencerLeader::new(&replica.machine, SequencerLimits::default());
-    leader.submit(&replica.machine, submission(request(1, 0), &[], &["a"])).unwrap();
-    drop(leader.next_batch(&replica.machine, 0, 0).unwrap());
+    let mut leader =
+        SequencerLeader::new(&replica.machine, SequencerLimits::default(), Duration::ZERO);
+    leader
+        .submit(&replica.machine, submission(request(1, 0), &[], &["a"]), Duration::ZERO)
+        .unwrap();
+    drop(leader.next_batch(&replica.machine, Duration::ZERO, 0, 0).unwrap());
     let events = replica.batch(vec![submission(request(2, 0), &[], &["a"])]);
     assert_eq!(ordered(&events), [(request(2, 0), txn(2, 0), A)]);
     assert_eq!(replica.machine.lookup(&request(1, 0)), None);
@@ -210,9 +215,10 @@ fn the_logs_clock_never_goes_back() {
 #[test]
 fn l_and_c_wait_for_every_participant() {
     let mut replica = Replica::new(1_000);
-    let mut leader = SequencerLeader::new(&replica.machine, SequencerLimits::default());
+    let mut leader =
+        SequencerLeader::new(&replica.machine, SequencerLimits::default(), Duration::ZERO);
     replica.batch(vec![submission(request(1, 0), &[], &["a", "z"])]);
-    leader.catch_up(&replica.machine);
+    leader.catch_up(&replica.machine, Duration::ZERO);
     let marks = |leader: &SequencerLeader, replica: &Replica| {
         let marks = leader.watermarks(&replica.machine);
         (marks.logged.0, marks.done.0)
@@ -223,14 +229,14 @@ fn l_and_c_wait_for_every_participant() {
     assert_eq!(marks(&leader, &replica), (2, 1), "logged at both, not done at B");
     leader.reported(B, Epoch(2), Epoch(2));
     assert_eq!(marks(&leader, &replica), (2, 2));
-    let next = SequencerLeader::new(&replica.machine, SequencerLimits::default());
+    let next = SequencerLeader::new(&replica.machine, SequencerLimits::default(), Duration::ZERO);
     assert_eq!(marks(&next, &replica), (1, 1), "a new leader knows only what it is told");
 }
 
 #[test]
 fn l_and_c_do_not_pass_an_epoch_that_the_leader_was_not_told_of() {
     let mut replica = Replica::new(1_000);
-    let leader = SequencerLeader::new(&replica.machine, SequencerLimits::default());
+    let leader = SequencerLeader::new(&replica.machine, SequencerLimits::default(), Duration::ZERO);
     // Applied, but the event has not reached the leader's role yet.
     replica.batch(vec![submission(request(1, 0), &[], &["a", "z"])]);
     let marks = leader.watermarks(&replica.machine);
@@ -242,12 +248,16 @@ fn l_and_c_do_not_pass_an_epoch_that_the_leader_was_not_told_of() {
 fn the_inbox_is_fair_between_clients() {
     let replica = Replica::new(1_000);
     let limits = SequencerLimits { batch_txns_max: 4, ..SequencerLimits::default() };
-    let mut leader = SequencerLeader::new(&replica.machine, limits);
+    let mut leader = SequencerLeader::new(&replica.machine, limits, Duration::ZERO);
     for sequence in 0..10 {
-        leader.submit(&replica.machine, submission(request(1, sequence), &[], &["a"])).unwrap();
+        leader
+            .submit(&replica.machine, submission(request(1, sequence), &[], &["a"]), Duration::ZERO)
+            .unwrap();
     }
-    leader.submit(&replica.machine, submission(request(2, 0), &[], &["a"])).unwrap();
-    let batch = leader.next_batch(&replica.machine, 0, 0).unwrap();
+    leader
+        .submit(&replica.machine, submission(request(2, 0), &[], &["a"]), Duration::ZERO)
+        .unwrap();
+    let batch = leader.next_batch(&replica.machine, Duration::ZERO, 0, 0).unwrap();
     let clients: Vec<ClientId> = batch.txns.iter().map(|txn| txn.request.client).collect();
     assert_eq!(clients, [1, 2, 1, 1].map(ClientId), "a busy client does not shut out another");
 }
@@ -260,38 +270,58 @@ fn nodedb_limits_count_every_byte_and_never_stall() {
         batch_bytes_max: 10,
         ..SequencerLimits::default()
     };
-    let mut leader = SequencerLeader::new(&replica.machine, limits);
+    let mut leader = SequencerLeader::new(&replica.machine, limits, Duration::ZERO);
     let long = "k".repeat(1_500);
     for sequence in 0..2 {
         let range = (KeyRange::new(long.as_str(), "z"), Access::Write);
         let call = range_call(&[range], &[]);
         leader
-            .submit(&replica.machine, Submission { request: request(1, sequence), call })
+            .submit(
+                &replica.machine,
+                Submission { request: request(1, sequence), call },
+                Duration::ZERO,
+            )
             .unwrap();
     }
     let call = range_call(&[(KeyRange::new(long.as_str(), "z"), Access::Write)], &[]);
-    let refused = leader.submit(&replica.machine, Submission { request: request(1, 2), call });
+    let refused = leader.submit(
+        &replica.machine,
+        Submission { request: request(1, 2), call },
+        Duration::ZERO,
+    );
     assert!(refused.is_err(), "the keys of ranges count");
     for _ in 0..2 {
-        let batch = leader.next_batch(&replica.machine, 0, 0).unwrap();
+        let batch = leader.next_batch(&replica.machine, Duration::ZERO, 0, 0).unwrap();
         assert_eq!(batch.txns.len(), 1, "one always fits");
     }
     assert!(!leader.has_work());
-    assert!(leader.next_batch(&replica.machine, 0, 0).is_none());
+    assert!(leader.next_batch(&replica.machine, Duration::ZERO, 0, 0).is_none());
 }
 
 #[test]
 fn a_slow_shard_stops_admission() {
     let mut replica = Replica::new(1_000);
     let limits = SequencerLimits { undone_slices_max: 2, ..SequencerLimits::default() };
-    let mut leader = SequencerLeader::new(&replica.machine, limits);
+    let mut leader = SequencerLeader::new(&replica.machine, limits, Duration::ZERO);
     replica.batch(vec![submission(request(1, 0), &[], &["a", "z"])]);
-    leader.catch_up(&replica.machine);
-    assert!(leader.submit(&replica.machine, submission(request(1, 1), &[], &["a"])).is_err());
+    leader.catch_up(&replica.machine, Duration::ZERO);
+    assert!(
+        leader
+            .submit(&replica.machine, submission(request(1, 1), &[], &["a"]), Duration::ZERO)
+            .is_err()
+    );
     leader.reported(A, Epoch(2), Epoch(0));
-    assert!(leader.submit(&replica.machine, submission(request(1, 1), &[], &["a"])).is_err());
+    assert!(
+        leader
+            .submit(&replica.machine, submission(request(1, 1), &[], &["a"]), Duration::ZERO)
+            .is_err()
+    );
     leader.reported(A, Epoch(2), Epoch(2));
-    assert!(leader.submit(&replica.machine, submission(request(1, 1), &[], &["a"])).is_ok());
+    assert!(
+        leader
+            .submit(&replica.machine, submission(request(1, 1), &[], &["a"]), Duration::ZERO)
+            .is_ok()
+    );
 }
 
 #[test]
@@ -299,17 +329,69 @@ fn the_bytes_of_undone_slices_and_what_is_remembered_stop_admission() {
     let mut replica = Replica::new(1_000);
     replica.batch(vec![submission(request(1, 0), &[], &["a", "z"])]);
     let is_admitted = |limits, replica: &Replica| {
-        let mut leader = SequencerLeader::new(&replica.machine, limits);
-        let before = leader.submit(&replica.machine, submission(request(1, 1), &[], &["a"]));
+        let mut leader = SequencerLeader::new(&replica.machine, limits, Duration::ZERO);
+        let before =
+            leader.submit(&replica.machine, submission(request(1, 1), &[], &["a"]), Duration::ZERO);
         leader.reported(A, Epoch(2), Epoch(2));
         leader.reported(B, Epoch(2), Epoch(2));
-        let after = leader.submit(&replica.machine, submission(request(1, 2), &[], &["a"]));
+        let after =
+            leader.submit(&replica.machine, submission(request(1, 2), &[], &["a"]), Duration::ZERO);
         (before.is_ok(), after.is_ok())
     };
-    let defaults = SequencerLimits::default;
     let bytes = SequencerLimits { undone_bytes_max: 400, ..defaults() };
     assert_eq!(is_admitted(bytes, &replica), (false, true));
     let remembered = SequencerLimits { remembered_max: 1, ..defaults() };
     assert_eq!(is_admitted(remembered, &replica), (false, false));
     assert_eq!(is_admitted(defaults(), &replica), (true, true));
+}
+
+#[test]
+fn what_a_silent_shard_takes_part_in_is_refused_before_admission() {
+    let mut replica = Replica::new(1_000);
+    let limits = SequencerLimits { unlogged_wait_max: Duration::from_secs(2), ..defaults() };
+    let mut leader = SequencerLeader::new(&replica.machine, limits, Duration::ZERO);
+    let submit = |leader: &mut SequencerLeader, replica: &Replica, keys: &[&str], millis| {
+        let submission = submission(request(1, 1), &[], keys);
+        leader.submit(&replica.machine, submission, Duration::from_millis(millis))
+    };
+    // A logs its slice; B does not.
+    replica.batch(vec![submission(request(1, 0), &[], &["a", "z"])]);
+    leader.catch_up(&replica.machine, Duration::from_secs(10));
+    leader.reported(A, Epoch(2), Epoch(2));
+    assert_eq!(submit(&mut leader, &replica, &["a", "z"], 12_000), Ok(()), "it may be slow");
+    assert_eq!(
+        submit(&mut leader, &replica, &["a", "z"], 12_001),
+        Err(NotAdmitted::ShardDown(B)),
+        "or down"
+    );
+    assert_eq!(submit(&mut leader, &replica, &["a"], 12_001), Ok(()), "A is not");
+    // A report without progress is no sign of a quorum.
+    leader.reported(B, Epoch(0), Epoch(0));
+    assert!(submit(&mut leader, &replica, &["z"], 12_002).is_err());
+    leader.reported(B, Epoch(2), Epoch(0));
+    assert_eq!(submit(&mut leader, &replica, &["z"], 12_003), Ok(()), "it has logged its work");
+}
+
+#[test]
+fn the_wait_of_a_slice_begins_anew_with_each_leader_and_each_slice() {
+    let mut replica = Replica::new(1_000);
+    let limits = SequencerLimits { unlogged_wait_max: Duration::from_secs(2), ..defaults() };
+    let submit = |leader: &mut SequencerLeader, replica: &Replica, millis| {
+        let submission = submission(request(1, 1), &[], &["a", "z"]);
+        leader.submit(&replica.machine, submission, Duration::from_millis(millis)).is_ok()
+    };
+    replica.batch(vec![submission(request(1, 0), &[], &["z"])]);
+    let mut leader = SequencerLeader::new(&replica.machine, limits, Duration::from_secs(100));
+    assert!(submit(&mut leader, &replica, 102_000), "nobody knows how old the slice is");
+    assert!(!submit(&mut leader, &replica, 102_001));
+    // The next slice of the same shard has waited for a second less.
+    replica.batch(vec![submission(request(1, 2), &[], &["z"])]);
+    leader.catch_up(&replica.machine, Duration::from_secs(101));
+    leader.reported(B, Epoch(2), Epoch(2));
+    assert!(submit(&mut leader, &replica, 103_000));
+    assert!(!submit(&mut leader, &replica, 103_001));
+}
+
+fn defaults() -> SequencerLimits {
+    SequencerLimits::default()
 }

@@ -84,7 +84,7 @@ impl SequencerGroup {
         self.reload(node);
     }
 
-    pub fn follow(&mut self, _: &Around<'_>, node: usize, outs: &mut Vec<Out>) {
+    pub fn follow(&mut self, around: &Around<'_>, node: usize, outs: &mut Vec<Out>) {
         let leads = self.log.leader == node && self.replicas[node].applied >= self.log.term_start();
         let term = leads.then_some(self.log.term);
         let limits = self.limits;
@@ -97,7 +97,7 @@ impl SequencerGroup {
             outs.extend(waiting.map(|(call, _)| Out::Reply(call, Reply::Unknown)));
         }
         if let Some(term) = term {
-            let leader = SequencerLeader::new(&replica.machine, limits);
+            let leader = SequencerLeader::new(&replica.machine, limits, around.now);
             replica.role = Some(Role { term, leader, in_flight: 0 });
             self.publish(node, outs);
         }
@@ -137,14 +137,20 @@ impl SequencerGroup {
         replica.applied = last;
         let digest = replica.store.digest();
         for event in events.iter().flat_map(|(_, events)| events) {
-            self.handle_event(node, event, outs);
+            self.handle_event(around, node, event, outs);
         }
         self.flush(around, node);
         self.publish(node, outs);
         Applied { index: last, digest, events }
     }
 
-    fn handle_event(&mut self, node: usize, event: &SequencerEvent, outs: &mut Vec<Out>) {
+    fn handle_event(
+        &mut self,
+        around: &Around<'_>,
+        node: usize,
+        event: &SequencerEvent,
+        outs: &mut Vec<Out>,
+    ) {
         let (request, reply) = match event {
             SequencerEvent::Ordered { request, txn, home } => {
                 (request, Reply::Ordered { txn: *txn, home: *home })
@@ -156,7 +162,7 @@ impl SequencerGroup {
             SequencerEvent::Sliced { epoch, shards } => {
                 let replica = &mut self.replicas[node];
                 if let Some(role) = replica.role.as_mut() {
-                    role.leader.catch_up(&replica.machine);
+                    role.leader.catch_up(&replica.machine, around.now);
                     shards.iter().for_each(|shard| self.offer(node, *shard, *epoch, outs));
                 }
                 return;
@@ -193,9 +199,8 @@ impl SequencerGroup {
         let Some(role) = replica.role.as_mut() else { return };
         while role.in_flight < BATCHES_IN_FLIGHT_MAX {
             let time_millis = around.wall_millis[node];
-            let Some(batch) = role.leader.next_batch(&replica.machine, time_millis, 7) else {
-                return;
-            };
+            let batch = role.leader.next_batch(&replica.machine, around.now, time_millis, 7);
+            let Some(batch) = batch else { return };
             role.in_flight += 1;
             self.log.propose(node, role.term, SequencerCommand::Batch(batch).to_bytes());
         }
@@ -254,7 +259,7 @@ impl SequencerGroup {
             outs.push(Out::Reply(call, Reply::Ordered { txn, home }));
             return;
         }
-        if role.leader.submit(&replica.machine, submission).is_err() {
+        if role.leader.submit(&replica.machine, submission, around.now).is_err() {
             outs.push(Out::Reply(call, Reply::Busy(Blob::new())));
             return;
         }

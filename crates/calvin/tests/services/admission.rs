@@ -1,0 +1,105 @@
+//! What is refused before admission because a shard is down.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_calvin::{ExecuteError, ServiceConfig};
+use quorate_types::runtime;
+
+use super::gate::{read, write};
+use super::wires::Held;
+use super::world::{World, ends, run};
+use crate::support::checker::Observed;
+use crate::support::{blob, map_cut_at};
+use quorate_types::ShardId;
+
+const C: ShardId = ShardId(3);
+
+/// Three shards with the keys a, b and c. C has lost its quorum with the first
+/// transaction's slice on the way to it, longer ago than it may wait.
+async fn start_without_c(config: ServiceConfig) -> (Arc<World>, tokio::task::JoinHandle<Observed>) {
+    let world = World::start(map_cut_at(&["b", "c"]), config, 0).await;
+    world.wires.hold(Held::Slices(C));
+    let first = world.spawn(vec![write(&["a", "c"], "1")]);
+    tokio::time::sleep(2 * config.sequencer.unlogged_wait_max).await;
+    (world, first)
+}
+
+#[test]
+fn what_names_a_shard_that_is_down_is_refused_and_stays_out_of_the_log() {
+    run(1, async {
+        let (world, first) = start_without_c(ServiceConfig::default()).await;
+        let session = world.session();
+        let outcome = session.execute(write(&["b", "c"], "2").call()).await;
+        let Err(ExecuteError::Refused(reason)) = outcome else { panic!("{outcome:?}") };
+        assert!(reason.starts_with(&format!("shard {C} does not log its work")), "{reason}");
+        assert_eq!(world.ordered(session.id()), [], "nothing of it is admitted");
+        // So it holds no locks: b can be written, as if it had not been asked.
+        let free = world.spawn(vec![write(&["b"], "3"), read(&["b"])]);
+        assert_eq!(free.await.unwrap(), Observed::Result(blob("3")));
+        world.wires.release_everything();
+        assert_eq!(first.await.unwrap(), Observed::Result(blob("ok")));
+    });
+}
+
+#[test]
+fn a_shard_that_is_back_is_admitted_again() {
+    run(1, async {
+        let (world, first) = start_without_c(ServiceConfig::default()).await;
+        let mut second = world.spawn(vec![write(&["b", "c"], "2"), read(&["b", "c"])]);
+        assert!(!ends(&mut second).await);
+        world.wires.release_everything();
+        assert_eq!(first.await.unwrap(), Observed::Result(blob("ok")));
+        assert_eq!(second.await.unwrap(), Observed::Result(blob("2,2")), "its client kept on");
+    });
+}
+
+#[test]
+fn what_does_not_name_the_shard_is_admitted() {
+    run(1, async {
+        let (world, first) = start_without_c(ServiceConfig::default()).await;
+        let session = Arc::new(world.session());
+        let other = world.spawn_in(Arc::clone(&session), vec![write(&["a", "b"], "2")]);
+        world.sequencer().until(|| !world.ordered(session.id()).is_empty()).await;
+        world.wires.release_everything();
+        first.await.unwrap();
+        assert_eq!(other.await.unwrap(), Observed::Result(blob("ok")));
+    });
+}
+
+#[test]
+fn a_new_sequencer_leader_waits_before_it_calls_a_shard_down() {
+    run(1, async {
+        let (world, first) = start_without_c(ServiceConfig::default()).await;
+        world.sequencer().begin_term();
+        let session = Arc::new(world.session());
+        let second = world.spawn_in(Arc::clone(&session), vec![write(&["b", "c"], "2")]);
+        let admitted = world.sequencer().until(|| !world.ordered(session.id()).is_empty());
+        let wait = Duration::from_secs(1);
+        tokio::time::timeout(wait, admitted).await.expect("nobody knows how long C is down");
+        world.wires.release_everything();
+        first.await.unwrap();
+        assert_eq!(second.await.unwrap(), Observed::Result(blob("ok")));
+    });
+}
+
+/// A retry of what was ordered before its participant went down is told its
+/// place, not refused.
+#[test]
+fn a_retry_of_what_is_ordered_is_not_refused() {
+    run(1, async {
+        let (world, first) = start_without_c(ServiceConfig::default()).await;
+        let session = world.session();
+        let second = write(&["a", "c"], "2").call();
+        let refused = session.execute(second.clone()).await;
+        assert!(matches!(refused, Err(ExecuteError::Refused(_))), "{refused:?}");
+        // The first's client asks again and again, and is heard each time.
+        let released = Arc::clone(&world);
+        drop(runtime::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            released.wires.release_everything();
+        }));
+        assert_eq!(first.await.unwrap(), Observed::Result(blob("ok")));
+        assert_eq!(session.execute(second).await, Ok(blob("ok")));
+    });
+}
