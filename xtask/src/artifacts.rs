@@ -88,30 +88,4 @@ impl Artifacts {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn programs_are_found_among_cargos_messages() {
-        let mut artifacts = Artifacts::default();
-        let message = |kind: &str, name: &str, is_test: bool| {
-            serde_json::json!({
-                "reason": "compiler-artifact",
-                "target": { "kind": [kind], "name": name },
-                "profile": { "test": is_test },
-                "executable": format!("debug/{kind}/{name}"),
-            })
-            .to_string()
-        };
-        artifacts.note(&message("bin", "xtask", false));
-        artifacts.note(&message("bin", "quorate", true));
-        artifacts.note(r#"{"reason": "build-script-executed"}"#);
-        artifacts.note("a word of a build script");
-        assert!(artifacts.server().is_err());
-
-        artifacts.note(&message("bin", "quorate", false));
-        artifacts.note(&message("example", "plan", false));
-        assert_eq!(artifacts.server, Some(PathBuf::from("debug/bin/quorate")));
-        assert_eq!(artifacts.examples, [PathBuf::from("debug/example/plan")]);
-    }
-}
+mod tests;

@@ -105,6 +105,8 @@ fn the_leadership_is_handed_over_and_the_pause_measured() {
         let pause = client.transfer(GROUP, successor, None).await.unwrap();
         assert!(pause > Duration::ZERO);
         assert_eq!(leader_of(&groups_of(&nodes, 1)).await.replica(), successor);
+        let again = client.transfer(GROUP, successor, None).await.unwrap();
+        assert_eq!(again, Duration::ZERO, "the answer was lost and it is asked again");
         let refused = client.transfer(GROUP, LEARNER, None).await;
         assert!(matches!(refused, Err(RaftError::Refused(_))), "{refused:?}");
     });

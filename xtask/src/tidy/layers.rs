@@ -12,6 +12,9 @@ use crate::{Outcome, shell};
 pub(super) const LAYERS: [&str; 8] =
     ["crdt", "gossip", "raft", "engine", "meta", "placement", "calvin", "migration"];
 
+/// What the layers stand on.
+const TYPES: &str = "quorate-types";
+
 /// Who may depend on openraft, and who on redb.
 const OPENRAFT: [&str; 1] = ["quorate-raft"];
 const REDB: [&str; 4] = ["quorate-raft", "quorate-engine", "quorate-meta", "quorate-migration"];
@@ -82,12 +85,12 @@ pub(super) fn check(tree: &Tree, packages: &[Package]) -> Vec<Violation> {
 /// Why a package must not depend on another, if so.
 fn forbidden(package: &Package, dependency: &str) -> Option<String> {
     let name = package.name.as_str();
-    let below_facade = is_layer(name) || name == "quorate-types";
+    let below_facade = is_layer(name) || name == TYPES;
     if below_facade && is_layer(dependency) {
         return Some(format!("{name} must not know the layer {dependency} (law 1)"));
     }
-    if is_layer(name) && dependency == "quorate" {
-        return Some(format!("{name} must not know the facade (law 1)"));
+    if below_facade && is_ours(dependency) && dependency != TYPES {
+        return Some(format!("{name} must not know {dependency} outside its tests (law 1)"));
     }
     // Tests, benches and tasks are no crates that users depend on.
     let is_for_users = package.manifest.starts_with("crates/");
@@ -103,6 +106,11 @@ fn forbidden(package: &Package, dependency: &str) -> Option<String> {
 
 fn is_layer(name: &str) -> bool {
     name.strip_prefix("quorate-").is_some_and(|layer| LAYERS.contains(&layer))
+}
+
+/// Whether a package is one of this house: the facade, or named after it.
+fn is_ours(name: &str) -> bool {
+    name == "quorate" || name.starts_with("quorate-")
 }
 
 /// The line of a manifest that names a dependency; the first otherwise.

@@ -24,6 +24,9 @@ pub(super) fn check(file: &TextFile) -> Vec<Violation> {
         violations.extend(length(file));
         violations.extend(unfinished(file, &lines));
         violations.extend(ignored_tests(file, &lines));
+        if file.path.contains("src/") {
+            violations.extend(inline_tests(file, &lines));
+        }
         if file.path.starts_with("crates/") {
             violations.extend(disorder(file, &lines));
             violations.extend(bare_tasks(file, &lines));
@@ -91,6 +94,37 @@ fn ignored_tests(file: &TextFile, lines: &[Line]) -> Vec<Violation> {
             || fence.is_some_and(|words| has_word(words, "ignore"))
     };
     mark(file, lines, is_ignored, "an ignored test tests nothing; mend or remove it")
+}
+
+/// Modules of tests with a body: a reader of the code has to step over them,
+/// and they hide how long a file really is.
+fn inline_tests(file: &TextFile, lines: &[Line]) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    // Attributes stand before what they are about, line by line.
+    let mut is_for_tests = false;
+    for (index, line) in lines.iter().enumerate() {
+        let code = line.code.trim();
+        is_for_tests |= code.contains("#[cfg(") && has_word(code, "test");
+        if let Some(name) = opened_module(code)
+            && (is_for_tests || matches!(name, "test" | "tests"))
+        {
+            let message = "tests have a file of their own: mod tests;";
+            violations.push(Violation::new(&file.path, index + 1, message));
+        }
+        if !code.is_empty() && !code.ends_with(']') {
+            is_for_tests = false;
+        }
+    }
+    violations
+}
+
+/// The name of the module whose body begins on this line.
+fn opened_module(code: &str) -> Option<&str> {
+    let at = find_word(code, "mod").next()?;
+    let rest = code.get(at + "mod".len()..)?;
+    let (name, _) = rest.split_once('{')?;
+    let name = name.trim();
+    (!name.is_empty() && name.chars().all(is_of_name)).then_some(name)
 }
 
 /// Settings that run a failed test again until it passes.

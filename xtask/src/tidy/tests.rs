@@ -136,6 +136,26 @@ fn types_depend_on_no_layer() {
 }
 
 #[test]
+fn a_layer_or_types_that_depends_on_what_stands_above_is_found() {
+    let above =
+        [("quorate", "quorate"), ("server", "quorate-server"), ("testkit", "quorate-testkit")];
+    for (folder, dependency) in above {
+        for layer in ["gossip", "types"] {
+            let house = House::new();
+            house.plant_crate(folder, dependency);
+            let line = format!("{dependency} = {{ path = \"../{folder}\" }}\n");
+            let name = format!("quorate-{layer}");
+            house.plant_manifest(layer, &name, &format!("[dev-dependencies]\n{line}"));
+            house.assert_in_order();
+            house.plant_manifest(layer, &name, &format!("[dependencies]\n{line}"));
+            house.assert_finds(&format!(
+                "crates/{layer}/Cargo.toml:6: {name} must not know {dependency} outside its tests"
+            ));
+        }
+    }
+}
+
+#[test]
 fn a_dev_dependency_between_layers_is_allowed() {
     let house = House::new();
     let dependency = "[dev-dependencies]\nquorate-raft.workspace = true\nopenraft = \"1\"\n";
@@ -221,6 +241,21 @@ fn an_ignored_test_is_found() {
 }
 
 #[test]
+fn tests_in_the_middle_of_a_source_file_are_found() {
+    let place = |line: u8| format!("crates/gossip/src/core.rs:{line}: tests have a file");
+    assert_finds_in_source("#[cfg(test)]\nmod tests {\n}\n", &place(2));
+    assert_finds_in_source("#[cfg(test)] mod checks { }\n", &place(1));
+    assert_finds_in_source("#[cfg(all(test, unix))]\n#[rustfmt::skip]\nmod more {\n}\n", &place(3));
+    assert_finds_in_source("fn f() {}\npub(crate) mod tests {}\n", &place(2));
+    assert_source_in_order("#[cfg(test)]\nmod tests;\n\nmod rooms {}\n");
+    assert_source_in_order("#[cfg(test)]\nfn f() {}\nmod rooms {}\n");
+    assert_source_in_order("#[cfg(feature = \"x\")]\nmod rooms {}\n");
+    let house = House::new();
+    house.plant("crates/gossip/tests/it.rs", "mod tests {}\n");
+    house.assert_in_order();
+}
+
+#[test]
 fn a_retried_test_is_found() {
     let house = House::new();
     house.plant(".config/nextest.toml", "[profile.default]\n# none\nretries = 0\n");
@@ -299,6 +334,28 @@ fn a_missing_example_is_found() {
     let house = House::new();
     house.remove("crates/crdt/examples/it.rs");
     house.assert_finds("crates/crdt/examples/:1: a layer has an example");
+}
+
+#[test]
+fn an_example_of_a_layer_that_needs_another_is_found() {
+    let house = House::new();
+    let example = "crates/crdt/examples/it.rs";
+    // A word in a comment or a string is no use.
+    let alone = "// Not quorate_raft.\nuse quorate_crdt::A;\nuse quorate_types::Blob;\n\
+                 fn main() { println!(\"quorate_raft\"); }\n";
+    house.plant(example, alone);
+    house.assert_in_order();
+    for other in ["quorate", "quorate_raft", "quorate_testkit"] {
+        house.plant(example, &format!("use quorate_crdt::A;\nuse {other}::B;\n{alone}"));
+        house.assert_finds(&format!(
+            "{example}:2: an example of crdt uses quorate_crdt and quorate_types, not {other}"
+        ));
+        house.plant(example, &format!("fn main() {{\n    {other}::run()\n}}\n"));
+        house.assert_finds(&format!("{example}:2: an example of crdt"));
+    }
+    house.plant(example, "fn main() {}\n");
+    house.plant("crates/quorate/examples/it.rs", "use quorate_raft::B;\nfn main() {}\n");
+    house.assert_in_order();
 }
 
 #[test]

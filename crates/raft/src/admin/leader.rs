@@ -99,6 +99,9 @@ async fn progress(group: &Group) -> Result<GroupProgress, RaftError> {
 
 /// Transfers the leadership and measures for how many microseconds nobody led.
 async fn transfer(group: &Group, to: ReplicaId) -> Result<u64, RaftError> {
+    if to == group.replica() {
+        return Ok(0); // It leads already, perhaps by an earlier call of this.
+    }
     let started = Instant::now();
     let mut leadership = group.leadership();
     let term = leadership.borrow().term;
