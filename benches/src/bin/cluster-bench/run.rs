@@ -20,6 +20,9 @@ use crate::report::{Cost, Limits, OURS, Report, Row, line};
 
 /// How long the disk is measured, each time.
 const DISK: Duration = Duration::from_millis(1_500);
+/// How long a cluster settles after its start, and how long its idleness is
+/// then measured.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// Measures everything and prints the report.
 pub(crate) async fn run(options: &Options) -> Outcome {
@@ -41,6 +44,11 @@ pub(crate) async fn run(options: &Options) -> Outcome {
     let keys = Arc::new(Keys::over(&cluster.shards));
     let shards = cluster.shards.len();
     let drive = Drive { options, works: &works, directory, keys: &keys };
+    eprintln!("measuring what the cluster costs when nobody asks anything");
+    tokio::time::sleep(SETTLE).await;
+    let before_idle = Usage::of(&cluster.processes, directory);
+    tokio::time::sleep(SETTLE).await;
+    let idle = Usage::of(&cluster.processes, directory).since(&before_idle, 1);
     let mut rows = drive.all(OURS, &cluster.gateways, &mut cluster.processes).await?;
     drop(cluster);
 
@@ -59,12 +67,13 @@ pub(crate) async fn run(options: &Options) -> Outcome {
 
     let limits = vec![before, disk_limits(directory, options)?];
     let (nodes, seconds) = (options.nodes, options.seconds);
-    let report = Report { machine, nodes, shards, seconds, limits, rows, absent };
+    let idle_cores = idle.server_cores;
+    let report = Report { machine, nodes, shards, seconds, idle_cores, limits, rows, absent };
     println!("\n{}", report.render());
-    match &options.json {
-        Some(file) => report.write_json(file),
-        None => Ok(()),
+    if let Some(file) = &options.json {
+        report.write_json(file)?;
     }
+    Ok(scratch.close()?)
 }
 
 /// Where the data's own directory is made: where the flags say, or in a folder
