@@ -27,7 +27,7 @@ pub use procedure::{
 pub use reply_gate::ReplyGate;
 pub use service::{
     InitialMap, NodeServices, OnFork, SequencerReplica, SequencerService, ServiceConfig,
-    ShardReplica, ShardService,
+    ShardReplica, ShardService, Wire, WirePeers,
 };
 pub use store::{Fork, Space, Store, StoreError, View, WriteSet};
 pub use wire::{Execute, PeerMessage, Reply, Request};

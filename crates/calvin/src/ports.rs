@@ -1,66 +1,14 @@
 //! What the services need from outside: a replicated log per group, a way to
 //! other nodes, and a map of who is where.
 
-use bytes::Bytes;
 use std::time::Duration;
 
 use quorate_types::runtime::BoxFuture;
-use quorate_types::{KeyRange, NodeId, ShardEpoch, ShardId, watch};
+use quorate_types::{KeyRange, NodeId, ShardEpoch, ShardId};
+
+pub use quorate_types::group_log::{GroupLog, Leadership, ProposeError, ReadIndex};
 
 use crate::wire::{PeerMessage, Reply, Request};
-
-/// Who leads a group, as this replica sees it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Leadership {
-    /// The newest term seen.
-    pub term: u64,
-    /// The leader of it, where known.
-    pub leader: Option<NodeId>,
-    /// This replica leads it and has applied an entry of its own term, so that
-    /// its machine reflects everything committed before.
-    pub leads: bool,
-}
-
-/// Why a proposal has no outcome.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ProposeError {
-    /// Not the leader; the command is not in the log and never will be.
-    #[error("not the leader")]
-    NotLeader(Option<NodeId>),
-    /// Not taken, for instance because a queue is full; the command is not in
-    /// the log and never will be.
-    #[error("refused: {0}")]
-    Refused(String),
-    /// The command may or may not take effect.
-    #[error("outcome unknown")]
-    Unknown,
-}
-
-/// A confirmed read index.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ReadIndex {
-    /// The term in which leadership was confirmed.
-    pub term: u64,
-    /// Everything committed when the confirmation began is at or below.
-    pub index: u64,
-}
-
-/// A group's log as one replica sees it (the design's `ShardLog`; the
-/// sequencer's log needs nothing more).
-pub trait GroupLog: Send + Sync + 'static {
-    /// Appends a command; resolves once it is applied by this replica.
-    fn propose(&self, command: Bytes) -> BoxFuture<Result<(), ProposeError>>;
-
-    /// Confirms leadership and learns how far a linearizable read must have
-    /// applied; the error names the leader where known.
-    fn read_index(&self) -> BoxFuture<Result<ReadIndex, Option<NodeId>>>;
-
-    /// Resolves once the entry is applied here; false when it cannot be any more.
-    fn applied(&self, index: u64) -> BoxFuture<bool>;
-
-    /// Who leads.
-    fn leadership(&self) -> watch::Receiver<Leadership>;
-}
 
 /// A call to another node failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -17,6 +17,7 @@ mod settings;
 mod shards;
 mod splits;
 mod view;
+mod welcome;
 
 pub use bootstrap::{Bootstrap, metadata_replicas};
 pub use command::{COMMAND_VERSION, Command};

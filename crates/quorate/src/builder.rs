@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use quorate_calvin::{Client, NodeServices, Peers, Procedures, ReplyGate, Router};
+use quorate_calvin::{Client, NodeServices, Peers, Procedures, ReplyGate, Router, WirePeers};
 use quorate_crdt::{Limits, Origin, Registry, RegistryConfig};
 use quorate_engine::{Engine, RedbConfig, RedbEngine};
 use quorate_gossip::{Driver, Inbound, Setup, TcpConfig, Transport};
@@ -252,17 +252,21 @@ impl Parts {
             }
         };
         ask_around(&self.config, &*network, &introduce()).await?;
-        let peers = NodePeers::new(node, Arc::clone(&network), Arc::clone(&directory));
+        let peers = Arc::new(NodePeers {
+            network: Arc::clone(&network),
+            directory: Arc::clone(&directory),
+        });
+        let calls = Arc::new(WirePeers::new(node, Arc::<NodePeers>::clone(&peers)));
         let gate = Arc::new(ReplyGate::new());
         let services = Arc::new(NodeServices::new(
             node,
-            Arc::<NodePeers>::clone(&peers) as Arc<dyn Peers>,
+            Arc::<WirePeers>::clone(&calls) as Arc<dyn Peers>,
             Arc::<Directory>::clone(&directory) as Arc<dyn Router>,
             Arc::clone(&gate),
             Arc::clone(&self.clock),
             self.config.services,
         ));
-        peers.connect(&services);
+        calls.connect(&services);
         let transport = |channel| ChannelTransport::new(Arc::clone(&network), channel);
         let raft_transport = Arc::new(transport(channel::RAFT));
         let host = Host::open(self.config.raft.clone(), self.log, raft_transport)
@@ -303,7 +307,7 @@ impl Parts {
         };
         let gossip = Arc::new(gossip.map_err(|error| NodeError::layer("gossip", error))?);
         let (authority, authorities) = watch::channel(None);
-        let inner = Arc::new_cyclic(|this: &Weak<NodeInner>| NodeInner {
+        let inner = Arc::new(NodeInner {
             node,
             address,
             clock: Arc::clone(&self.clock),
@@ -312,8 +316,9 @@ impl Parts {
             host: host.clone(),
             registry,
             directory: Arc::clone(&directory),
-            peers: Arc::clone(&peers),
-            services: Arc::clone(&services),
+            peers,
+            calls: Arc::clone(&calls),
+            services,
             gate: Arc::clone(&gate),
             metadata,
             hosting: Arc::clone(&hosting),
@@ -326,11 +331,8 @@ impl Parts {
             executor: Mutex::new(None),
             introduce: Arc::clone(&introduce),
             config: self.config,
-            this: Weak::clone(this),
         });
-        let switch = Arc::new(Switch::default());
-        let control: Weak<dyn crate::control::Control> = Arc::downgrade(&inner) as _;
-        switch.connect(host.clone(), &services, control);
+        let switch = Arc::new(Switch(Arc::downgrade(&inner)));
         let mut tasks = Vec::new();
         let mesh = tcp.map(|(mesh, socket, book)| {
             mesh.listen(socket, Arc::<Switch>::clone(&switch), Arc::new(Door { book, gossip }));
@@ -370,7 +372,7 @@ impl Parts {
         }));
         let (alive, ended) = oneshot::channel();
         drop(runtime::spawn(end_with(ended, host)));
-        let client = Client::new(peers, directory, gate, inner.config.client);
+        let client = Client::new(calls, directory, gate, inner.config.client);
         let tasks = tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect();
         Ok(Node { inner, client, tasks, scheduler, membership, switch, mesh, _alive: alive })
     }

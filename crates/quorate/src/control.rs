@@ -4,7 +4,6 @@ use bytes::Bytes;
 use quorate_meta::NodeSpec;
 pub(crate) use quorate_meta::shard_of;
 use quorate_types::codec::{self, CodecError};
-use quorate_types::runtime::BoxFuture;
 use quorate_types::{Blob, ClusterId, GroupId, NodeId, ReplicaId, ShardId};
 use zerompk::{FromMessagePack, ToMessagePack};
 
@@ -62,12 +61,6 @@ pub(crate) enum ControlReply {
     Refused(Blob),
     /// No answer now; it may have happened.
     Unavailable(Blob),
-}
-
-/// Handles control requests.
-pub(crate) trait Control: Send + Sync {
-    /// Handles one to its reply.
-    fn handle(&self, request: ControlRequest) -> BoxFuture<ControlReply>;
 }
 
 fn seal<T: ToMessagePack>(value: &T) -> Bytes {

@@ -147,7 +147,7 @@ impl NodeInner {
         let target = route.leader.or_else(|| route.voters.first().copied());
         let target =
             target.ok_or_else(|| AdminError::Unavailable("no sequencer is known".into()))?;
-        match self.peers.call(target, Request::Change(change), CALL_DEADLINE).await {
+        match self.calls.call(target, Request::Change(change), CALL_DEADLINE).await {
             Ok(Reply::Changed(epoch)) => {
                 let (from, to) = (SplitPhase::Ordering, SplitPhase::Ordered { epoch });
                 let command = Command::AdvanceSplit { operator: operator.id, from, to };

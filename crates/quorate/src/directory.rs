@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use quorate_calvin::{Destination, Route, Router, SequencerRoute};
 use quorate_crdt::{Allocation, Registry};
-use quorate_meta::{ClusterView, METADATA_GROUP, NodeState, SEQUENCER_GROUP, shard_of};
+use quorate_meta::{ClusterView, METADATA_GROUP, SEQUENCER_GROUP, shard_of};
 use quorate_types::{GroupId, KeyRange, NodeId, ShardId, watch};
 
 /// Leaders that replies, heartbeats and gossip named.
@@ -82,11 +82,7 @@ impl Directory {
 
     /// Every node that is a member now.
     pub(crate) fn members(&self) -> Vec<NodeId> {
-        let view = self.view();
-        view.nodes()
-            .filter(|(_, record)| record.state != NodeState::Removed)
-            .map(|(node, _)| node)
-            .collect()
+        self.view().members().map(|(node, _)| node).collect()
     }
 
     /// The nodes to try for the metadata group, its presumed leader first.

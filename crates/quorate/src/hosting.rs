@@ -16,7 +16,8 @@ use quorate_meta::{
     ClusterView, METADATA_GROUP, Origin, Registry, Replica, SEQUENCER_GROUP, shard_group,
 };
 use quorate_raft::{
-    Group, GroupClass, GroupSpec, Host, RaftError, SEED_INDEX, StateMachine, seeded_host_row,
+    Group, GroupClass, GroupSpec, Host, RaftError, RaftLog, SEED_INDEX, StateMachine,
+    seeded_host_row,
 };
 use quorate_types::{Blob, GroupId, KeyRange, NodeId, ReplicaId, ShardId, runtime};
 use tokio::sync::Notify;
@@ -24,7 +25,6 @@ use tokio::sync::Notify;
 use crate::control::shard_of;
 use crate::directory::Directory;
 use crate::error::NodeError;
-use crate::group_log::RaftLog;
 use crate::machine::{EngineMachine, MetadataCore};
 use crate::metadata::Metadata;
 use crate::storage::{EngineStore, HOST_ROW_KEY, METADATA_SPACE, SEQUENCER_SPACE};

@@ -8,7 +8,6 @@ mod directory;
 mod error;
 mod founding;
 mod gossip;
-mod group_log;
 mod hosting;
 mod identity;
 mod kv;

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use quorate_gossip::Driver;
-use quorate_meta::NodeState;
 use quorate_raft::tcp::{AddressBook, Reception};
+use quorate_types::NodeId;
 use quorate_types::hello::{Hello, Protocol};
-use quorate_types::{ClusterId, NodeId};
 use tokio::net::TcpStream;
 
 use crate::directory::Directory;
@@ -27,7 +26,7 @@ impl AddressBook for Book {
     }
 
     fn judge(&self, theirs: &Hello) -> Result<(), String> {
-        judge(&self.directory, (self.introduce)().cluster, theirs)
+        self.directory.view().judge((self.introduce)().cluster, theirs)
     }
 }
 
@@ -55,27 +54,4 @@ impl Reception for Door {
     fn take_over(&self, stream: TcpStream, theirs: &Hello) -> Result<(), String> {
         self.gossip.serve(stream, theirs, BytesMut::new())
     }
-}
-
-/// Decides about a peer by what the metadata knows of it.
-fn judge(directory: &Directory, ours: Option<ClusterId>, theirs: &Hello) -> Result<(), String> {
-    if let (Some(ours), Some(theirs)) = (ours, theirs.cluster)
-        && ours != theirs
-    {
-        return Err(format!("this node belongs to cluster {ours}, not {theirs}"));
-    }
-    let view = directory.view();
-    if let Some(known) = view.node(theirs.node) {
-        if known.disk != theirs.disk {
-            let node = theirs.node;
-            return Err(format!(
-                "{node} joined with another disk; this disk is not the one that joined; join \
-                 under a new id"
-            ));
-        }
-        if known.state == NodeState::Removed {
-            return Err(format!("{} was removed; join under a new id", theirs.node));
-        }
-    }
-    Ok(())
 }

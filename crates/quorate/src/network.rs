@@ -1,21 +1,21 @@
 //! The node's one network: which bytes belong to which layer.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::RwLock;
-use quorate_calvin::{CallError, Destination, NodeServices, PeerMessage, Peers, Reply, Request};
+use quorate_calvin::{CallError, Destination, Wire};
 use quorate_raft::tcp::Service;
-use quorate_raft::{Host, Lane, Network, TransportError};
+use quorate_raft::{Lane, Network, RaftError, TransportError};
 use quorate_types::NodeId;
 use quorate_types::codec::CodecError;
 use quorate_types::hello::Hello;
 use quorate_types::runtime::BoxFuture;
 
-use crate::control::{Control, ControlReply, ControlRequest};
+use crate::control::{ControlReply, ControlRequest};
 use crate::directory::Directory;
 use crate::error::NodeError;
+use crate::node::NodeInner;
 
 /// Channels of the mesh.
 pub(crate) mod channel {
@@ -34,112 +34,50 @@ pub(crate) mod channel {
 /// How a node introduces itself now.
 pub(crate) type Introduce = Arc<dyn Fn() -> Hello + Send + Sync>;
 
-/// Who handles what arrives.
-#[derive(Default)]
-pub(crate) struct Switch {
-    host: OnceLock<Host>,
-    services: OnceLock<Weak<NodeServices>>,
-    control: OnceLock<Weak<dyn Control>>,
-}
-
-impl Switch {
-    pub(crate) fn connect(
-        &self,
-        host: Host,
-        services: &Arc<NodeServices>,
-        control: Weak<dyn Control>,
-    ) {
-        // Set once, when the node is put together.
-        let _ = self.host.set(host);
-        let _ = self.services.set(Arc::downgrade(services));
-        let _ = self.control.set(control);
-    }
-
-    fn services(&self) -> Option<Arc<NodeServices>> {
-        self.services.get().and_then(Weak::upgrade)
-    }
-
-    fn control(&self) -> Option<Arc<dyn Control>> {
-        self.control.get().and_then(Weak::upgrade)
-    }
-}
+/// Hands what arrives to the layer that its channel belongs to.
+pub(crate) struct Switch(pub(crate) Weak<NodeInner>);
 
 impl Service for Switch {
     fn handle(&self, from: NodeId, channel: u8, payload: Bytes) -> BoxFuture<Result<Bytes, Bytes>> {
-        let host = self.host.get().cloned();
-        let (services, control) = (self.services(), self.control());
+        let inner = self.0.upgrade();
         Box::pin(async move {
-            let (Some(host), Some(services), Some(control)) = (host, services, control) else {
-                return Err("the node is starting or stopping".into());
-            };
-            let handled = dispatch(host, services, control, from, (channel, payload)).await;
-            handled.map_err(Bytes::from)
+            let inner = inner.ok_or("the node is stopping")?;
+            dispatch(&inner, from, channel, payload).await.map_err(Bytes::from)
         })
     }
 }
 
 async fn dispatch(
-    host: Host,
-    services: Arc<NodeServices>,
-    control: Arc<dyn Control>,
+    inner: &NodeInner,
     from: NodeId,
-    (channel, payload): (u8, Bytes),
+    channel: u8,
+    payload: Bytes,
 ) -> Result<Bytes, String> {
+    let malformed = |error: CodecError| error.to_string();
+    let failed = |error: RaftError| error.to_string();
     match channel {
-        channel::RAFT => host.handle(from, payload).await.map_err(|error| error.to_string()),
-        channel::REQUEST => {
-            let request = Request::from_bytes(&payload).map_err(|error| error.to_string())?;
-            Ok(services.serve(request).await.to_bytes())
-        }
+        channel::RAFT => inner.host.handle(from, payload).await.map_err(failed),
+        channel::ADMIN => inner.host.administer(payload).await.map_err(failed),
+        channel::REQUEST => inner.services.answer(&payload).await.map_err(malformed),
         channel::MESSAGE => {
-            let message = PeerMessage::from_bytes(&payload).map_err(|error| error.to_string())?;
-            services.handle(message);
+            inner.services.receive(&payload).map_err(malformed)?;
             Ok(Bytes::new())
         }
-        channel::ADMIN => host.administer(payload).await.map_err(|error| error.to_string()),
         channel::CONTROL => {
-            let request =
-                ControlRequest::from_bytes(&payload).map_err(|error| error.to_string())?;
-            Ok(control.handle(request).await.to_bytes())
+            let request = ControlRequest::from_bytes(&payload).map_err(malformed)?;
+            Ok(inner.control(request).await.to_bytes())
         }
         other => Err(format!("no such channel: {other}")),
     }
 }
 
-/// calvin's peers, and control calls, over the node's network.
+/// What carries calvin's bytes, and control calls, over the node's network.
 pub(crate) struct NodePeers {
-    node: NodeId,
-    network: Arc<dyn Network>,
-    directory: Arc<Directory>,
-    services: RwLock<Weak<NodeServices>>,
+    pub(crate) network: Arc<dyn Network>,
+    pub(crate) directory: Arc<Directory>,
 }
 
 impl NodePeers {
-    pub(crate) fn new(
-        node: NodeId,
-        network: Arc<dyn Network>,
-        directory: Arc<Directory>,
-    ) -> Arc<Self> {
-        Arc::new(Self { node, network, directory, services: RwLock::default() })
-    }
-
-    /// Lets messages to this very node arrive.
-    pub(crate) fn connect(&self, services: &Arc<NodeServices>) {
-        *self.services.write() = Arc::downgrade(services);
-    }
-
-    fn local(&self) -> Option<Arc<NodeServices>> {
-        self.services.read().upgrade()
-    }
-
-    fn targets(&self, to: Destination) -> Vec<NodeId> {
-        match to {
-            Destination::Shard(shard) => self.directory.shard_targets(shard),
-            Destination::Sequencer => self.directory.sequencer_targets(),
-            Destination::Everyone => self.directory.members(),
-        }
-    }
-
     pub(crate) async fn introduce(
         &self,
         address: &str,
@@ -163,49 +101,32 @@ impl NodePeers {
     }
 }
 
-impl Peers for NodePeers {
-    fn send(&self, to: Destination, message: PeerMessage) {
-        let targets = self.targets(to);
-        let others: Vec<NodeId> =
-            targets.iter().copied().filter(|target| *target != self.node).collect();
-        if !others.is_empty() {
-            let payload = message.to_bytes();
-            for target in &others {
-                self.network.send(*target, Lane::Data, channel::MESSAGE, payload.clone());
-            }
+impl Wire for NodePeers {
+    fn targets(&self, to: Destination) -> Vec<NodeId> {
+        match to {
+            Destination::Shard(shard) => self.directory.shard_targets(shard),
+            Destination::Sequencer => self.directory.sequencer_targets(),
+            Destination::Everyone => self.directory.members(),
         }
-        if others.len() < targets.len()
-            && let Some(services) = self.local()
-        {
-            services.handle(message);
-        }
+    }
+
+    fn send(&self, to: NodeId, message: Bytes) {
+        self.network.send(to, Lane::Data, channel::MESSAGE, message);
     }
 
     fn call(
         &self,
         to: NodeId,
-        request: Request,
+        request: Bytes,
         deadline: Duration,
-    ) -> BoxFuture<Result<Reply, CallError>> {
-        if to == self.node {
-            let Some(services) = self.local() else {
-                return Box::pin(async { Err(CallError::Unreachable) });
-            };
-            return Box::pin(async move {
-                tokio::time::timeout(deadline, services.serve(request))
-                    .await
-                    .map_err(|_| CallError::NoReply)
-            });
-        }
-        let payload = request.to_bytes();
-        let call = self.network.call(to, Lane::Data, channel::REQUEST, payload, deadline);
+    ) -> BoxFuture<Result<Bytes, CallError>> {
+        let call = self.network.call(to, Lane::Data, channel::REQUEST, request, deadline);
         Box::pin(async move {
-            match call.await {
-                Ok(reply) => Reply::from_bytes(&reply).map_err(|_| CallError::NoReply),
-                Err(TransportError::Unreachable { .. }) => Err(CallError::Unreachable),
+            call.await.map_err(|error| match error {
+                TransportError::Unreachable { .. } => CallError::Unreachable,
                 // A refusal may stand for a reply that did not fit a frame.
-                Err(_) => Err(CallError::NoReply),
-            }
+                _ => CallError::NoReply,
+            })
         })
     }
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use quorate_calvin::{Client, NodeServices, ReplyGate, Router, Session};
+use quorate_calvin::{Client, NodeServices, ReplyGate, Router, Session, WirePeers};
 use quorate_crdt::Registry;
 use quorate_engine::Engine;
 use quorate_gossip::Driver;
@@ -16,7 +16,6 @@ use quorate_raft::Host;
 use quorate_raft::admin::AdminClient;
 use quorate_raft::tcp::{Mesh, Service};
 use quorate_types::env::Clock;
-use quorate_types::runtime::BoxFuture;
 use quorate_types::{
     Blob, ClusterId, DiskId, Epoch, GroupId, KeyRange, MigrationId, NodeId, ReplicaId, watch,
 };
@@ -25,7 +24,7 @@ use tokio::task::AbortHandle;
 
 use crate::builder::NodeBuilder;
 use crate::config::NodeConfig;
-use crate::control::{Control, ControlReply, ControlRequest};
+use crate::control::{ControlReply, ControlRequest};
 use crate::directory::Directory;
 use crate::error::NodeError;
 use crate::founding::Reports;
@@ -46,6 +45,7 @@ pub(crate) struct NodeInner {
     pub(crate) registry: Arc<Mutex<Registry>>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) peers: Arc<NodePeers>,
+    pub(crate) calls: Arc<WirePeers>,
     pub(crate) services: Arc<NodeServices>,
     pub(crate) gate: Arc<ReplyGate>,
     pub(crate) metadata: Arc<Metadata>,
@@ -58,7 +58,6 @@ pub(crate) struct NodeInner {
     pub(crate) cluster: watch::Sender<Option<ClusterId>>,
     pub(crate) executor: Mutex<Option<Executor>>,
     pub(crate) introduce: Introduce,
-    pub(crate) this: Weak<NodeInner>,
 }
 
 impl NodeInner {
@@ -149,30 +148,23 @@ impl NodeInner {
         let is_dated = self.gate.known().logged > Epoch(0);
         is_covered && is_dated && self.cluster().is_some()
     }
-}
 
-impl Control for NodeInner {
-    fn handle(&self, request: ControlRequest) -> BoxFuture<ControlReply> {
-        let this = Weak::clone(&self.this);
-        Box::pin(async move {
-            let Some(inner) = this.upgrade() else {
-                return ControlReply::Unavailable("the node is stopping".into());
-            };
-            match request {
-                ControlRequest::Report { spec, digest } => inner.reported(spec, digest),
-                ControlRequest::Join(spec) => inner.admit(spec).await,
-                ControlRequest::Propose(command) => inner.metadata.propose(&command).await,
-                ControlRequest::View(known) => inner.show_view(known),
-                ControlRequest::Destroy { group, replica } => inner.destroy(group, replica).await,
-                ControlRequest::MiddleKey(shard) => {
-                    ControlReply::Key(inner.engine.middle_key(shard).ok().flatten())
-                }
-                ControlRequest::SequencerMap => match inner.own_sequencer_map() {
-                    Some(map) => ControlReply::Map(map),
-                    None => ControlReply::NotLeader(None),
-                },
+    /// Does what another node asks for.
+    pub(crate) async fn control(&self, request: ControlRequest) -> ControlReply {
+        match request {
+            ControlRequest::Report { spec, digest } => self.reported(spec, digest),
+            ControlRequest::Join(spec) => self.admit(spec).await,
+            ControlRequest::Propose(command) => self.metadata.propose(&command).await,
+            ControlRequest::View(known) => self.show_view(known),
+            ControlRequest::Destroy { group, replica } => self.destroy(group, replica).await,
+            ControlRequest::MiddleKey(shard) => {
+                ControlReply::Key(self.engine.middle_key(shard).ok().flatten())
             }
-        })
+            ControlRequest::SequencerMap => match self.own_sequencer_map() {
+                Some(map) => ControlReply::Map(map),
+                None => ControlReply::NotLeader(None),
+            },
+        }
     }
 }
 

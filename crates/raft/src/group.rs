@@ -12,6 +12,7 @@ use openraft::errors::{
 };
 use openraft::{ChangeMembers, RaftMetrics, ReadPolicy};
 use parking_lot::Mutex;
+use quorate_types::group_log::ReadIndex;
 use quorate_types::{GroupId, NodeId, ReplicaId, watch};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -35,16 +36,6 @@ pub struct Proposed {
     pub term: u64,
     /// What the machine answered.
     pub outcome: Bytes,
-}
-
-/// A confirmed position to read at: whoever has applied `index` sees every
-/// write that was acknowledged before the read began.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ReadIndex {
-    /// The term whose leader confirmed it.
-    pub term: u64,
-    /// The index to have applied.
-    pub index: u64,
 }
 
 /// Who leads, as far as this replica knows.

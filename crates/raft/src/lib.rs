@@ -10,6 +10,7 @@ pub mod conformance;
 mod consensus;
 mod error;
 mod group;
+mod group_log;
 mod host;
 mod inbox;
 mod log;
@@ -22,7 +23,8 @@ mod transport;
 pub use config::{GroupClass, HostConfig, Timing};
 pub use consensus::wire::{SEED_INDEX, host_row_index, seeded_host_row};
 pub use error::{ProposeError, RaftError, ReadError, Refused};
-pub use group::{Group, GroupStatus, Leadership, Proposed, ReadIndex};
+pub use group::{Group, GroupStatus, Leadership, Proposed};
+pub use group_log::RaftLog;
 pub use host::{GroupSpec, Host, HostMetrics};
 pub use log::{
     Completion, LogEngine, LogEntry, LogError, LogFuture, LogPosition, LogState, LogStats, RedbLog,
@@ -33,3 +35,5 @@ pub use machine::{
 };
 pub use network::{ChannelTransport, Network};
 pub use transport::{Lane, Transport, TransportError};
+
+pub use quorate_types::group_log::ReadIndex;

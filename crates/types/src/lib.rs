@@ -5,6 +5,7 @@ pub mod codec;
 pub mod disk;
 pub mod env;
 pub mod frame;
+pub mod group_log;
 pub mod hello;
 pub mod hlc;
 mod ids;

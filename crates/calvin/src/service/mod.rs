@@ -3,10 +3,12 @@
 
 mod leadership;
 mod node;
+mod peers;
 mod sequencer;
 mod shard;
 mod waiters;
 
 pub use node::{NodeServices, ServiceConfig};
+pub use peers::{Wire, WirePeers};
 pub use sequencer::{InitialMap, SequencerReplica, SequencerService};
 pub use shard::{OnFork, ShardReplica, ShardService};

@@ -1,28 +1,34 @@
-//! calvin's view of a Raft group.
+//! A group as the port [`GroupLog`].
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_calvin::{GroupLog, Leadership, ProposeError, ReadIndex};
-use quorate_raft::Group;
+use quorate_types::group_log::{GroupLog, Leadership, ProposeError, ReadIndex};
 use quorate_types::runtime::{self, BoxFuture};
 use quorate_types::{NodeId, watch};
 
-/// A group as calvin's services use it.
-pub(crate) struct RaftLog {
+use crate::error::ReadError;
+use crate::group::Group;
+
+/// A [`Group`] whose proposals have a deadline, for those that know only the
+/// port [`GroupLog`].
+#[derive(Clone, Debug)]
+pub struct RaftLog {
     group: Group,
     deadline: Duration,
     leadership: watch::Receiver<Leadership>,
 }
 
 impl RaftLog {
-    /// Follows the group's leadership until the group ends.
-    pub(crate) fn new(group: Group, deadline: Duration) -> Self {
+    /// Follows the group's leadership until the group ends. A proposal that
+    /// has no outcome after `deadline` is unknown.
+    #[must_use]
+    pub fn new(group: Group, deadline: Duration) -> Self {
         let mut source = group.leadership();
-        let (sender, leadership) = watch::channel(translate(*source.borrow_and_update()));
+        let (sender, leadership) = watch::channel(serving(*source.borrow_and_update()));
         drop(runtime::spawn(async move {
             while source.changed().await.is_ok() {
-                sender.send(translate(*source.borrow_and_update()));
+                sender.send(serving(*source.borrow_and_update()));
             }
         }));
         Self { group, deadline, leadership }
@@ -31,7 +37,7 @@ impl RaftLog {
 
 /// A leader serves once its own no-op is applied: only then does its machine
 /// reflect everything that was committed before its term.
-fn translate(now: quorate_raft::Leadership) -> Leadership {
+fn serving(now: crate::group::Leadership) -> Leadership {
     Leadership { term: now.term, leader: now.leader, leads: now.leading && now.noop_applied }
 }
 
@@ -39,27 +45,23 @@ impl GroupLog for RaftLog {
     fn propose(&self, command: Bytes) -> BoxFuture<Result<(), ProposeError>> {
         let (group, deadline) = (self.group.clone(), self.deadline);
         Box::pin(async move {
-            match group.propose(command, deadline).await {
-                Ok(_) => Ok(()),
-                Err(quorate_raft::ProposeError::NotLeader { leader }) => {
-                    Err(ProposeError::NotLeader(leader))
+            group.propose(command, deadline).await.map(drop).map_err(|error| match error {
+                crate::error::ProposeError::NotLeader { leader } => ProposeError::NotLeader(leader),
+                crate::error::ProposeError::Refused(reason) => {
+                    ProposeError::Refused(reason.to_string())
                 }
-                Err(quorate_raft::ProposeError::Refused(reason)) => {
-                    Err(ProposeError::Refused(reason.to_string()))
-                }
-                Err(quorate_raft::ProposeError::Unknown) => Err(ProposeError::Unknown),
-            }
+                crate::error::ProposeError::Unknown => ProposeError::Unknown,
+            })
         })
     }
 
     fn read_index(&self) -> BoxFuture<Result<ReadIndex, Option<NodeId>>> {
         let group = self.group.clone();
         Box::pin(async move {
-            match group.read_index().await {
-                Ok(confirmed) => Ok(ReadIndex { term: confirmed.term, index: confirmed.index }),
-                Err(quorate_raft::ReadError::NotLeader { leader }) => Err(leader),
-                Err(_) => Err(None),
-            }
+            group.read_index().await.map_err(|error| match error {
+                ReadError::NotLeader { leader } => leader,
+                ReadError::Unavailable => None,
+            })
         })
     }
 
