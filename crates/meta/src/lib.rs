@@ -4,6 +4,7 @@ mod bootstrap;
 mod command;
 mod error;
 mod groups;
+mod identity;
 mod invariants;
 mod journal;
 pub mod limits;
@@ -25,6 +26,7 @@ pub use groups::{
     METADATA_GROUP, Origin, Replica, ReplicaGroup, RetiredReplica, Role, SEQUENCER_GROUP,
     SHARD_GROUPS_START, shard_group,
 };
+pub use identity::{Identity, IdentityError, IdentityFile};
 pub use journal::{JournalRow, JournalWrite};
 pub use moves::{BeginMove, Move, ReplicaChange};
 pub use nodes::{Label, Node, NodeSpec, NodeState, ZONE_LABEL};

@@ -4,10 +4,12 @@ use std::convert::Infallible;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use quorate_calvin::kv::KeyValue;
 use quorate_calvin::{Client, NodeServices, Peers, Procedures, ReplyGate, Router};
 use quorate_crdt::{Limits, Origin, Registry, RegistryConfig};
 use quorate_engine::{Engine, RedbConfig, RedbEngine};
 use quorate_gossip::{Driver, Inbound, Setup, TcpConfig, Transport};
+use quorate_meta::IdentityFile;
 use quorate_migration::{Executor, MigrationStateTable, TableConfig};
 use quorate_placement::{LexicographicPolicy, PlacementPolicy, Scheduler};
 use quorate_raft::tcp::{Mesh, MeshConfig};
@@ -26,8 +28,6 @@ use crate::error::NodeError;
 use crate::founding::Reports;
 use crate::gossip::{GossipState, LoadMeter, report};
 use crate::hosting::Hosting;
-use crate::identity::IdentityFile;
-use crate::kv::KeyValue;
 use crate::listen::{Book, Listener, MeshNetwork};
 use crate::metadata::Metadata;
 use crate::moves::{Fences, GroupControl, MetadataJournal};
@@ -151,7 +151,7 @@ impl NodeBuilder {
                 Arc::new(opened.map_err(NodeError::Disk)?) as Arc<dyn Disk>
             }
         };
-        let identity = IdentityFile::open(&disk, self.config.node)?;
+        let identity = IdentityFile::open(&*disk, self.config.node)?;
         let (links, address) = listen(self.links, &self.config.address).await?;
         let log = match self.log {
             Some(log) => log,
@@ -215,7 +215,7 @@ struct Parts {
 impl Parts {
     async fn assemble(self) -> Result<Node, NodeError> {
         let node = self.config.node;
-        let who = self.identity.identity().clone();
+        let who = self.identity.identity();
         let (cluster, cluster_known) = watch::channel(who.cluster);
         let address = self.address.clone();
         let introduce: Introduce = {
@@ -298,7 +298,7 @@ impl Parts {
             node,
             address,
             clock: Arc::clone(&self.clock),
-            identity: Mutex::new(self.identity),
+            identity: self.identity,
             engine: self.engine,
             host: host.clone(),
             registry,

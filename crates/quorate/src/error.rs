@@ -2,8 +2,7 @@
 
 use std::io;
 
-use quorate_types::NodeId;
-use quorate_types::codec::CodecError;
+use quorate_meta::IdentityError;
 
 /// A node could not start, or an administrative operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -11,26 +10,9 @@ pub enum NodeError {
     /// The directory cannot be used; for instance another process holds it.
     #[error("the node's directory cannot be used: {0}")]
     Disk(#[source] io::Error),
-    /// The directory was made for another node.
-    #[error(
-        "the directory belongs to node {found}, not {asked}; start it with the id it was made for \
-         or give node {asked} a directory of its own"
-    )]
-    ForeignDirectory {
-        /// Whose it is.
-        found: NodeId,
-        /// Who asked.
-        asked: NodeId,
-    },
-    /// A file is damaged.
-    #[error("{file} is damaged ({source}); restore it, or join the cluster as a new node")]
-    Damaged {
-        /// Which file.
-        file: &'static str,
-        /// How.
-        #[source]
-        source: CodecError,
-    },
+    /// The directory cannot be used under this node's id.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The configuration makes no sense.
     #[error("configuration: {0}")]
     Config(String),

@@ -78,7 +78,7 @@ impl NodeInner {
         let Some(cluster) = cluster else { return Ok(()) };
         self.gossip.set_cluster(cluster);
         self.cluster.send(Some(cluster));
-        self.identity.lock().change(|identity| identity.cluster = Some(cluster))
+        Ok(self.identity.adopt(cluster)?)
     }
 
     /// Founds the cluster: the lowest node initializes it once all founders

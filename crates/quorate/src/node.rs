@@ -10,6 +10,7 @@ use quorate_calvin::{Client, NodeServices, ReplyGate, Router, Session};
 use quorate_crdt::Registry;
 use quorate_engine::Engine;
 use quorate_gossip::Driver;
+use quorate_meta::IdentityFile;
 use quorate_migration::Executor;
 use quorate_placement::SchedulerHandle;
 use quorate_raft::tcp::Service;
@@ -32,7 +33,6 @@ use crate::error::NodeError;
 use crate::founding::Reports;
 use crate::gossip::LoadMeter;
 use crate::hosting::Hosting;
-use crate::identity::IdentityFile;
 use crate::listen::Listener;
 use crate::metadata::Metadata;
 use crate::moves::Fences;
@@ -44,7 +44,7 @@ pub(crate) struct NodeInner {
     pub(crate) address: String,
     pub(crate) config: NodeConfig,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) identity: Mutex<IdentityFile>,
+    pub(crate) identity: IdentityFile,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) host: Host,
     pub(crate) registry: Arc<Mutex<Registry>>,
@@ -67,20 +67,16 @@ pub(crate) struct NodeInner {
 
 impl NodeInner {
     pub(crate) fn cluster(&self) -> Option<ClusterId> {
-        self.identity.lock().identity().cluster
+        self.identity.identity().cluster
     }
 
     pub(crate) fn disk_id(&self) -> DiskId {
-        self.identity.lock().identity().disk
+        self.identity.identity().disk
     }
 
     /// Persists the hybrid clock's mark before timestamps beyond it are used.
     pub(crate) fn keep_clock(&self, high_water_millis: u64) {
-        let mut identity = self.identity.lock();
-        if identity.identity().clock_millis >= high_water_millis {
-            return;
-        }
-        if let Err(error) = identity.change(|kept| kept.clock_millis = high_water_millis) {
+        if let Err(error) = self.identity.keep_clock(high_water_millis) {
             tracing::error!(%error, "the clock's mark cannot be kept");
         }
     }
