@@ -22,6 +22,12 @@ pub const fn shard_group(shard: ShardId) -> GroupId {
     GroupId(SHARD_GROUPS_START.saturating_add(shard.0))
 }
 
+/// The shard whose group this is; `None` for a service of the cluster itself.
+#[must_use]
+pub fn shard_of(group: GroupId) -> Option<ShardId> {
+    group.0.checked_sub(SHARD_GROUPS_START).map(ShardId)
+}
+
 /// What a replica counts for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
 #[msgpack(c_enum)]

@@ -1,10 +1,13 @@
 //! Control of the cluster: what nodes ask of each other besides transactions.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use quorate_meta::NodeSpec;
+use quorate_meta::Membership;
+pub(crate) use quorate_meta::shard_of;
 use quorate_types::codec::{self, CodecError};
 use quorate_types::runtime::BoxFuture;
-use quorate_types::{Blob, ClusterId, GroupId, MigrationId, NodeId, ReplicaId, Seq, ShardId};
+use quorate_types::{Blob, GroupId, MigrationId, NodeId, ReplicaId, Seq, ShardId};
 use zerompk::{FromMessagePack, ToMessagePack};
 
 /// The newest format of control messages.
@@ -13,20 +16,6 @@ const FORMAT: u8 = 1;
 /// A control request.
 #[derive(Clone, Debug, ToMessagePack, FromMessagePack)]
 pub(crate) enum ControlRequest {
-    /// A member of the initial cluster presents itself to the founding node.
-    Report {
-        /// Who.
-        spec: NodeSpec,
-        /// The digest of its initial configuration, which must be the same
-        /// everywhere.
-        digest: u64,
-    },
-    /// A further node wants to join.
-    Join(NodeSpec),
-    /// A metadata command, for the leader.
-    Propose(Blob),
-    /// The metadata, if newer than an applied index.
-    View(u64),
     /// Something for a group's leader.
     Group {
         /// The group.
@@ -79,12 +68,6 @@ pub(crate) enum GroupChange {
 /// The answer to a [`ControlRequest`].
 #[derive(Clone, Debug, ToMessagePack, FromMessagePack)]
 pub(crate) enum ControlReply {
-    /// The cluster, once there is one.
-    Cluster(Option<ClusterId>),
-    /// meta's reply, encoded.
-    Meta(Blob),
-    /// The metadata, encoded; empty if nothing is newer.
-    View(Blob),
     /// A group's progress.
     Progress(GroupProgress),
     /// Done; for a transfer, how many microseconds the group took no writes.
@@ -131,6 +114,9 @@ pub(crate) struct MemberProgress {
 pub(crate) trait Control: Send + Sync {
     /// Handles one to its reply.
     fn handle(&self, request: ControlRequest) -> BoxFuture<ControlReply>;
+
+    /// What handles requests about the metadata.
+    fn membership(&self) -> Arc<Membership>;
 }
 
 fn seal<T: ToMessagePack>(value: &T) -> Bytes {
@@ -167,9 +153,4 @@ impl ControlReply {
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
         open(bytes)
     }
-}
-
-/// The shard whose group this is.
-pub(crate) fn shard_of(group: GroupId) -> Option<ShardId> {
-    group.0.checked_sub(quorate_meta::SHARD_GROUPS_START).map(ShardId)
 }

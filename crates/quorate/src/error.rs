@@ -2,7 +2,8 @@
 
 use std::io;
 
-use quorate_meta::IdentityError;
+pub use quorate_meta::AdminError;
+use quorate_meta::{IdentityError, MembershipError};
 
 /// A node could not start, or an administrative operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -48,16 +49,12 @@ impl NodeError {
     }
 }
 
-/// Why an administrative operation was not carried out.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AdminError {
-    /// There is no such thing.
-    #[error("{0}")]
-    NotFound(String),
-    /// It makes no sense now; the text says why.
-    #[error("{0}")]
-    Refused(String),
-    /// It may be tried again.
-    #[error("{0}; try again")]
-    Unavailable(String),
+impl From<MembershipError> for NodeError {
+    fn from(error: MembershipError) -> Self {
+        match error {
+            MembershipError::Refused(reason) => Self::Refused(reason),
+            MembershipError::Identity(error) => Self::Identity(error),
+            other => Self::layer("metadata", other),
+        }
+    }
 }

@@ -1,12 +1,13 @@
-//! calvin's view of a Raft group.
+//! calvin's and meta's views of a Raft group.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_calvin::{GroupLog, Leadership, ProposeError, ReadIndex};
+use quorate_meta::{BoxError, LocalReplica};
 use quorate_raft::Group;
 use quorate_types::runtime::{self, BoxFuture};
-use quorate_types::{NodeId, watch};
+use quorate_types::{NodeId, ReplicaId, watch};
 
 /// A group as calvin's services use it.
 pub(crate) struct RaftLog {
@@ -70,5 +71,37 @@ impl GroupLog for RaftLog {
 
     fn leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.clone()
+    }
+}
+
+/// The metadata group as meta's client uses it.
+pub(crate) struct MetadataGroup(pub(crate) Group);
+
+impl LocalReplica for MetadataGroup {
+    fn authority(&self) -> Option<u64> {
+        let now = translate(*self.0.leadership().borrow());
+        now.leads.then_some(now.term)
+    }
+
+    fn propose(
+        &self,
+        entry: Bytes,
+        deadline: Duration,
+    ) -> BoxFuture<Result<Bytes, quorate_meta::ProposeError>> {
+        let group = self.0.clone();
+        Box::pin(async move {
+            let proposed = group.propose(entry, deadline).await;
+            proposed.map(|proposed| proposed.outcome).map_err(|error| match error {
+                quorate_raft::ProposeError::NotLeader { leader } => {
+                    quorate_meta::ProposeError::NotLeader(leader)
+                }
+                other => quorate_meta::ProposeError::Unavailable(other.to_string()),
+            })
+        })
+    }
+
+    fn initialize(&self, members: Vec<(ReplicaId, NodeId)>) -> BoxFuture<Result<(), BoxError>> {
+        let group = self.0.clone();
+        Box::pin(async move { Ok(group.initialize(&members).await?) })
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use quorate_calvin::{CallError, Destination, NodeServices, PeerMessage, Peers, Reply, Request};
+use quorate_meta::{BoxError, MembershipError};
 use quorate_raft::tcp::Service;
 use quorate_raft::{Host, Lane, Transport, TransportError};
 use quorate_types::NodeId;
@@ -24,8 +25,10 @@ pub(crate) mod channel {
     pub(crate) const REQUEST: u8 = 2;
     /// One-way messages between transaction services.
     pub(crate) const MESSAGE: u8 = 3;
-    /// Control of the cluster: bootstrap, metadata, replicas.
+    /// Control of replicas.
     pub(crate) const CONTROL: u8 = 4;
+    /// The metadata: founding, joining, commands, the view.
+    pub(crate) const METADATA: u8 = 5;
 }
 
 /// Why a call between nodes has no reply.
@@ -155,6 +158,10 @@ async fn dispatch(
                 ControlRequest::from_bytes(&payload).map_err(|error| error.to_string())?;
             Ok(control.handle(request).await.to_bytes())
         }
+        channel::METADATA => {
+            let handled = control.membership().handle(&payload).await;
+            handled.map_err(|error| error.to_string())
+        }
         other => Err(format!("no such channel: {other}")),
     }
 }
@@ -164,6 +171,7 @@ pub(crate) struct NodePeers {
     node: NodeId,
     network: Arc<dyn Network>,
     directory: Arc<Directory>,
+    introduce: Introduce,
     services: RwLock<Weak<NodeServices>>,
 }
 
@@ -172,8 +180,9 @@ impl NodePeers {
         node: NodeId,
         network: Arc<dyn Network>,
         directory: Arc<Directory>,
+        introduce: Introduce,
     ) -> Arc<Self> {
-        Arc::new(Self { node, network, directory, services: RwLock::default() })
+        Arc::new(Self { node, network, directory, introduce, services: RwLock::default() })
     }
 
     /// Lets messages to this very node arrive.
@@ -193,14 +202,6 @@ impl NodePeers {
         }
     }
 
-    pub(crate) async fn introduce(
-        &self,
-        address: &str,
-        ours: Hello,
-    ) -> Result<Option<Hello>, NodeError> {
-        self.network.introduce(address, ours).await
-    }
-
     /// A control call to another node.
     pub(crate) async fn control(
         &self,
@@ -211,6 +212,29 @@ impl NodePeers {
         let payload = request.to_bytes();
         let reply = self.network.call(to, Lane::Data, channel::CONTROL, payload, deadline).await?;
         ControlReply::from_bytes(&reply).map_err(|error| LinkError::Refused(error.to_string()))
+    }
+}
+
+impl quorate_meta::Peers for NodePeers {
+    fn ask(
+        &self,
+        to: NodeId,
+        request: Bytes,
+        deadline: Duration,
+    ) -> BoxFuture<Result<Bytes, BoxError>> {
+        let call = self.network.call(to, Lane::Data, channel::METADATA, request, deadline);
+        Box::pin(async move { Ok(call.await?) })
+    }
+
+    fn introduce(&self, address: &str) -> BoxFuture<Result<Option<NodeId>, MembershipError>> {
+        let answer = self.network.introduce(address, (self.introduce)());
+        Box::pin(async move {
+            match answer.await {
+                Ok(theirs) => Ok(theirs.map(|theirs| theirs.node)),
+                Err(NodeError::Refused(reason)) => Err(MembershipError::Refused(reason)),
+                Err(error) => Err(MembershipError::Failed(error.into())),
+            }
+        })
     }
 }
 

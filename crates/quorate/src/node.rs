@@ -10,7 +10,7 @@ use quorate_calvin::{Client, NodeServices, ReplyGate, Router, Session};
 use quorate_crdt::Registry;
 use quorate_engine::Engine;
 use quorate_gossip::Driver;
-use quorate_meta::IdentityFile;
+use quorate_meta::{IdentityFile, Membership, MetadataClient};
 use quorate_migration::Executor;
 use quorate_placement::SchedulerHandle;
 use quorate_raft::tcp::Service;
@@ -18,7 +18,7 @@ use quorate_raft::{Group, Host, RaftError};
 use quorate_types::env::Clock;
 use quorate_types::runtime::BoxFuture;
 use quorate_types::{
-    Blob, ClusterId, DiskId, Epoch, GroupId, KeyRange, MigrationId, NodeId, ReplicaId, Seq, watch,
+    Blob, ClusterId, Epoch, GroupId, KeyRange, MigrationId, NodeId, ReplicaId, Seq, watch,
 };
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
@@ -30,13 +30,11 @@ use crate::control::{
 };
 use crate::directory::Directory;
 use crate::error::NodeError;
-use crate::founding::Reports;
 use crate::gossip::LoadMeter;
 use crate::hosting::Hosting;
 use crate::listen::Listener;
-use crate::metadata::Metadata;
 use crate::moves::Fences;
-use crate::network::{Introduce, NodePeers, Switch};
+use crate::network::{NodePeers, Switch};
 
 /// Everything a running node consists of.
 pub(crate) struct NodeInner {
@@ -44,7 +42,7 @@ pub(crate) struct NodeInner {
     pub(crate) address: String,
     pub(crate) config: NodeConfig,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) identity: IdentityFile,
+    pub(crate) identity: Arc<IdentityFile>,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) host: Host,
     pub(crate) registry: Arc<Mutex<Registry>>,
@@ -52,26 +50,21 @@ pub(crate) struct NodeInner {
     pub(crate) peers: Arc<NodePeers>,
     pub(crate) services: Arc<NodeServices>,
     pub(crate) gate: Arc<ReplyGate>,
-    pub(crate) metadata: Arc<Metadata>,
+    pub(crate) metadata: Arc<MetadataClient>,
+    pub(crate) membership: Arc<Membership>,
     pub(crate) hosting: Arc<Hosting>,
     pub(crate) gossip: Arc<Driver>,
-    pub(crate) reports: Reports,
     pub(crate) load_meter: LoadMeter,
     pub(crate) fences: Fences,
     pub(crate) authority: watch::Sender<Option<u64>>,
     pub(crate) cluster: watch::Sender<Option<ClusterId>>,
     pub(crate) executor: Mutex<Option<Executor>>,
-    pub(crate) introduce: Introduce,
     pub(crate) this: Weak<NodeInner>,
 }
 
 impl NodeInner {
     pub(crate) fn cluster(&self) -> Option<ClusterId> {
         self.identity.identity().cluster
-    }
-
-    pub(crate) fn disk_id(&self) -> DiskId {
-        self.identity.identity().disk
     }
 
     /// Persists the hybrid clock's mark before timestamps beyond it are used.
@@ -89,26 +82,10 @@ impl NodeInner {
         Ok(())
     }
 
-    /// The addresses to ask for the cluster's members.
-    pub(crate) fn seeds(&self) -> Vec<String> {
-        let founders = known_addresses(&self.config).into_values();
-        let members = self.directory.members();
-        let known = members.into_iter().filter_map(|member| self.directory.address(member));
-        let mut seeds: Vec<String> =
-            founders.chain(self.config.join.iter().cloned()).chain(known).collect();
-        seeds.retain(|address| *address != self.address);
-        seeds.sort();
-        seeds.dedup();
-        seeds
-    }
-
-    /// Learns which node listens at an address.
-    pub(crate) async fn introduce(&self, address: &str) -> Result<Option<NodeId>, NodeError> {
-        let found = self.peers.introduce(address, (self.introduce)()).await?;
-        Ok(found.map(|theirs| {
-            self.directory.learn_address(theirs.node, address);
-            theirs.node
-        }))
+    /// Makes it known to gossip and in handshakes that the node is a member.
+    pub(crate) fn adopt(&self, cluster: ClusterId) {
+        self.gossip.set_cluster(cluster);
+        self.cluster.send(Some(cluster));
     }
 
     pub(crate) fn wake_executor(&self) {
@@ -157,16 +134,6 @@ impl NodeInner {
             Ok(()) => ControlReply::Done(0),
             Err(error) => ControlReply::Unavailable(error.to_string().as_str().into()),
         }
-    }
-
-    /// The metadata, encoded, if it is newer than what the asker knows.
-    fn show_view(&self, known: u64) -> ControlReply {
-        if self.metadata.group().is_none() {
-            return ControlReply::NotLeader(None);
-        }
-        let registry = self.hosting.registry.read();
-        let is_newer = registry.view().applied() > known;
-        ControlReply::View(if is_newer { Blob(registry.encode()) } else { Blob::new() })
     }
 
     /// Whether this node can route any command.
@@ -250,10 +217,6 @@ impl Control for NodeInner {
                 return ControlReply::Unavailable("the node is stopping".into());
             };
             match request {
-                ControlRequest::Report { spec, digest } => inner.reported(spec, digest),
-                ControlRequest::Join(spec) => inner.admit(spec).await,
-                ControlRequest::Propose(command) => inner.metadata.propose(&command).await,
-                ControlRequest::View(known) => inner.show_view(known),
                 ControlRequest::Group { group, change, fence } => {
                     inner.lead(group, change, fence).await
                 }
@@ -267,6 +230,10 @@ impl Control for NodeInner {
                 },
             }
         })
+    }
+
+    fn membership(&self) -> Arc<Membership> {
+        Arc::clone(&self.membership)
     }
 }
 
