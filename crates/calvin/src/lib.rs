@@ -3,6 +3,7 @@
 mod client;
 mod command;
 mod dedup;
+pub mod kv;
 pub mod limits;
 mod lock;
 mod ports;

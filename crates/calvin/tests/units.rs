@@ -7,6 +7,7 @@
 mod support;
 mod units {
     mod formats;
+    mod kv;
     mod locks;
     mod sequencer;
     mod shard;

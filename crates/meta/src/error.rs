@@ -4,6 +4,8 @@
 use quorate_types::codec::CodecError;
 use quorate_types::{Blob, GroupId, MigrationId, NodeId, ReplicaId, ShardId};
 
+use crate::ports::BoxError;
+
 /// Why the registry cannot go on. All of these mean that this replica must
 /// halt loudly: answering instead would let replicas of different builds or
 /// with damaged disks diverge (law 7).
@@ -47,6 +49,9 @@ pub enum MetaError {
         /// The limit.
         limit: usize,
     },
+    /// The rows cannot be read or written; what is on disk is unknown.
+    #[error("the metadata's rows cannot be read or written")]
+    Store(#[source] BoxError),
     /// A reply, or a registry as a whole, that came from another node is
     /// damaged or of a newer format.
     #[error("bytes from another node are not what they should be")]

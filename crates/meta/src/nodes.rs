@@ -79,7 +79,18 @@ impl Node {
     }
 }
 
+/// The newest cluster version that this build supports.
+pub const CLUSTER_VERSION: u32 = 1;
+
 impl NodeSpec {
+    /// What a node of this build says of itself.
+    #[must_use]
+    pub fn new(node: NodeId, disk: DiskId, address: String, zone: Option<String>) -> Self {
+        let zone = zone.map(|value| Label { name: ZONE_LABEL.to_owned(), value });
+        let labels = zone.into_iter().collect();
+        Self { node, disk, address, labels, supports: CLUSTER_VERSION }
+    }
+
     /// The record of a node that joins at `index`.
     pub(crate) fn admitted(&self, index: u64) -> Node {
         Node {

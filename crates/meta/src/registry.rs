@@ -137,7 +137,7 @@ impl Registry {
     /// All rows, as [`Registry::load`] takes them back: what a snapshot of
     /// this replica consists of.
     pub fn rows(&self) -> impl Iterator<Item = (Blob, Blob)> {
-        self.view.row_keys().filter_map(|row| Some((row.encode(), self.view.row(&row)?)))
+        self.view.rows()
     }
 
     /// The whole registry as bytes, for nodes that hold no metadata replica.
@@ -145,8 +145,7 @@ impl Registry {
     /// [`ENCODED_BYTES_MAX`] long by the limits of what it holds.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let rows: Seq<(Blob, Blob)> = self.rows().collect();
-        seal_row(ENCODING_NAME, ENCODING_VERSION, &encode(&rows))
+        self.view.encode()
     }
 
     /// Reads an encoded registry back.
@@ -171,6 +170,18 @@ impl Registry {
             .into_iter()
             .map(|row| (row.encode(), self.view.row(&row)))
             .collect()
+    }
+}
+
+impl ClusterView {
+    fn rows(&self) -> impl Iterator<Item = (Blob, Blob)> {
+        self.row_keys().filter_map(|row| Some((row.encode(), self.row(&row)?)))
+    }
+
+    /// What [`Registry::decode`] takes back.
+    pub(crate) fn encode(&self) -> Bytes {
+        let rows: Seq<(Blob, Blob)> = self.rows().collect();
+        seal_row(ENCODING_NAME, ENCODING_VERSION, &encode(&rows))
     }
 }
 

@@ -205,6 +205,11 @@ impl ClusterView {
         self.journal.iter().map(|(id, row)| (*id, row))
     }
 
+    /// The journal rows that are not final, by id.
+    pub fn open_journal(&self) -> impl Iterator<Item = (MigrationId, &JournalRow)> {
+        self.journal().filter(|(_, row)| !row.finished)
+    }
+
     /// How many journal rows are unfinished.
     pub(crate) fn open_journal_rows(&self) -> usize {
         self.journal.len() - self.finished.len()

@@ -4,10 +4,12 @@ use std::convert::Infallible;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use quorate_calvin::kv::KeyValue;
 use quorate_calvin::{Client, NodeServices, Peers, Procedures, ReplyGate, Router, WirePeers};
 use quorate_crdt::{Limits, Origin, Registry, RegistryConfig};
 use quorate_engine::{Engine, RedbConfig, RedbEngine};
 use quorate_gossip::{Driver, Inbound, Setup, TcpConfig, Transport};
+use quorate_meta::{IdentityFile, Membership, MembershipConfig, MetadataClient, NodeSpec};
 use quorate_migration::{Executor, MigrationStateTable, TableConfig};
 use quorate_placement::{LexicographicPolicy, PlacementPolicy, Scheduler};
 use quorate_raft::admin::AdminClient;
@@ -24,13 +26,9 @@ use crate::config::NodeConfig;
 use crate::coordinator::coordinate;
 use crate::directory::Directory;
 use crate::error::NodeError;
-use crate::founding::Reports;
 use crate::gossip::{GossipState, report};
 use crate::hosting::Hosting;
-use crate::identity::IdentityFile;
-use crate::kv::KeyValue;
 use crate::listen::{Book, Door};
-use crate::metadata::Metadata;
 use crate::moves::{GroupControl, MetadataJournal};
 use crate::network::{Introduce, NodePeers, Switch, channel};
 use crate::node::{Node, NodeInner, known_addresses};
@@ -152,7 +150,7 @@ impl NodeBuilder {
                 Arc::new(opened.map_err(NodeError::Disk)?) as Arc<dyn Disk>
             }
         };
-        let identity = IdentityFile::open(&disk, self.config.node)?;
+        let identity = Arc::new(IdentityFile::open(&*disk, self.config.node)?);
         let (links, address) = listen(self.links, &self.config.address).await?;
         let log = match self.log {
             Some(log) => log,
@@ -203,7 +201,7 @@ async fn listen(given: Option<Links>, address: &str) -> Result<(Links, String), 
 struct Parts {
     config: NodeConfig,
     clock: Arc<dyn Clock>,
-    identity: IdentityFile,
+    identity: Arc<IdentityFile>,
     links: Links,
     address: String,
     log: Arc<dyn LogEngine>,
@@ -216,7 +214,7 @@ struct Parts {
 impl Parts {
     async fn assemble(self) -> Result<Node, NodeError> {
         let node = self.config.node;
-        let who = self.identity.identity().clone();
+        let who = self.identity.identity();
         let (cluster, cluster_known) = watch::channel(who.cluster);
         let address = self.address.clone();
         let introduce: Introduce = {
@@ -238,7 +236,8 @@ impl Parts {
         })));
         let mut addresses = known_addresses(&self.config);
         addresses.insert(node, address.clone());
-        let directory = Directory::new(node, Arc::clone(&registry), addresses);
+        let known = Arc::new(quorate_meta::Directory::new(node, addresses));
+        let directory = Directory::new(Arc::clone(&known), Arc::clone(&registry));
         let (network, gossip, tcp): (Arc<dyn Network>, _, _) = match self.links {
             Links::Other(network, transport, inbound) => {
                 (network, Some((transport, inbound)), None)
@@ -255,6 +254,7 @@ impl Parts {
         let peers = Arc::new(NodePeers {
             network: Arc::clone(&network),
             directory: Arc::clone(&directory),
+            introduce: Arc::clone(&introduce),
         });
         let calls = Arc::new(WirePeers::new(node, Arc::<NodePeers>::clone(&peers)));
         let gate = Arc::new(ReplyGate::new());
@@ -278,7 +278,8 @@ impl Parts {
             Arc::new(transport(channel::ADMIN)),
             move |group| candidates.candidates(group),
         );
-        let metadata = Metadata::new(node, Arc::clone(&directory), Arc::clone(&peers));
+        let asked = Arc::<NodePeers>::clone(&peers) as Arc<dyn quorate_meta::Peers>;
+        let metadata = Arc::new(MetadataClient::new(known, asked));
         let hosting = Arc::new_cyclic(|this| Hosting {
             node,
             host: host.clone(),
@@ -289,11 +290,20 @@ impl Parts {
             metadata: Arc::clone(&metadata),
             proposal_deadline: self.config.proposal_deadline,
             retention: self.config.retention,
-            registry: Arc::default(),
             forked: Mutex::default(),
             wake: Notify::new(),
             this: Weak::clone(this),
         });
+        let membership = Arc::new(Membership::new(
+            MembershipConfig {
+                own: NodeSpec::new(node, who.disk, address.clone(), self.config.zone.clone()),
+                initial: self.config.initial(),
+                join: self.config.join.clone(),
+            },
+            Arc::clone(&metadata),
+            Arc::clone(&self.identity),
+            Arc::<Hosting>::clone(&hosting) as Arc<dyn quorate_meta::Host>,
+        ));
         let setup = Setup {
             hello: introduce(),
             config: self.config.gossip.clone(),
@@ -311,7 +321,7 @@ impl Parts {
             node,
             address,
             clock: Arc::clone(&self.clock),
-            identity: Mutex::new(self.identity),
+            identity: self.identity,
             engine: self.engine,
             host: host.clone(),
             registry,
@@ -321,15 +331,14 @@ impl Parts {
             services,
             gate: Arc::clone(&gate),
             metadata,
+            membership,
             hosting: Arc::clone(&hosting),
             gossip: Arc::clone(&gossip),
-            reports: Reports::default(),
             load_meter: Mutex::default(),
             groups,
             authority,
             cluster,
             executor: Mutex::new(None),
-            introduce: Arc::clone(&introduce),
             config: self.config,
         });
         let switch = Arc::new(Switch(Arc::downgrade(&inner)));
@@ -357,17 +366,17 @@ impl Parts {
             })
             .transpose()
             .map_err(|error| NodeError::layer("placement", error))?;
-        let seeds: Vec<String> = inner.seeds();
-        inner.gossip.join(&seeds);
+        inner.gossip.join(&inner.membership.seeds());
         let (failure, membership) = watch::channel(None);
         tasks.push(runtime::spawn(Hosting::run(Arc::downgrade(&hosting))));
         tasks.push(runtime::spawn(coordinate(Arc::downgrade(&inner))));
         tasks.push(runtime::spawn(report(Arc::downgrade(&inner))));
         tasks.push(runtime::spawn(projection::project(Arc::downgrade(&inner), self.table)));
-        let founding = Arc::clone(&inner);
+        let member = Arc::clone(&inner);
         tasks.push(runtime::spawn(async move {
-            if let Err(error) = founding.become_member().await {
-                failure.send(Some(Arc::new(error)));
+            match member.membership.become_member().await {
+                Ok(cluster) => member.adopt(cluster),
+                Err(error) => failure.send(Some(Arc::new(error.into()))),
             }
         }));
         let (alive, ended) = oneshot::channel();

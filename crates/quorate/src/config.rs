@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use quorate_calvin::{ClientConfig, ServiceConfig};
+use quorate_meta::InitialCluster;
 use quorate_placement::SchedulerConfig;
 use quorate_raft::HostConfig;
 use quorate_types::NodeId;
@@ -49,10 +50,6 @@ pub struct NodeConfig {
     pub scheduler: Option<SchedulerConfig>,
 }
 
-/// The first two bytes of a key split the key space evenly into at most this
-/// many shards.
-const SHARDS_MAX: u32 = 16_384;
-
 impl NodeConfig {
     /// A single-node cluster in `directory`, listening on a free port of the
     /// loopback interface.
@@ -87,15 +84,7 @@ impl NodeConfig {
         if self.node == NodeId(0) {
             return wrong("node ids start at 1");
         }
-        if self.shards == 0 || self.shards > SHARDS_MAX {
-            return wrong("shards must be between 1 and 16384");
-        }
-        if self.replicas == 0 {
-            return wrong("replicas must be at least 1");
-        }
-        if !self.split_keys.is_empty() && self.split_keys.len() + 1 != self.shards as usize {
-            return wrong("split_keys must name one key fewer than there are shards");
-        }
+        self.initial().check().map_err(|flaw| NodeError::Config(flaw.to_string()))?;
         let is_listed = self.initial_cluster.iter().any(|(node, _)| *node == self.node);
         if !self.initial_cluster.is_empty() && !is_listed && self.join.is_empty() {
             return wrong("the initial cluster must list this node; to join a running one, say so");
@@ -103,31 +92,13 @@ impl NodeConfig {
         Ok(())
     }
 
-    /// Everything that must be the same on all founding nodes, in short.
-    pub(crate) fn digest(&self) -> u64 {
-        let mut text = format!("{}/{}", self.shards, self.replicas);
-        let mut members = self.initial_cluster.clone();
-        members.sort();
-        for (node, address) in members {
-            text.push_str(&format!(" {node}={address}"));
+    /// What must be the same on all founding nodes.
+    pub(crate) fn initial(&self) -> InitialCluster {
+        InitialCluster {
+            members: self.initial_cluster.clone(),
+            shards: self.shards,
+            replicas: self.replicas,
+            split_keys: self.split_keys.clone(),
         }
-        for key in self.split_keys() {
-            text.push_str(&format!(" {}", key.escape_ascii()));
-        }
-        // FNV-1a: spreads a short text, keeps no secrets.
-        text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        })
-    }
-
-    /// The keys that cut a new cluster's shards.
-    pub(crate) fn split_keys(&self) -> Vec<Vec<u8>> {
-        if !self.split_keys.is_empty() {
-            return self.split_keys.clone();
-        }
-        (1..self.shards)
-            .filter_map(|cut| u16::try_from(u64::from(cut) * 65_536 / u64::from(self.shards)).ok())
-            .map(|prefix| prefix.to_be_bytes().to_vec())
-            .collect()
     }
 }

@@ -1,10 +1,9 @@
 //! Control of the cluster: what nodes ask of each other besides transactions.
 
 use bytes::Bytes;
-use quorate_meta::NodeSpec;
 pub(crate) use quorate_meta::shard_of;
 use quorate_types::codec::{self, CodecError};
-use quorate_types::{Blob, ClusterId, GroupId, NodeId, ReplicaId, ShardId};
+use quorate_types::{Blob, GroupId, NodeId, ReplicaId, ShardId};
 use zerompk::{FromMessagePack, ToMessagePack};
 
 /// The newest format of control messages.
@@ -13,20 +12,6 @@ const FORMAT: u8 = 1;
 /// A control request.
 #[derive(Clone, Debug, ToMessagePack, FromMessagePack)]
 pub(crate) enum ControlRequest {
-    /// A member of the initial cluster presents itself to the founding node.
-    Report {
-        /// Who.
-        spec: NodeSpec,
-        /// The digest of its initial configuration, which must be the same
-        /// everywhere.
-        digest: u64,
-    },
-    /// A further node wants to join.
-    Join(NodeSpec),
-    /// A metadata command, for the leader.
-    Propose(Blob),
-    /// The metadata, if newer than an applied index.
-    View(u64),
     /// Destroy a replica that is no member any more.
     Destroy {
         /// Its group.
@@ -43,12 +28,6 @@ pub(crate) enum ControlRequest {
 /// The answer to a [`ControlRequest`].
 #[derive(Clone, Debug, ToMessagePack, FromMessagePack)]
 pub(crate) enum ControlReply {
-    /// The cluster, once there is one.
-    Cluster(Option<ClusterId>),
-    /// meta's reply, encoded.
-    Meta(Blob),
-    /// The metadata, encoded; empty if nothing is newer.
-    View(Blob),
     /// Done.
     Done,
     /// The key in the middle of a shard's data, if it has one.

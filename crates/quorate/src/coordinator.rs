@@ -1,13 +1,14 @@
 //! What the metadata leader does besides answering: publish the allocation
 //! table, carry out splits, and hand planned moves to the executor.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use quorate_calvin::{MapChange, Member, Peers, Reply, Request, ShardMap};
 use quorate_crdt::{Allocation, CrdtError};
-use quorate_meta::{ClusterView, Command, Operator, Split, SplitPhase, Task};
-use quorate_types::{NodeId, ShardEpoch};
+use quorate_meta::{Cut, Operator, Ordered, Sequencer, Task};
+use quorate_types::NodeId;
+use quorate_types::runtime::BoxFuture;
 
 use crate::control::{ControlReply, ControlRequest};
 use crate::error::AdminError;
@@ -30,7 +31,7 @@ pub(crate) async fn coordinate(node: Weak<NodeInner>) {
                 inner.advance(&operator).await;
             }
         } else {
-            inner.refresh_view().await;
+            inner.metadata.refresh().await;
         }
         drop(inner);
         tokio::select! {
@@ -42,18 +43,6 @@ pub(crate) async fn coordinate(node: Weak<NodeInner>) {
 }
 
 impl NodeInner {
-    /// A node without a metadata replica asks those that have one.
-    async fn refresh_view(&self) {
-        if self.metadata.group().is_some() {
-            return;
-        }
-        for target in self.directory.metadata_targets() {
-            if target != self.node && self.metadata.fetch(target).await {
-                return;
-            }
-        }
-    }
-
     fn running_operators(&self) -> Vec<Operator> {
         self.directory.view().running_operators().cloned().collect()
     }
@@ -93,9 +82,12 @@ impl NodeInner {
         }
     }
 
-    async fn advance(&self, operator: &Operator) {
+    async fn advance(self: &Arc<Self>, operator: &Operator) {
         let outcome = match &operator.task {
-            Task::Split(split) => self.advance_split(operator, split).await,
+            Task::Split(split) => {
+                let order = CutOrder(Arc::downgrade(self));
+                self.metadata.advance_split(operator.id, split, &order).await
+            }
             Task::Move(_) => self.begin_migration(operator).await,
         };
         if let Err(error) = outcome {
@@ -103,71 +95,30 @@ impl NodeInner {
         }
     }
 
-    /// One step of a split. Every step is repeated until the metadata shows
-    /// that it was done, by whichever leader: the barrier in the sequencer's
-    /// log is the decision, and its map tells whether it was taken.
-    async fn advance_split(&self, operator: &Operator, split: &Split) -> Result<(), AdminError> {
-        let view = self.directory.view();
-        let id = operator.id;
-        match split.phase {
-            SplitPhase::Planned => {
-                let (from, to) = (SplitPhase::Planned, SplitPhase::Ordering);
-                self.metadata.run(&Command::AdvanceSplit { operator: id, from, to }).await?;
-                Ok(())
-            }
-            SplitPhase::Ordering => self.order_split(&view, operator, split).await,
-            SplitPhase::Ordered { .. } => self.finish_split(&view, operator, split).await,
-            SplitPhase::Installed { .. } => Ok(()),
-        }
-    }
-
-    async fn order_split(
-        &self,
-        view: &ClusterView,
-        operator: &Operator,
-        split: &Split,
-    ) -> Result<(), AdminError> {
+    /// Orders a cut, unless the sequencer's map shows it.
+    async fn order(&self, cut: Cut) -> Result<Ordered, AdminError> {
         let map = self.sequencer_map().await?;
-        if map.shards.iter().any(|shard| shard.shard == split.child) {
-            return self.finish_split(view, operator, split).await;
+        if map.shards.iter().any(|shard| shard.shard == cut.child) {
+            return Ok(Ordered::Before);
         }
+        let members = cut.members.into_iter().map(|(replica, node)| Member { replica, node });
         let change = MapChange {
             version: map.version + 1,
-            parent: split.shard,
-            at: split.at.clone(),
-            child: split.child,
-            members: split
-                .child_replicas
-                .iter()
-                .map(|child| Member { replica: child.id, node: child.node })
-                .collect(),
-            epoch: epoch_after(view, split),
+            parent: cut.shard,
+            at: cut.at,
+            child: cut.child,
+            members: members.collect(),
+            epoch: cut.epoch,
         };
         let route = quorate_calvin::Router::sequencer(&*self.directory);
         let target = route.leader.or_else(|| route.voters.first().copied());
         let target =
             target.ok_or_else(|| AdminError::Unavailable("no sequencer is known".into()))?;
         match self.calls.call(target, Request::Change(change), CALL_DEADLINE).await {
-            Ok(Reply::Changed(epoch)) => {
-                let (from, to) = (SplitPhase::Ordering, SplitPhase::Ordered { epoch });
-                let command = Command::AdvanceSplit { operator: operator.id, from, to };
-                self.metadata.run(&command).await.map(drop)
-            }
+            Ok(Reply::Changed(epoch)) => Ok(Ordered::Now(epoch)),
             // The next look reads the map again and decides by it.
             other => Err(AdminError::Unavailable(format!("the barrier is not ordered: {other:?}"))),
         }
-    }
-
-    async fn finish_split(
-        &self,
-        view: &ClusterView,
-        operator: &Operator,
-        split: &Split,
-    ) -> Result<(), AdminError> {
-        let epoch = epoch_after(view, split);
-        let command =
-            Command::FinishSplit { operator: operator.id, parent_epoch: epoch, child_epoch: epoch };
-        self.metadata.run(&command).await.map(drop)
     }
 
     /// The sequencer's map from its leader, which has applied every change
@@ -195,7 +146,15 @@ impl NodeInner {
     }
 }
 
-/// The epoch that a split gives both halves.
-fn epoch_after(view: &ClusterView, split: &Split) -> ShardEpoch {
-    view.shard(split.shard).map_or(ShardEpoch(1), |shard| shard.epoch).next()
+/// The calvin sequencer, wherever it is, as meta's driver of splits uses it.
+struct CutOrder(Weak<NodeInner>);
+
+impl Sequencer for CutOrder {
+    fn order(&self, cut: Cut) -> BoxFuture<Result<Ordered, AdminError>> {
+        let inner = self.0.upgrade();
+        Box::pin(async move {
+            let stopping = || AdminError::Unavailable("the node is stopping".into());
+            inner.ok_or_else(stopping)?.order(cut).await
+        })
+    }
 }

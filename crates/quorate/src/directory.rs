@@ -3,110 +3,43 @@
 //! All of it is a hint (law 6).
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 use quorate_calvin::{Destination, Route, Router, SequencerRoute};
 use quorate_crdt::{Allocation, Registry};
-use quorate_meta::{ClusterView, METADATA_GROUP, SEQUENCER_GROUP, shard_of};
-use quorate_types::{GroupId, KeyRange, NodeId, ShardId, watch};
+use quorate_meta::{SEQUENCER_GROUP, shard_of};
+use quorate_types::{GroupId, KeyRange, NodeId, ShardId};
 
 /// Leaders that replies, heartbeats and gossip named.
 #[derive(Default)]
 struct Hints {
     shards: BTreeMap<ShardId, NodeId>,
     sequencer: Option<NodeId>,
-    metadata: Option<NodeId>,
 }
 
-/// See the module.
+/// See the module. What concerns nodes and system groups alone is meta's part.
 pub(crate) struct Directory {
-    node: NodeId,
+    pub(crate) known: Arc<quorate_meta::Directory>,
     registry: Arc<Mutex<Registry>>,
-    view: watch::Sender<Arc<ClusterView>>,
-    addresses: RwLock<BTreeMap<NodeId, String>>,
     hints: RwLock<Hints>,
+}
+
+impl Deref for Directory {
+    type Target = quorate_meta::Directory;
+
+    fn deref(&self) -> &Self::Target {
+        &self.known
+    }
 }
 
 impl Directory {
     pub(crate) fn new(
-        node: NodeId,
+        known: Arc<quorate_meta::Directory>,
         registry: Arc<Mutex<Registry>>,
-        addresses: BTreeMap<NodeId, String>,
     ) -> Arc<Self> {
-        let (view, _) = watch::channel(Arc::new(ClusterView::default()));
-        let addresses = RwLock::new(addresses);
-        Arc::new(Self { node, registry, view, addresses, hints: RwLock::default() })
-    }
-
-    /// The newest metadata view this node has.
-    pub(crate) fn view(&self) -> Arc<ClusterView> {
-        Arc::clone(&self.view.borrow())
-    }
-
-    /// Follows the metadata view.
-    pub(crate) fn views(&self) -> watch::Receiver<Arc<ClusterView>> {
-        self.view.subscribe()
-    }
-
-    /// Takes in a view, unless a newer one is known.
-    pub(crate) fn learn_view(&self, view: &ClusterView) {
-        let is_news = {
-            let known = self.view.borrow();
-            view.applied() > known.applied()
-        };
-        if !is_news {
-            return;
-        }
-        {
-            let mut addresses = self.addresses.write();
-            for (node, record) in view.nodes() {
-                addresses.insert(node, record.address.clone());
-            }
-        }
-        self.view.send(Arc::new(view.clone()));
-    }
-
-    /// Where a node listens.
-    pub(crate) fn address(&self, node: NodeId) -> Option<String> {
-        self.addresses.read().get(&node).cloned()
-    }
-
-    /// Takes in an address that the node itself told.
-    pub(crate) fn learn_address(&self, node: NodeId, address: &str) {
-        let mut addresses = self.addresses.write();
-        if addresses.get(&node).is_none_or(|known| known != address) {
-            addresses.insert(node, address.to_owned());
-        }
-    }
-
-    /// Every node that is a member now.
-    pub(crate) fn members(&self) -> Vec<NodeId> {
-        self.view().members().map(|(node, _)| node).collect()
-    }
-
-    /// The nodes to try for the metadata group, its presumed leader first.
-    pub(crate) fn metadata_targets(&self) -> Vec<NodeId> {
-        let hint = self.hints.read().metadata;
-        let mut nodes = self.group_nodes(METADATA_GROUP);
-        if nodes.is_empty() {
-            // No view yet: anybody may know.
-            nodes.extend(self.addresses.read().keys().filter(|node| **node != self.node));
-        }
-        nodes.extend(hint.filter(|hint| !nodes.contains(hint)));
-        leader_first(hint, nodes)
-    }
-
-    pub(crate) fn learn_metadata_leader(&self, leader: Option<NodeId>) {
-        self.hints.write().metadata = leader;
-    }
-
-    /// The nodes with a replica of a group.
-    pub(crate) fn group_nodes(&self, group: GroupId) -> Vec<NodeId> {
-        let view = self.view();
-        view.group(group)
-            .map(|group| group.replicas.iter().map(|replica| replica.node).collect())
-            .unwrap_or_default()
+        Arc::new(Self { known, registry, hints: RwLock::default() })
     }
 
     /// The nodes that may lead a group, the presumed leader first.
@@ -149,7 +82,7 @@ impl Directory {
             epoch: allocation.epoch,
             range: allocation.range.clone(),
             leader,
-            voters: leader_first(Some(self.node), allocation.voters.0.clone()),
+            voters: leader_first(Some(self.node()), allocation.voters.0.clone()),
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use quorate_types::NodeId;
-use quorate_types::codec::CodecError;
+pub use quorate_meta::AdminError;
+use quorate_meta::{IdentityError, MembershipError};
 
 /// A node could not start, or an administrative operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -11,26 +11,9 @@ pub enum NodeError {
     /// The directory cannot be used; for instance another process holds it.
     #[error("the node's directory cannot be used: {0}")]
     Disk(#[source] io::Error),
-    /// The directory was made for another node.
-    #[error(
-        "the directory belongs to node {found}, not {asked}; start it with the id it was made for \
-         or give node {asked} a directory of its own"
-    )]
-    ForeignDirectory {
-        /// Whose it is.
-        found: NodeId,
-        /// Who asked.
-        asked: NodeId,
-    },
-    /// A file is damaged.
-    #[error("{file} is damaged ({source}); restore it, or join the cluster as a new node")]
-    Damaged {
-        /// Which file.
-        file: &'static str,
-        /// How.
-        #[source]
-        source: CodecError,
-    },
+    /// The directory cannot be used under this node's id.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The configuration makes no sense.
     #[error("configuration: {0}")]
     Config(String),
@@ -66,16 +49,12 @@ impl NodeError {
     }
 }
 
-/// Why an administrative operation was not carried out.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AdminError {
-    /// There is no such thing.
-    #[error("{0}")]
-    NotFound(String),
-    /// It makes no sense now; the text says why.
-    #[error("{0}")]
-    Refused(String),
-    /// It may be tried again.
-    #[error("{0}; try again")]
-    Unavailable(String),
+impl From<MembershipError> for NodeError {
+    fn from(error: MembershipError) -> Self {
+        match error {
+            MembershipError::Refused(reason) => Self::Refused(reason),
+            MembershipError::Identity(error) => Self::Identity(error),
+            other => Self::layer("metadata", other),
+        }
+    }
 }

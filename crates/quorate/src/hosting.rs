@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use quorate_calvin::shard::ShardMachine;
 use quorate_calvin::{
     Destination, MapShard, Member, NodeServices, OnFork, Procedures, Router, SequencerReplica,
@@ -13,20 +13,21 @@ use quorate_calvin::{
 };
 use quorate_engine::{Engine, Mutation};
 use quorate_meta::{
-    ClusterView, METADATA_GROUP, Origin, Registry, Replica, SEQUENCER_GROUP, shard_group,
+    Birth, BoxError, ClusterView, METADATA_GROUP, MetadataClient, RegistryMachine, Replica,
+    SEQUENCER_GROUP, shard_group, shard_of,
 };
 use quorate_raft::{
     Group, GroupClass, GroupSpec, Host, RaftError, RaftLog, SEED_INDEX, StateMachine,
     seeded_host_row,
 };
-use quorate_types::{Blob, GroupId, KeyRange, NodeId, ReplicaId, ShardId, runtime};
+use quorate_types::runtime::{self, BoxFuture};
+use quorate_types::{Blob, GroupId, KeyRange, NodeId, ReplicaId, ShardId};
 use tokio::sync::Notify;
 
-use crate::control::shard_of;
 use crate::directory::Directory;
 use crate::error::NodeError;
-use crate::machine::{EngineMachine, MetadataCore};
-use crate::metadata::Metadata;
+use crate::machine::EngineMachine;
+use crate::metadata::MetadataGroup;
 use crate::storage::{EngineStore, HOST_ROW_KEY, METADATA_SPACE, SEQUENCER_SPACE};
 
 /// How often the loop looks without being woken.
@@ -40,10 +41,9 @@ pub(crate) struct Hosting {
     pub(crate) procedures: Arc<dyn Procedures>,
     pub(crate) services: Arc<NodeServices>,
     pub(crate) directory: Arc<Directory>,
-    pub(crate) metadata: Arc<Metadata>,
+    pub(crate) metadata: Arc<MetadataClient>,
     pub(crate) proposal_deadline: Duration,
     pub(crate) retention: Duration,
-    pub(crate) registry: Arc<RwLock<Registry>>,
     pub(crate) forked: Mutex<BTreeMap<ShardId, Vec<Member>>>,
     pub(crate) wake: Notify,
     pub(crate) this: Weak<Hosting>,
@@ -101,57 +101,44 @@ impl Hosting {
     }
 
     /// Makes the engine ready for a replica; false while it must wait.
-    ///
-    /// A seeded replica of a first shard starts from the state that all its
-    /// siblings start from. One of a child shard is filled by the fork of its
-    /// parent here, or by a snapshot once the parent here has passed the fork
-    /// without it. A joined replica is always filled by a snapshot.
     fn prepare(&self, view: &ClusterView, group: GroupId, replica: &Replica) -> bool {
-        let Some(shard) = shard_of(group) else { return self.prepare_system(view, group, replica) };
-        if self.exists(shard) || replica.origin == Origin::Joined {
-            return true;
-        }
-        let Some(record) = view.shard(shard) else { return false };
-        match &record.parent {
-            // Its siblings have moved on from the state they were seeded with.
-            None if !is_as_founded(view, group) => true,
-            None => {
-                let rows = ShardMachine::seed(record.range.clone(), record.epoch);
-                self.seed(shard, record.range.clone(), members(view, group), rows)
-            }
-            Some(lineage) => match self.engine.range(lineage.shard) {
-                Ok(Some(range)) => !range.contains(&lineage.at),
-                Ok(None) => {
-                    let parent = shard_group(lineage.shard);
-                    view.replicas_on(self.node).all(|(group, _)| group != parent)
-                }
-                Err(_) => false,
-            },
-        }
-    }
-
-    fn prepare_system(&self, view: &ClusterView, group: GroupId, replica: &Replica) -> bool {
         let space = space_of(group);
         if self.exists(space) {
             return true;
         }
-        let is_seeded = group == SEQUENCER_GROUP
-            && replica.origin == Origin::Seeded
-            && is_as_founded(view, group);
-        if is_seeded {
-            return self.seed(space, KeyRange::all(), members(view, group), Vec::new());
+        let record = shard_of(group).and_then(|shard| view.shard(shard));
+        match (view.birth(group, replica), record) {
+            (None, _) => false,
+            (Some(Birth::Seeded(members)), Some(shard)) => {
+                let rows = ShardMachine::seed(shard.range.clone(), shard.epoch);
+                self.seed(space, shard.range.clone(), &members, rows)
+            }
+            (Some(Birth::Seeded(members)), None) => {
+                self.seed(space, KeyRange::all(), &members, Vec::new())
+            }
+            (Some(Birth::Forked { parent, at }), _) => match self.engine.range(parent) {
+                Ok(Some(range)) => !range.contains(&at),
+                Ok(None) => {
+                    let parent = shard_group(parent);
+                    view.replicas_on(self.node).all(|(group, _)| group != parent)
+                }
+                Err(_) => false,
+            },
+            (Some(Birth::Joined), _) if shard_of(group).is_none() => {
+                self.created(self.engine.create(space, KeyRange::all(), 0, Vec::new()))
+            }
+            (Some(Birth::Joined), _) => true,
         }
-        self.created(self.engine.create(space, KeyRange::all(), 0, Vec::new()))
     }
 
     fn seed(
         &self,
         space: ShardId,
         range: KeyRange,
-        members: Vec<(ReplicaId, NodeId)>,
+        members: &[(ReplicaId, NodeId)],
         rows: Vec<(Blob, Blob)>,
     ) -> bool {
-        let host_row = Mutation::put(HOST_ROW_KEY, Blob(seeded_host_row(&members)));
+        let host_row = Mutation::put(HOST_ROW_KEY, Blob(seeded_host_row(members)));
         let rows = rows.into_iter().map(|(key, row)| Mutation::put(key, row));
         let system = rows.chain([host_row]).collect();
         self.created(self.engine.create(space, range, SEED_INDEX, system))
@@ -241,19 +228,18 @@ impl Hosting {
         }
         let store = EngineStore { engine: Arc::clone(&self.engine), shard: METADATA_SPACE };
         let directory = Arc::clone(&self.directory);
-        let on_change = Arc::new(move |registry: &Registry| directory.learn_view(registry.view()));
-        let registry = Arc::clone(&self.registry);
-        let core = MetadataCore::open(store.clone(), registry, on_change)
+        let on_change = Box::new(move |view: &ClusterView| directory.learn_view(view));
+        let core = RegistryMachine::open(Box::new(store.clone()), on_change)
             .map_err(|error| NodeError::layer("metadata", error))?;
         let machine = Box::new(EngineMachine::new(store, core));
         let raft = self.create(METADATA_GROUP, replica, GroupClass::Metadata, machine).await?;
         let (directory, mut leadership) = (Arc::clone(&self.directory), raft.leadership());
         drop(runtime::spawn(async move {
             while leadership.changed().await.is_ok() {
-                directory.learn_metadata_leader(leadership.borrow_and_update().leader);
+                directory.learn_leader(leadership.borrow_and_update().leader);
             }
         }));
-        self.metadata.set_group(Some(raft));
+        self.metadata.set_replica(Some(Arc::new(MetadataGroup(raft))));
         Ok(())
     }
 
@@ -292,7 +278,7 @@ impl Hosting {
         }
         match shard_of(group) {
             Some(shard) => self.services.remove_shard(shard),
-            None if group == METADATA_GROUP => self.metadata.set_group(None),
+            None if group == METADATA_GROUP => self.metadata.set_replica(None),
             None => self.services.remove_sequencer(),
         }
         match self.host.remove(group).await {
@@ -305,6 +291,16 @@ impl Hosting {
     }
 }
 
+impl quorate_meta::Host for Hosting {
+    fn open_metadata(&self, replica: ReplicaId) -> BoxFuture<Result<(), BoxError>> {
+        let this = Weak::clone(&self.this);
+        Box::pin(async move {
+            let hosting = this.upgrade().ok_or("the node is stopping")?;
+            Ok(hosting.open(METADATA_GROUP, replica).await?)
+        })
+    }
+}
+
 /// Where a group's rows live in the engine.
 fn space_of(group: GroupId) -> ShardId {
     match shard_of(group) {
@@ -312,24 +308,6 @@ fn space_of(group: GroupId) -> ShardId {
         None if group == METADATA_GROUP => METADATA_SPACE,
         None => SEQUENCER_SPACE,
     }
-}
-
-/// Whether a group's membership is still the one it was seeded with.
-fn is_as_founded(view: &ClusterView, group: GroupId) -> bool {
-    view.group(group).is_some_and(|group| {
-        group.retired.is_empty()
-            && group.replicas.iter().all(|replica| replica.origin == Origin::Seeded)
-    })
-}
-
-/// The members a group is seeded with: its voters at birth.
-fn members(view: &ClusterView, group: GroupId) -> Vec<(ReplicaId, NodeId)> {
-    let mut members: Vec<(ReplicaId, NodeId)> = view
-        .group(group)
-        .map(|group| group.voters().map(|voter| (voter.id, voter.node)).collect())
-        .unwrap_or_default();
-    members.sort_unstable();
-    members
 }
 
 /// The sequencer's first map: the shards as the metadata founded them.

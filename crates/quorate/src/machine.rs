@@ -4,14 +4,13 @@ use std::any::Any;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::RwLock;
-use quorate_calvin::{SequencerReplica, ShardReplica, Store, WriteSet};
+use quorate_calvin::{SequencerReplica, ShardReplica};
 use quorate_engine::{Engine, EngineError, EngineSnapshot, Mutation, Staging};
-use quorate_meta::Registry;
+use quorate_meta::RegistryMachine;
 use quorate_raft::{
     Batch, Entry, MachineError, MachineFuture, SnapshotReader, SnapshotWriter, StateMachine,
 };
-use quorate_types::{Blob, KeyRange, ShardId};
+use quorate_types::{Blob, ShardId};
 
 use crate::storage::{EngineStore, HOST_ROW_KEY};
 
@@ -173,77 +172,14 @@ impl Core for Arc<SequencerReplica> {
     }
 }
 
-/// The metadata machine: meta's registry over its rows.
-pub(crate) struct MetadataCore {
-    store: EngineStore,
-    registry: Arc<RwLock<Registry>>,
-    on_change: Arc<dyn Fn(&Registry) + Send + Sync>,
-}
-
-impl MetadataCore {
-    /// Loads the registry into `registry` and shows it once.
-    pub(crate) fn open(
-        store: EngineStore,
-        registry: Arc<RwLock<Registry>>,
-        on_change: Arc<dyn Fn(&Registry) + Send + Sync>,
-    ) -> Result<Self, MachineError> {
-        let mut core = Self { store, registry, on_change };
-        core.reload(0)?;
-        Ok(core)
-    }
-
-    fn load(&self) -> Result<Registry, MachineError> {
-        let mut rows = Vec::new();
-        let mut range = KeyRange::all();
-        loop {
-            let (page, more) = self
-                .store
-                .scan(quorate_calvin::Space::Data, &range, 4_096)
-                .map_err(|error| MachineError::caused_by("the metadata cannot be read", error))?;
-            if let Some((last, _)) = page.last() {
-                range.start = Blob::from([last, &b"\0"[..]].concat());
-            }
-            rows.extend(page);
-            if !more {
-                break;
-            }
-        }
-        Registry::load(rows)
-            .map_err(|error| MachineError::caused_by("the metadata cannot be loaded", error))
-    }
-}
-
-impl Core for MetadataCore {
+impl Core for RegistryMachine {
     fn apply(&mut self, entries: &[Entry], host_row: Blob) -> Result<Vec<Bytes>, MachineError> {
-        let Some(last) = entries.last() else { return Ok(Vec::new()) };
-        let mut writes = WriteSet::default();
-        let mut outcomes = Vec::with_capacity(entries.len());
-        let mut registry = self.registry.write();
-        for entry in entries {
-            let Some(command) = &entry.command else {
-                outcomes.push(Bytes::new());
-                continue;
-            };
-            let applied = registry
-                .apply(entry.index, command)
-                .map_err(|error| MachineError::caused_by("the metadata machine halted", error))?;
-            for (key, value) in applied.mutations {
-                writes.write_data(key, value);
-            }
-            outcomes.push(applied.reply.encode());
-        }
-        self.store
-            .commit(last.index, host_row, writes)
-            .map_err(|error| MachineError::caused_by("the metadata cannot be stored", error))?;
-        (self.on_change)(&registry);
-        Ok(outcomes)
+        RegistryMachine::apply(self, &commands(entries), host_row)
+            .map_err(|error| MachineError::caused_by("the metadata machine halted", error))
     }
 
     fn reload(&mut self, _applied: u64) -> Result<(), MachineError> {
-        let loaded = self.load()?;
-        let mut registry = self.registry.write();
-        *registry = loaded;
-        (self.on_change)(&registry);
-        Ok(())
+        RegistryMachine::reload(self)
+            .map_err(|error| MachineError::caused_by("the snapshot cannot be loaded", error))
     }
 }

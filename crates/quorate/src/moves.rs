@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Weak;
 use std::time::Duration;
 
-use quorate_meta::{Command, JournalWrite, Operator, Reply, Task};
+use quorate_meta::{Command, JournalWrite, Operator, Task};
 use quorate_migration::{
     Change, ControlError, Fence, Journal, JournalError, MigrationRow, Outcome, Place, Position,
     Progress, Refusal, Removal, ReplicaControl, ReplicaProgress, VoterChange, admit,
@@ -27,8 +27,7 @@ pub(crate) struct MetadataJournal(pub(crate) Weak<NodeInner>);
 impl MetadataJournal {
     fn rows_of(inner: &NodeInner) -> BTreeMap<MigrationId, (u64, MigrationRow)> {
         let view = inner.directory.view();
-        view.journal()
-            .filter(|(_, stored)| !stored.finished)
+        view.open_journal()
             .filter_map(|(id, stored)| {
                 let row = MigrationRow::open(&id.0.to_be_bytes(), &stored.row);
                 let row = row.inspect_err(|damage| {
@@ -64,16 +63,10 @@ impl Journal for MetadataJournal {
                 row: Blob(row.seal()),
                 finished: false,
             };
-            match inner.metadata.run(&Command::Journal(write)).await {
-                Ok(Reply::Journalled { .. }) => Ok(()),
-                // Somebody wrote meanwhile, perhaps this very call before its
-                // answer was lost: the executor reads again and decides anew.
-                Ok(_) | Err(AdminError::Unavailable(_)) => Err(JournalError::Unavailable),
-                Err(error) => {
-                    tracing::warn!(%error, "a checkpoint was refused");
-                    Err(JournalError::Unavailable)
-                }
-            }
+            inner.metadata.journal(write).await.map_err(|error| {
+                tracing::warn!(id = %row.id, %error, "a checkpoint was not recorded");
+                JournalError::Unavailable
+            })
         })
     }
 
@@ -85,30 +78,20 @@ impl Journal for MetadataJournal {
         })
     }
 
-    /// The map learns how the migration ended before the row is closed, so
-    /// that a crash between the two leaves an open row to do it again.
     fn finish(&self, id: MigrationId) -> BoxFuture<Result<(), JournalError>> {
         let inner = self.0.upgrade();
         Box::pin(async move {
             let inner = inner.ok_or(JournalError::Failed)?;
             let Some((revision, row)) = Self::rows_of(&inner).remove(&id) else { return Ok(()) };
-            let is_open = inner
-                .directory
-                .view()
-                .operator(id)
-                .is_some_and(|operator: &Operator| operator.is_running());
-            if is_open {
-                let command = match row.outcome() {
-                    Some(Outcome::Completed { .. }) => Command::CommitMove { migration: id },
-                    Some(Outcome::Aborted { .. }) => Command::AbandonMove { migration: id },
-                    None => return Err(JournalError::Unavailable),
-                };
-                inner.metadata.run(&command).await.map_err(|_| JournalError::Unavailable)?;
-            }
+            let has_taken_effect = match row.outcome() {
+                Some(Outcome::Completed { .. }) => true,
+                Some(Outcome::Aborted { .. }) => false,
+                None => return Err(JournalError::Unavailable),
+            };
             let row = Blob(row.seal());
-            let write = JournalWrite { id, expected: Some(revision), row, finished: true };
-            let closed = inner.metadata.run(&Command::Journal(write)).await;
-            closed.map(drop).map_err(|_| JournalError::Unavailable)
+            let last = JournalWrite { id, expected: Some(revision), row, finished: true };
+            let closed = inner.metadata.finish_move(last, has_taken_effect).await;
+            closed.map_err(|_| JournalError::Unavailable)
         })
     }
 }
@@ -141,7 +124,7 @@ impl NodeInner {
             row: Blob(row.seal()),
             finished: false,
         };
-        self.metadata.run(&Command::Journal(write)).await?;
+        self.metadata.journal(write).await?;
         self.wake_executor();
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_calvin::{CallError, Destination, Wire};
+use quorate_meta::{BoxError, MembershipError};
 use quorate_raft::tcp::Service;
 use quorate_raft::{Lane, Network, RaftError, TransportError};
 use quorate_types::NodeId;
@@ -14,7 +15,6 @@ use quorate_types::runtime::BoxFuture;
 
 use crate::control::{ControlReply, ControlRequest};
 use crate::directory::Directory;
-use crate::error::NodeError;
 use crate::node::NodeInner;
 
 /// Channels of the mesh.
@@ -25,8 +25,10 @@ pub(crate) mod channel {
     pub(crate) const REQUEST: u8 = 2;
     /// One-way messages between transaction services.
     pub(crate) const MESSAGE: u8 = 3;
-    /// Control of the cluster: bootstrap, metadata, replicas.
+    /// Control of replicas.
     pub(crate) const CONTROL: u8 = 4;
+    /// The metadata: founding, joining, commands, the view.
+    pub(crate) const METADATA: u8 = 5;
     /// Administration of groups: members, leaders.
     pub(crate) const ADMIN: u8 = 6;
 }
@@ -67,6 +69,10 @@ async fn dispatch(
             let request = ControlRequest::from_bytes(&payload).map_err(malformed)?;
             Ok(inner.control(request).await.to_bytes())
         }
+        channel::METADATA => {
+            let handled = inner.membership.handle(&payload).await;
+            handled.map_err(|error| error.to_string())
+        }
         other => Err(format!("no such channel: {other}")),
     }
 }
@@ -75,17 +81,10 @@ async fn dispatch(
 pub(crate) struct NodePeers {
     pub(crate) network: Arc<dyn Network>,
     pub(crate) directory: Arc<Directory>,
+    pub(crate) introduce: Introduce,
 }
 
 impl NodePeers {
-    pub(crate) async fn introduce(
-        &self,
-        address: &str,
-        ours: Hello,
-    ) -> Result<Option<Hello>, NodeError> {
-        self.network.introduce(address, ours).await.map_err(NodeError::Refused)
-    }
-
     /// A control call to another node.
     pub(crate) async fn control(
         &self,
@@ -98,6 +97,26 @@ impl NodePeers {
         let malformed = |error: CodecError| error.to_string();
         let reply = ControlReply::from_bytes(&reply).map_err(malformed);
         reply.map_err(|reason| TransportError::Rejected { to, reason })
+    }
+}
+
+impl quorate_meta::Peers for NodePeers {
+    fn ask(
+        &self,
+        to: NodeId,
+        request: Bytes,
+        deadline: Duration,
+    ) -> BoxFuture<Result<Bytes, BoxError>> {
+        let call = self.network.call(to, Lane::Data, channel::METADATA, request, deadline);
+        Box::pin(async move { Ok(call.await?) })
+    }
+
+    fn introduce(&self, address: &str) -> BoxFuture<Result<Option<NodeId>, MembershipError>> {
+        let answer = self.network.introduce(address, (self.introduce)());
+        Box::pin(async move {
+            let theirs = answer.await.map_err(MembershipError::Refused)?;
+            Ok(theirs.map(|theirs| theirs.node))
+        })
     }
 }
 

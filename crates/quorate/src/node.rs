@@ -10,15 +10,14 @@ use quorate_calvin::{Client, NodeServices, ReplyGate, Router, Session, WirePeers
 use quorate_crdt::Registry;
 use quorate_engine::Engine;
 use quorate_gossip::Driver;
+use quorate_meta::{IdentityFile, Membership, MetadataClient};
 use quorate_migration::Executor;
 use quorate_placement::{RateMeter, SchedulerHandle};
 use quorate_raft::Host;
 use quorate_raft::admin::AdminClient;
 use quorate_raft::tcp::{Mesh, Service};
 use quorate_types::env::Clock;
-use quorate_types::{
-    Blob, ClusterId, DiskId, Epoch, GroupId, KeyRange, MigrationId, NodeId, ReplicaId, watch,
-};
+use quorate_types::{ClusterId, Epoch, GroupId, KeyRange, MigrationId, NodeId, ReplicaId, watch};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
@@ -27,11 +26,8 @@ use crate::config::NodeConfig;
 use crate::control::{ControlReply, ControlRequest};
 use crate::directory::Directory;
 use crate::error::NodeError;
-use crate::founding::Reports;
 use crate::hosting::Hosting;
-use crate::identity::IdentityFile;
-use crate::metadata::Metadata;
-use crate::network::{Introduce, NodePeers, Switch};
+use crate::network::{NodePeers, Switch};
 
 /// Everything a running node consists of.
 pub(crate) struct NodeInner {
@@ -39,7 +35,7 @@ pub(crate) struct NodeInner {
     pub(crate) address: String,
     pub(crate) config: NodeConfig,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) identity: Mutex<IdentityFile>,
+    pub(crate) identity: Arc<IdentityFile>,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) host: Host,
     pub(crate) registry: Arc<Mutex<Registry>>,
@@ -48,34 +44,25 @@ pub(crate) struct NodeInner {
     pub(crate) calls: Arc<WirePeers>,
     pub(crate) services: Arc<NodeServices>,
     pub(crate) gate: Arc<ReplyGate>,
-    pub(crate) metadata: Arc<Metadata>,
+    pub(crate) metadata: Arc<MetadataClient>,
+    pub(crate) membership: Arc<Membership>,
     pub(crate) hosting: Arc<Hosting>,
     pub(crate) gossip: Arc<Driver>,
-    pub(crate) reports: Reports,
     pub(crate) load_meter: Mutex<RateMeter>,
     pub(crate) groups: AdminClient,
     pub(crate) authority: watch::Sender<Option<u64>>,
     pub(crate) cluster: watch::Sender<Option<ClusterId>>,
     pub(crate) executor: Mutex<Option<Executor>>,
-    pub(crate) introduce: Introduce,
 }
 
 impl NodeInner {
     pub(crate) fn cluster(&self) -> Option<ClusterId> {
-        self.identity.lock().identity().cluster
-    }
-
-    pub(crate) fn disk_id(&self) -> DiskId {
-        self.identity.lock().identity().disk
+        self.identity.identity().cluster
     }
 
     /// Persists the hybrid clock's mark before timestamps beyond it are used.
     pub(crate) fn keep_clock(&self, high_water_millis: u64) {
-        let mut identity = self.identity.lock();
-        if identity.identity().clock_millis >= high_water_millis {
-            return;
-        }
-        if let Err(error) = identity.change(|kept| kept.clock_millis = high_water_millis) {
+        if let Err(error) = self.identity.keep_clock(high_water_millis) {
             tracing::error!(%error, "the clock's mark cannot be kept");
         }
     }
@@ -88,26 +75,10 @@ impl NodeInner {
         Ok(())
     }
 
-    /// The addresses to ask for the cluster's members.
-    pub(crate) fn seeds(&self) -> Vec<String> {
-        let founders = known_addresses(&self.config).into_values();
-        let members = self.directory.members();
-        let known = members.into_iter().filter_map(|member| self.directory.address(member));
-        let mut seeds: Vec<String> =
-            founders.chain(self.config.join.iter().cloned()).chain(known).collect();
-        seeds.retain(|address| *address != self.address);
-        seeds.sort();
-        seeds.dedup();
-        seeds
-    }
-
-    /// Learns which node listens at an address.
-    pub(crate) async fn introduce(&self, address: &str) -> Result<Option<NodeId>, NodeError> {
-        let found = self.peers.introduce(address, (self.introduce)()).await?;
-        Ok(found.map(|theirs| {
-            self.directory.learn_address(theirs.node, address);
-            theirs.node
-        }))
+    /// Makes it known to gossip and in handshakes that the node is a member.
+    pub(crate) fn adopt(&self, cluster: ClusterId) {
+        self.gossip.set_cluster(cluster);
+        self.cluster.send(Some(cluster));
     }
 
     pub(crate) fn wake_executor(&self) {
@@ -129,16 +100,6 @@ impl NodeInner {
         }
     }
 
-    /// The metadata, encoded, if it is newer than what the asker knows.
-    fn show_view(&self, known: u64) -> ControlReply {
-        if self.metadata.group().is_none() {
-            return ControlReply::NotLeader(None);
-        }
-        let registry = self.hosting.registry.read();
-        let is_newer = registry.view().applied() > known;
-        ControlReply::View(if is_newer { Blob(registry.encode()) } else { Blob::new() })
-    }
-
     /// Whether this node can route any command.
     fn is_serving(&self) -> bool {
         let routes = self.directory.overlapping(&KeyRange::all());
@@ -152,10 +113,6 @@ impl NodeInner {
     /// Does what another node asks for.
     pub(crate) async fn control(&self, request: ControlRequest) -> ControlReply {
         match request {
-            ControlRequest::Report { spec, digest } => self.reported(spec, digest),
-            ControlRequest::Join(spec) => self.admit(spec).await,
-            ControlRequest::Propose(command) => self.metadata.propose(&command).await,
-            ControlRequest::View(known) => self.show_view(known),
             ControlRequest::Destroy { group, replica } => self.destroy(group, replica).await,
             ControlRequest::MiddleKey(shard) => {
                 ControlReply::Key(self.engine.middle_key(shard).ok().flatten())

@@ -14,8 +14,7 @@ pub(crate) async fn project(node: Weak<NodeInner>, mut table: MigrationStateTabl
     loop {
         let view = views.get();
         let rows: Vec<MigrationRow> = view
-            .journal()
-            .filter(|(_, stored)| !stored.finished)
+            .open_journal()
             .filter_map(|(id, stored)| MigrationRow::open(&id.0.to_be_bytes(), &stored.row).ok())
             .collect();
         let is_current = rows.len() == table.rows().len()

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use quorate_calvin::{Space, Store, StoreError, WriteSet};
 use quorate_engine::{Batch, Engine, Fork, Mutation, ScanLimit};
+use quorate_meta::{BoxError, Mutations, Page, Rows};
 use quorate_raft::{SEED_INDEX, seeded_host_row};
 use quorate_types::{Blob, KeyRange, ShardId};
 
@@ -55,6 +56,17 @@ impl Store for EngineStore {
             forks: writes.forks.into_iter().map(fork).collect(),
         };
         self.engine.apply(self.shard, batch).map_err(store_error)
+    }
+}
+
+impl Rows for EngineStore {
+    fn scan(&self, range: &KeyRange, rows_max: usize) -> Result<Page, BoxError> {
+        Ok(Store::scan(self, Space::Data, range, rows_max)?)
+    }
+
+    fn commit(&self, index: u64, host_row: Blob, mutations: Mutations) -> Result<(), BoxError> {
+        let writes = WriteSet { data: mutations, ..WriteSet::default() };
+        Ok(Store::commit(self, index, host_row, writes)?)
     }
 }
 

@@ -1,10 +1,11 @@
 //! A small set of procedures for services that need no more than keys and
 //! values, and for first steps.
 
-use quorate_calvin::{Call, Footprint, Inputs, Outcome, Procedures, Write};
-use quorate_types::codec::{decode, encode};
+use quorate_types::codec::{CodecError, decode, encode};
 use quorate_types::{Blob, Seq};
 use zerompk::{FromMessagePack, ToMessagePack};
+
+use crate::procedure::{Call, Footprint, Inputs, Outcome, Procedures, Write};
 
 /// The number of the only procedure.
 const PROCEDURE: u32 = 1;
@@ -86,7 +87,7 @@ impl Answer {
     ///
     /// # Errors
     /// When the bytes are the result of something else.
-    pub fn of(result: &[u8]) -> Result<Self, quorate_types::codec::CodecError> {
+    pub fn of(result: &[u8]) -> Result<Self, CodecError> {
         decode(result)
     }
 }

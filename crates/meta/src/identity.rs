@@ -1,0 +1,148 @@
+//! Who a node's directory belongs to: read before anything else is, and
+//! written before anything that depends on it.
+
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use quorate_types::codec::{self, CodecError};
+use quorate_types::disk::{Disk, DiskFile};
+use quorate_types::{ClusterId, DiskId, NodeId};
+use zerompk::{FromMessagePack, ToMessagePack};
+
+const FILE: &str = "identity";
+const VERSION: u8 = 1;
+/// The file's fixed size: `[len u32 BE][sealed row][zeroes]`. One sector, so
+/// that a write that is cut off leaves the old or the new identity.
+const FILE_BYTES: usize = 512;
+
+/// The identity of a node's directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
+pub struct Identity {
+    /// The node that the directory was made for.
+    pub node: NodeId,
+    /// Drawn when the directory was first opened.
+    pub disk: DiskId,
+    /// The cluster, once joined or founded.
+    pub cluster: Option<ClusterId>,
+    /// Counts the lives of the process on this disk.
+    pub incarnation: u64,
+    /// No hybrid timestamp at or above this was drawn in an earlier life.
+    pub clock_millis: u64,
+}
+
+/// Why a directory cannot be used under an identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The file cannot be read or written; for instance another process holds
+    /// it.
+    #[error("the node's directory cannot be used: {0}")]
+    Disk(#[from] io::Error),
+    /// The directory was made for another node.
+    #[error(
+        "the directory belongs to node {found}, not {asked}; start it with the id it was made for \
+         or give node {asked} a directory of its own"
+    )]
+    Foreign {
+        /// Whose it is.
+        found: NodeId,
+        /// Who asked.
+        asked: NodeId,
+    },
+    /// The file does not hold what was written.
+    #[error("{FILE} is damaged ({0}); restore it, or join the cluster as a new node")]
+    Damaged(#[from] CodecError),
+}
+
+/// The identity's file, which the node holds (and so locks) for its whole life.
+#[derive(Debug)]
+pub struct IdentityFile {
+    file: Arc<dyn DiskFile>,
+    identity: Mutex<Identity>,
+}
+
+impl IdentityFile {
+    /// Opens the directory's identity, drawing one when the directory is new,
+    /// and counts a new life.
+    ///
+    /// # Errors
+    /// [`IdentityError`]; a directory that belongs to another node or is
+    /// damaged is left as it was.
+    pub fn open(disk: &dyn Disk, node: NodeId) -> Result<Self, IdentityError> {
+        let file = disk.open(FILE)?;
+        let identity = match read(&*file)? {
+            Some(found) if found.node != node => {
+                return Err(IdentityError::Foreign { found: found.node, asked: node });
+            }
+            Some(found) => found,
+            None => Identity {
+                node,
+                disk: DiskId::random(),
+                cluster: None,
+                incarnation: 0,
+                clock_millis: 0,
+            },
+        };
+        let opened = Self { file, identity: Mutex::new(identity) };
+        opened.change(|identity| identity.incarnation += 1)?;
+        Ok(opened)
+    }
+
+    /// The identity as it is on disk.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        *self.identity.lock()
+    }
+
+    /// Binds the directory to a cluster, durably.
+    ///
+    /// # Errors
+    /// [`IdentityError::Disk`]; the node must not act as a member then.
+    pub fn adopt(&self, cluster: ClusterId) -> Result<(), IdentityError> {
+        self.change(|identity| identity.cluster = Some(cluster))
+    }
+
+    /// Keeps the hybrid clock's mark, durably, before timestamps beyond it are
+    /// used. A mark below the one that is kept changes nothing.
+    ///
+    /// # Errors
+    /// [`IdentityError::Disk`].
+    pub fn keep_clock(&self, high_water_millis: u64) -> Result<(), IdentityError> {
+        if self.identity().clock_millis >= high_water_millis {
+            return Ok(());
+        }
+        self.change(|kept| kept.clock_millis = kept.clock_millis.max(high_water_millis))
+    }
+
+    /// Memory changes only after the disk has.
+    fn change(&self, change: impl FnOnce(&mut Identity)) -> Result<(), IdentityError> {
+        let mut known = self.identity.lock();
+        let mut identity = *known;
+        change(&mut identity);
+        let row = codec::seal_row(FILE.as_bytes(), VERSION, &codec::encode(&identity));
+        let mut bytes = Vec::with_capacity(FILE_BYTES);
+        bytes.extend_from_slice(&u32::try_from(row.len()).unwrap_or(u32::MAX).to_be_bytes());
+        bytes.extend_from_slice(&row);
+        debug_assert!(bytes.len() <= FILE_BYTES, "invariant: an identity fits a sector");
+        bytes.resize(FILE_BYTES, 0);
+        self.file.write(0, &bytes)?;
+        self.file.sync()?;
+        *known = identity;
+        Ok(())
+    }
+}
+
+/// `None` for a file that was created and cut off before its first write.
+fn read(file: &dyn DiskFile) -> Result<Option<Identity>, IdentityError> {
+    if file.is_empty()? {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; FILE_BYTES];
+    file.read(0, &mut bytes)?;
+    let row = bytes
+        .split_first_chunk::<4>()
+        .and_then(|(len, rest)| rest.get(..u32::from_be_bytes(*len) as usize))
+        .ok_or(CodecError::Truncated(bytes.len()))?;
+    let (_, payload) = codec::open_row(FILE.as_bytes(), VERSION, row)?;
+    Ok(Some(codec::decode(payload)?))
+}

@@ -1,0 +1,150 @@
+//! The identity of a directory over a disk that fails, forgets and lies.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use quorate_meta::{IdentityError, IdentityFile};
+use quorate_types::disk::{Disk, DiskFile};
+use quorate_types::{ClusterId, NodeId};
+
+/// A disk of one file whose syncs can be made to fail.
+#[derive(Debug, Clone, Default)]
+struct OneFile(Arc<Mutex<Content>>);
+
+#[derive(Debug, Default)]
+struct Content {
+    bytes: Vec<u8>,
+    syncs_fail: bool,
+}
+
+impl OneFile {
+    fn edit(&self, edit: impl FnOnce(&mut Content)) {
+        edit(&mut self.0.lock().unwrap());
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        self.0.lock().unwrap().bytes.clone()
+    }
+}
+
+impl Disk for OneFile {
+    fn open(&self, _name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(self.clone()))
+    }
+
+    fn exists(&self, _name: &str) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    fn remove(&self, _name: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+}
+
+impl DiskFile for OneFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.lock().unwrap().bytes.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let content = self.0.lock().unwrap();
+        let from = usize::try_from(offset).unwrap();
+        let stored = content.bytes.get(from..from + out.len());
+        out.copy_from_slice(stored.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        assert_eq!(offset, 0);
+        self.edit(|content| content.bytes = data.to_vec());
+        Ok(())
+    }
+
+    fn set_len(&self, _len: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        if self.0.lock().unwrap().syncs_fail { Err(io::Error::other("no")) } else { Ok(()) }
+    }
+}
+
+fn open(disk: &OneFile) -> IdentityFile {
+    IdentityFile::open(disk, NodeId(1)).unwrap()
+}
+
+#[test]
+fn each_life_keeps_what_the_one_before_it_wrote() {
+    let disk = OneFile::default();
+    let first = open(&disk);
+    assert_eq!((first.identity().incarnation, first.identity().cluster), (1, None));
+    first.adopt(ClusterId(7)).unwrap();
+    first.keep_clock(500).unwrap();
+    let second = open(&disk).identity();
+    assert_eq!(second.disk, first.identity().disk);
+    assert_eq!(second.cluster, Some(ClusterId(7)));
+    assert_eq!((second.incarnation, second.clock_millis), (2, 500));
+}
+
+#[test]
+fn the_clock_s_mark_never_goes_back() {
+    let file = open(&OneFile::default());
+    file.keep_clock(500).unwrap();
+    file.keep_clock(400).unwrap();
+    assert_eq!(file.identity().clock_millis, 500);
+}
+
+#[test]
+fn the_directory_of_another_node_is_refused_and_left_alone() {
+    let disk = OneFile::default();
+    open(&disk);
+    let before = disk.bytes();
+    let refused = IdentityFile::open(&disk, NodeId(2)).unwrap_err();
+    let is_foreign =
+        matches!(refused, IdentityError::Foreign { found: NodeId(1), asked: NodeId(2) });
+    assert!(is_foreign, "{refused}");
+    assert_eq!(disk.bytes(), before);
+}
+
+#[test]
+fn a_damaged_identity_is_refused_wherever_the_damage_is() {
+    let disk = OneFile::default();
+    open(&disk);
+    let sound = disk.bytes();
+    let used_bytes = 4 + u32::from_be_bytes(*sound.first_chunk().unwrap()) as usize;
+    for at in 0..used_bytes {
+        disk.edit(|content| content.bytes[at] ^= 0x10);
+        let refused = IdentityFile::open(&disk, NodeId(1)).unwrap_err();
+        assert!(matches!(refused, IdentityError::Damaged(_)), "byte {at}: {refused}");
+        disk.edit(|content| content.bytes.clone_from(&sound));
+    }
+}
+
+#[test]
+fn a_file_that_was_cut_short_is_refused() {
+    let disk = OneFile::default();
+    open(&disk);
+    disk.edit(|content| content.bytes.truncate(100));
+    let refused = IdentityFile::open(&disk, NodeId(1)).unwrap_err();
+    assert!(matches!(refused, IdentityError::Disk(_)), "{refused}");
+}
+
+#[test]
+fn what_could_not_be_synced_is_not_believed() {
+    let disk = OneFile::default();
+    let file = open(&disk);
+    disk.edit(|content| content.syncs_fail = true);
+    assert!(matches!(file.adopt(ClusterId(7)), Err(IdentityError::Disk(_))));
+    assert_eq!(file.identity().cluster, None);
+}
