@@ -189,12 +189,10 @@ impl Client {
     #[track_caller]
     pub fn must_execute(&mut self, lines: &[&str]) -> Vec<Reply> {
         let commands: Vec<Words> = lines.iter().map(|line| words(line)).collect();
-        eventually("a transaction is executed", REFUSED_MAX, || {
-            match self.transaction(&commands) {
-                Ok(Execution::Done(replies)) => Ok(replies),
-                Err(Failure::Refused(text)) if text.starts_with("REFUSED") => Err(text),
-                other => panic!("{lines:?}: {other:?}"),
-            }
+        eventually("a transaction is executed", REFUSED_MAX, || match self.transaction(&commands) {
+            Ok(Execution::Done(replies)) => Ok(replies),
+            Err(Failure::Refused(text)) if text.starts_with("REFUSED") => Err(text),
+            other => panic!("{lines:?}: {other:?}"),
         })
     }
 

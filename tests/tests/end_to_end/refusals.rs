@@ -84,10 +84,7 @@ fn a_member_of_one_cluster_is_refused_by_another() {
     let refusal = cluster.refused(1, theirs.path(), false);
     assert_says(&refusal, &["cluster"]);
     cluster.restart(1);
-    assert_eq!(
-        cluster.insist(1, "MGET ours theirs").elements(),
-        [Reply::bulk("1"), Reply::Nil]
-    );
+    assert_eq!(cluster.insist(1, "MGET ours theirs").elements(), [Reply::bulk("1"), Reply::Nil]);
 }
 
 #[test]

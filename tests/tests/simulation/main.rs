@@ -170,7 +170,7 @@ fn one_seed_is_one_trace() {
     let (first, second) = (simulate(2, &Fault::ALL).trace, simulate(2, &Fault::ALL).trace);
     assert_eq!(first.difference(&second), None);
     assert_eq!(first.hash(), second.hash());
-    assert_ne!(first.hash(), simulate(3, &Fault::ALL).trace.hash());
+    assert_ne!(simulate(3, &[]).trace.hash(), simulate(4, &[]).trace.hash());
 }
 
 /// The seeds to try: `QUORATE_SEEDS=100..200` asks for others than the usual.
