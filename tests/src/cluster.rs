@@ -49,6 +49,7 @@ pub struct Cluster {
     seats: BTreeMap<u64, Seat>,
     founders: Vec<u64>,
     base_port: u16,
+    shards: Option<u32>,
     directory: Option<TempDir>,
     _machine: MutexGuard<'static, ()>,
 }
@@ -74,6 +75,18 @@ impl Cluster {
         cluster
     }
 
+    /// As [`Cluster::start`], with another number of shards than the default.
+    ///
+    /// # Panics
+    /// When they do not serve.
+    #[must_use]
+    pub fn start_with_shards(count: u64, shards: u32) -> Self {
+        let mut cluster = Self::seats(count);
+        cluster.shards = Some(shards);
+        cluster.start_all();
+        cluster
+    }
+
     /// Seats for nodes 1 to `count`, without processes.
     ///
     /// # Panics
@@ -84,7 +97,14 @@ impl Cluster {
         let founders: Vec<u64> = (1..=count).collect();
         let seats = founders.iter().map(|id| (*id, Seat { joins: false, child: None })).collect();
         let directory = Some(TempDir::with_prefix("quorate-tests-").unwrap());
-        Self { seats, founders, base_port: free_block(), directory, _machine: machine }
+        Self {
+            seats,
+            founders,
+            base_port: free_block(),
+            shards: None,
+            directory,
+            _machine: machine,
+        }
     }
 
     /// Starts every node that does not run, and waits until all serve.
@@ -253,6 +273,9 @@ impl Cluster {
             (flag, cluster.join(",")),
         ] {
             arguments.extend([flag.into(), value.into()]);
+        }
+        if let Some(shards) = self.shards {
+            arguments.extend(["--shards".into(), shards.to_string().into()]);
         }
         arguments
     }
@@ -457,6 +480,11 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            for path in ["/v1/status", "/v1/nodes", "/v1/shards", "/v1/migrations"] {
+                let seen =
+                    self.running().first().map(|id| self.admin(*id).request("GET", path, ""));
+                eprintln!("{path}: {seen:?}");
+            }
             for (id, seat) in &self.seats {
                 let tail = seat.child.as_ref().map(Child::log_tail);
                 eprintln!("node {id}: {}", tail.unwrap_or_else(|| "does not run".to_owned()));

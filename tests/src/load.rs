@@ -201,7 +201,13 @@ impl Progress<'_> {
         });
     }
 
-    /// Waits for a time that somebody asked the load to last.
+    /// How long the load has run.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.0.now()
+    }
+
+    /// Waits for a time: how long something is meant to last.
     pub fn wait_for(&self, time: Duration) {
         let until = self.0.now() + time;
         self.wait_until(until);

@@ -62,11 +62,11 @@ impl Backend for InMemory {
         Box::pin(async move { Ok(result) })
     }
 
-    fn scan_keys(&self, after: Blob, limit: usize) -> BoxFuture<Result<KeyPage, BackendError>> {
+    fn scan_keys(&self, from: Blob, limit: usize) -> BoxFuture<Result<KeyPage, BackendError>> {
         let rows = self.0.lock();
-        let keys = rows.live().map(|(key, _)| key).filter(|key| *key > after);
-        let keys: Vec<Blob> = keys.take(limit).collect();
-        let next = if keys.len() == limit { keys.last().cloned() } else { None };
+        let mut keys = rows.live().map(|(key, _)| key).skip_while(|key| *key < from);
+        let page: Vec<Blob> = keys.by_ref().take(limit).collect();
+        let (keys, next) = (page, keys.next());
         Box::pin(async move { Ok(KeyPage { keys, next }) })
     }
 

@@ -25,7 +25,9 @@ pub enum BackendError {
 pub struct KeyPage {
     /// Stored keys, in order.
     pub keys: Vec<Blob>,
-    /// Where the next page begins; `None` at the end of all keys.
+    /// The first key that the next page may contain, after everything that
+    /// this one covers; `None` at the end of all keys. It need not be stored:
+    /// it may be a shard's border.
     pub next: Option<Blob>,
 }
 
@@ -51,9 +53,9 @@ pub trait Backend: Send + Sync + 'static {
     /// call may then still take effect.
     fn execute(&self, call: Call) -> BoxFuture<Result<Blob, BackendError>>;
 
-    /// Up to about `limit` live keys strictly after `after`. Weak: a page is
-    /// true of each key at some instant during the call, nothing more.
-    fn scan_keys(&self, after: Blob, limit: usize) -> BoxFuture<Result<KeyPage, BackendError>>;
+    /// Up to about `limit` live keys from `from` on, itself included. Weak: a
+    /// page is true of each key at some instant during the call, nothing more.
+    fn scan_keys(&self, from: Blob, limit: usize) -> BoxFuture<Result<KeyPage, BackendError>>;
 
     /// Whether calls are answered now. Until then clients are told to wait.
     fn serving(&self) -> bool;

@@ -120,22 +120,11 @@ impl Backend for Service {
         })
     }
 
-    fn scan_keys(&self, after: Blob, limit: usize) -> BoxFuture<Result<KeyPage, BackendError>> {
+    fn scan_keys(&self, from: Blob, limit: usize) -> BoxFuture<Result<KeyPage, BackendError>> {
         let client = Arc::clone(self.node.client());
         Box::pin(async move {
-            let mut from = after.to_vec();
-            if !from.is_empty() {
-                from.push(0);
-            }
             let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-            let (keys, next) = client.keys(from.into(), limit).await.map_err(backend_error)?;
-            // The next page begins after the last key, or just before the
-            // first key of the next shard.
-            let next = match (next, keys.last()) {
-                (None, _) => None,
-                (Some(_), Some(last)) if keys.len() >= limit as usize => Some(last.clone()),
-                (Some(next), _) => Some(before(&next)),
-            };
+            let (keys, next) = client.keys(from, limit).await.map_err(backend_error)?;
             Ok(KeyPage { keys, next })
         })
     }
@@ -154,21 +143,6 @@ impl Backend for Service {
             shards: count(view.shards().len()),
         }
     }
-}
-
-/// The greatest key below the first key of a shard that any user key can have:
-/// partitioned keys start with two bytes, so the slot before does.
-fn before(start: &Blob) -> Blob {
-    let mut key = start.to_vec();
-    if key.last() == Some(&0) {
-        key.pop();
-        return key.into();
-    }
-    if let Some(last) = key.last_mut() {
-        *last -= 1;
-    }
-    key.extend_from_slice(&[0xFF; 64]);
-    key.into()
 }
 
 fn count(value: usize) -> u64 {

@@ -11,7 +11,7 @@ const CLIENTS: [Work; 6] =
 /// How long one replica's move may take, on a busy machine.
 const MOVE: Duration = Duration::from_secs(60);
 /// How long it may take to empty a node.
-const DRAIN: Duration = Duration::from_secs(120);
+const DRAIN: Duration = Duration::from_secs(300);
 
 /// Moves one shard's replica to `to` and waits until it is there. The
 /// placement moves others at the same time, so a shard may be taken.

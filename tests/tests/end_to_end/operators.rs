@@ -54,14 +54,25 @@ fn the_command_line_shows_and_changes_the_cluster() {
     let shard = cluster.admin(1).shard_of("some:key").unwrap();
     for to in [1, 2, 3] {
         let (id, target) = (shard.id.to_string(), to.to_string());
-        eventually("the leadership moves", Duration::from_secs(20), || {
-            let asked = cluster.admin(1 + to % 3);
-            asked.transfer(shard.id, to)?;
-            let leader = asked.shard_of("some:key")?.leader;
-            if leader == Some(to) { Ok(()) } else { Err(format!("{leader:?} leads")) }
-        });
-        eventually("the command transfers", Duration::from_secs(20), || {
-            try_quorate(&cluster, 1, &["shard", "transfer", &id, "--to", &target])
+        // By the program and by the interface, in turns.
+        let by_command = || {
+            try_quorate(&cluster, 1 + to % 3, &["shard", "transfer", &id, "--to", &target])
+                .map(drop)
+        };
+        let by_request = || cluster.admin(1 + to % 3).transfer(shard.id, to);
+        let mut is_by_command = to != 2;
+        eventually("the leadership moves", Duration::from_secs(60), || {
+            let leader = cluster.admin(to).shard_of("some:key")?.leader;
+            if leader == Some(to) {
+                return Ok(());
+            }
+            is_by_command = !is_by_command;
+            if is_by_command {
+                by_command()?
+            } else {
+                by_request()?
+            }
+            Err(format!("{leader:?} led"))
         });
     }
     let (status, body) = cluster.admin(1).request("GET", "/metrics", "").unwrap();

@@ -1,6 +1,8 @@
-//! Three whole nodes in one simulation.
+//! Whole nodes in one simulation: three that found a cluster, and a fourth
+//! that may join it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -11,9 +13,11 @@ use quorate_testkit::disk::CrashDisk;
 use quorate_testkit::sim::{LinkConfig, Sim, SimClock, SimNetwork, SimNode};
 use tokio::time::timeout;
 
-use crate::network::{Port, Ways, address};
+use crate::network::{Deafness, Port, Ways, address};
 
-const NODES: u64 = 3;
+const FOUNDERS: u64 = 3;
+/// One more than found the cluster.
+const MACHINES: u64 = 4;
 /// By then every node serves, in virtual time.
 const SERVES_WITHIN: Duration = Duration::from_secs(60);
 /// How far the clocks of two neighbours are apart.
@@ -32,12 +36,20 @@ struct Machine {
 pub struct Cluster {
     pub sim: Sim,
     pub network: SimNetwork,
+    pub deafness: Deafness,
     machines: Arc<Vec<Mutex<Machine>>>,
+    members: Arc<AtomicUsize>,
+    configure: fn(&mut NodeConfig),
 }
 
 impl Cluster {
     /// Founds a cluster and waits until every node serves.
     pub async fn found(sim: &Sim) -> Self {
+        Self::found_with(sim, |_| {}).await
+    }
+
+    /// The same, with another configuration of each node.
+    pub async fn found_with(sim: &Sim, configure: fn(&mut NodeConfig)) -> Self {
         let network = SimNetwork::new(sim, LinkConfig::default());
         let machine = |id: u64| {
             let offset_millis = i64::try_from(id).unwrap() * SKEW_MILLIS;
@@ -48,8 +60,14 @@ impl Cluster {
                 node: None,
             })
         };
-        let machines = Arc::new((1..=NODES).map(machine).collect());
-        let cluster = Self { sim: sim.clone(), network, machines };
+        let cluster = Self {
+            sim: sim.clone(),
+            network,
+            deafness: Deafness::default(),
+            machines: Arc::new((1..=MACHINES).map(machine).collect()),
+            members: Arc::new(AtomicUsize::new(usize::try_from(FOUNDERS).unwrap())),
+            configure,
+        };
         for place in 0..cluster.len() {
             cluster.boot(place).await;
         }
@@ -57,8 +75,19 @@ impl Cluster {
         cluster
     }
 
+    /// How many nodes take part, whether they run or not.
     pub fn len(&self) -> usize {
-        self.machines.len()
+        self.members.load(Ordering::Relaxed)
+    }
+
+    /// Lets the fourth node join, if it has not. It is on its way when this
+    /// returns.
+    pub async fn join(&self) {
+        let place = self.len();
+        if place < self.machines.len() {
+            self.members.store(place + 1, Ordering::Relaxed);
+            self.boot(place).await;
+        }
     }
 
     pub fn id(&self, place: usize) -> NodeId {
@@ -77,7 +106,7 @@ impl Cluster {
             (Arc::clone(&machine.life), machine.disk.clone(), machine.clock.clone())
         };
         life.attach(&disk);
-        let (port, inbound) = Port::open(&self.network, &life);
+        let (port, inbound) = Port::open(&self.network, &life, &self.deafness);
         let disk: Arc<dyn Disk> = Arc::new(disk);
         let builder = Node::builder(self.config(life.id()))
             .disk(disk)
@@ -92,9 +121,15 @@ impl Cluster {
     fn config(&self, node: NodeId) -> NodeConfig {
         let mut config = NodeConfig::new(node, "unused");
         config.address = address(node);
-        config.initial_cluster = (1..=NODES).map(|id| (NodeId(id), address(NodeId(id)))).collect();
+        let founders = (1..=FOUNDERS).map(NodeId);
+        if node.0 <= FOUNDERS {
+            config.initial_cluster = founders.map(|id| (id, address(id))).collect();
+        } else {
+            config.join = founders.map(address).collect();
+        }
         config.shards = 3;
         config.split_keys = ["h", "p"].map(|key| key.as_bytes().to_vec()).to_vec();
+        (self.configure)(&mut config);
         config
     }
 

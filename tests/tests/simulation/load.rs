@@ -19,6 +19,19 @@ use crate::cluster::Cluster;
 const ACCOUNTS: [&str; 6] =
     ["account-1", "ballast-2", "iceberg-3", "kettle-4", "quarry-5", "zebra-6"];
 const LISTS: [&str; 4] = ["apples", "berries", "nuts", "yams"];
+/// All of them.
+pub const KEYS: [&str; 10] = [
+    "account-1",
+    "ballast-2",
+    "iceberg-3",
+    "kettle-4",
+    "quarry-5",
+    "zebra-6",
+    "apples",
+    "berries",
+    "nuts",
+    "yams",
+];
 /// What an account begins with.
 const BALANCE: i64 = 100;
 const CLIENTS: u64 = 4;

@@ -13,7 +13,10 @@
 mod cluster;
 mod load;
 mod network;
+mod operators;
+mod routing;
 
+use std::ops::Range;
 use std::time::Duration;
 
 use quorate::types::env::{Rng, SplitMix};
@@ -22,13 +25,15 @@ use tokio::time::sleep;
 
 use cluster::Cluster;
 use load::Load;
+use operators::Operator;
 
-/// The seeds of an everyday run.
-const SEEDS: (&str, &str) = ("10", "20");
+/// The seeds of an everyday run, one for each share.
+const SEEDS: Range<u64> = 10..20;
 /// So many faults strike one after the other.
-const FAULTS: usize = 6;
+const FAULTS: usize = 8;
 
-/// What befalls the cluster.
+/// What befalls the cluster. What an operator asks for is only begun: the
+/// faults that follow strike while it is carried out.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     PowerCut,
@@ -40,10 +45,18 @@ enum Fault {
     OneWayCut,
     Loss,
     ClockJump,
+    /// A shard gets another leader.
+    Transfer,
+    /// A shard becomes two.
+    Split,
+    /// A fourth node joins, and placement moves replicas to it.
+    Join,
+    /// A node is to be emptied, after a fourth has joined.
+    Drain,
 }
 
 impl Fault {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 11] = [
         Self::PowerCut,
         Self::Blackout,
         Self::TornWrite,
@@ -51,11 +64,15 @@ impl Fault {
         Self::OneWayCut,
         Self::Loss,
         Self::ClockJump,
+        Self::Transfer,
+        Self::Split,
+        Self::Join,
+        Self::Drain,
     ];
 
     /// Strikes, lasts, and is over when this returns.
-    async fn strike(self, cluster: &Cluster, chance: &mut SplitMix) {
-        let victim = usize::try_from(chance.below(3)).unwrap();
+    async fn strike(self, cluster: &Cluster, operator: &Operator, chance: &mut SplitMix) {
+        let victim = usize::try_from(chance.below(cluster.len() as u64)).unwrap();
         let next = cluster.id((victim + 1) % cluster.len());
         let lasts = Duration::from_millis(500 + chance.below(3000));
         match self {
@@ -102,6 +119,10 @@ impl Fault {
                 sleep(lasts).await;
                 cluster.network.set_default_link(LinkConfig::default());
             }
+            Self::Transfer => operator.transfer(chance).await,
+            Self::Split => operator.split(chance).await,
+            Self::Join => cluster.join().await,
+            Self::Drain => operator.drain(chance).await,
         }
     }
 }
@@ -111,15 +132,19 @@ impl Fault {
 async fn torment(sim: Sim, faults: Vec<Fault>) -> u64 {
     let cluster = Cluster::found(&sim).await;
     let load = Load::start(&cluster).await;
+    let operator = Operator::of(&cluster);
     let mut chance = SplitMix::new(sim.seed() ^ 0x6661_756c_7473);
     sleep(Duration::from_secs(1)).await;
     for fault in faults {
         sim.trace().record(format_args!("{fault:?}"));
-        fault.strike(&cluster, &mut chance).await;
+        fault.strike(&cluster, &operator, &mut chance).await;
         sleep(Duration::from_millis(500 + chance.below(1000))).await;
     }
     cluster.serving().await;
-    load.finish().await
+    operator.settled().await;
+    let committed = load.finish().await;
+    operator.agreed().await;
+    committed
 }
 
 fn simulate(seed: u64, faults: &[Fault]) -> Finished<u64> {
@@ -130,7 +155,8 @@ fn simulate(seed: u64, faults: &[Fault]) -> Finished<u64> {
 /// The faults of a seed.
 fn faults(seed: u64) -> Vec<Fault> {
     let mut chance = SplitMix::new(seed);
-    let mut draw = || Fault::ALL[usize::try_from(chance.below(7)).unwrap()];
+    let kinds = Fault::ALL.len() as u64;
+    let mut draw = || Fault::ALL[usize::try_from(chance.below(kinds)).unwrap()];
     (0..FAULTS).map(|_| draw()).collect()
 }
 
@@ -144,17 +170,49 @@ fn one_seed_is_one_trace() {
     let (first, second) = (simulate(2, &Fault::ALL).trace, simulate(2, &Fault::ALL).trace);
     assert_eq!(first.difference(&second), None);
     assert_eq!(first.hash(), second.hash());
-    assert_ne!(first.hash(), simulate(3, &Fault::ALL).trace.hash());
+    assert_ne!(simulate(3, &[]).trace.hash(), simulate(4, &[]).trace.hash());
 }
 
-/// `QUORATE_SEEDS=100..200` tries other seeds than the usual ones.
-#[test]
-fn tormented_clusters_stay_strictly_serializable() {
-    let asked = std::env::var("QUORATE_SEEDS").ok();
-    let (first, end) = asked.as_deref().and_then(|asked| asked.split_once("..")).unwrap_or(SEEDS);
-    for seed in first.parse().unwrap()..end.parse().unwrap() {
+/// The seeds to try: `QUORATE_SEEDS=100..200` asks for others than the usual.
+fn seeds() -> Range<u64> {
+    let Ok(asked) = std::env::var("QUORATE_SEEDS") else { return SEEDS };
+    let ends = asked
+        .split_once("..")
+        .and_then(|(first, end)| Some(first.trim().parse().ok()?..end.trim().parse().ok()?));
+    ends.unwrap_or_else(|| panic!("QUORATE_SEEDS is FIRST..END, not '{asked}'"))
+}
+
+/// Tries every tenth seed.
+fn try_share(share: usize) {
+    for seed in seeds().skip(share).step_by(10) {
         let finished = simulate(seed, &faults(seed));
         println!("seed {seed}: {} commits in {:?}", finished.value, finished.elapsed);
         assert!(finished.value > 0, "seed {seed} committed nothing");
+    }
+}
+
+/// A test for each share of the seeds, so that a runner can run them side by
+/// side.
+mod tormented_clusters_stay_strictly_serializable {
+    macro_rules! shares {
+        ($($name:ident tries $share:literal;)*) => {
+            $(#[test]
+            fn $name() {
+                super::try_share($share);
+            })*
+        };
+    }
+
+    shares! {
+        share_0 tries 0;
+        share_1 tries 1;
+        share_2 tries 2;
+        share_3 tries 3;
+        share_4 tries 4;
+        share_5 tries 5;
+        share_6 tries 6;
+        share_7 tries 7;
+        share_8 tries 8;
+        share_9 tries 9;
     }
 }

@@ -1,6 +1,6 @@
 //! The simulated network as a node's own: one message type for all layers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -19,6 +19,11 @@ use tokio::sync::mpsc;
 
 /// Gossip's channel, next to those of the facade.
 const GOSSIP: u8 = 0;
+/// The channel on which somebody asks who is there.
+const INTRODUCTION: u8 = u8::MAX;
+/// The facade's channels of Raft and of the transaction services. What is
+/// asked of the metadata goes over any other.
+const RAFT_AND_SERVICES: [u8; 3] = [1, 2, 3];
 /// How long a frame of gossip may be under way before its peer counts as out
 /// of reach.
 const GOSSIP_DEADLINE: Duration = Duration::from_secs(1);
@@ -34,9 +39,37 @@ fn node_at(address: &str) -> NodeId {
     NodeId(address.strip_prefix("node-").unwrap().parse().unwrap())
 }
 
+/// What a node may be deaf to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ear {
+    /// Everything that gossip says.
+    Gossip,
+    /// What the metadata group answers, and whoever else is asked for control.
+    Control,
+}
+
+/// Who hears nothing of what. Clones are the same.
+#[derive(Clone, Default)]
+pub struct Deafness(Arc<Mutex<BTreeSet<(NodeId, Ear)>>>);
+
+impl Deafness {
+    pub fn begin(&self, node: NodeId, ear: Ear) {
+        self.0.lock().insert((node, ear));
+    }
+
+    pub fn end(&self, node: NodeId) {
+        self.0.lock().retain(|(deaf, _)| *deaf != node);
+    }
+
+    fn has(&self, node: NodeId, ear: Ear) -> bool {
+        self.0.lock().contains(&(node, ear))
+    }
+}
+
 /// One life of a node, as seen by the network.
 pub struct Port {
     network: SimNetwork,
+    deafness: Deafness,
     node: NodeId,
     life: u64,
     service: OnceLock<Arc<dyn Service>>,
@@ -47,10 +80,15 @@ pub struct Port {
 }
 
 impl Port {
-    pub fn open(network: &SimNetwork, node: &Arc<SimNode>) -> (Arc<Self>, mpsc::Receiver<Inbound>) {
+    pub fn open(
+        network: &SimNetwork,
+        node: &Arc<SimNode>,
+        deafness: &Deafness,
+    ) -> (Arc<Self>, mpsc::Receiver<Inbound>) {
         let (inbound, queue) = mpsc::channel(INBOUND_MAX);
         let port = Arc::new(Self {
             network: network.clone(),
+            deafness: deafness.clone(),
             node: node.id(),
             life: node.life(),
             service: OnceLock::new(),
@@ -76,8 +114,11 @@ impl Port {
 
     async fn receive(&self, from: NodeId, mut message: Bytes) -> Result<Bytes, String> {
         let channel = message.get_u8();
-        if channel == GOSSIP {
-            return self.receive_gossip(from, message);
+        match channel {
+            GOSSIP if self.deafness.has(self.node, Ear::Gossip) => return Err("deaf".to_owned()),
+            GOSSIP => return self.receive_gossip(from, message),
+            INTRODUCTION => return Ok(Bytes::new()),
+            _ => {}
         }
         let service = self.service.get().ok_or("the node is starting")?;
         let handled = service.handle(from, channel, message).await;
@@ -130,6 +171,11 @@ impl Network for Ways {
         payload: Bytes,
         deadline: Duration,
     ) -> BoxFuture<Result<Bytes, TransportError>> {
+        let is_control = !RAFT_AND_SERVICES.contains(&channel);
+        if is_control && self.0.deafness.has(self.0.node, Ear::Control) {
+            let deaf = TransportError::Unreachable { to, reason: "deaf".to_owned() };
+            return Box::pin(std::future::ready(Err(deaf)));
+        }
         let message = self.0.seal(channel, &payload);
         let call = self.0.network.call(self.0.node, to, message, deadline);
         Box::pin(async move {
@@ -147,9 +193,12 @@ impl Network for Ways {
         self.0.network.send(self.0.node, to, self.0.seal(channel, &payload));
     }
 
-    /// The founders know each other by their list.
-    fn introduce(&self, _address: &str, _ours: Hello) -> BoxFuture<Result<Option<Hello>, String>> {
-        Box::pin(std::future::ready(Ok(None)))
+    /// Who is there follows from the address; whether they are has to be asked.
+    fn introduce(&self, to: &str, ours: Hello) -> BoxFuture<Result<Option<Hello>, String>> {
+        let (node, question) = (node_at(to), self.0.seal(INTRODUCTION, &[]));
+        let call = self.0.network.call(self.0.node, node, question, GOSSIP_DEADLINE);
+        let theirs = Hello { node, address: to.into(), ..ours };
+        Box::pin(async move { Ok(call.await.ok().map(|_| theirs)) })
     }
 }
 

@@ -582,3 +582,20 @@ fn nodedb_a_replay_leaves_what_the_live_run_left() {
     replay.store.commit_at(3, writes);
     assert_eq!(replay.store.rows(), live.store.rows());
 }
+
+/// A caller whose map is older than a split would go on where the parent used
+/// to end, and never see the child's keys.
+#[test]
+fn a_list_of_keys_goes_on_where_the_shard_ends_by_its_own_word() {
+    let mut replica = Replica::new(KeyRange { start: Blob::new(), end: Some(blob("t")) });
+    replica.result(&write(&["a", "b", "m"], "1"));
+    let list = |replica: &Replica, from: &str, limit| {
+        replica.machine.keys(&replica.store, blob(from), limit).unwrap()
+    };
+    assert_eq!(list(&replica, "a", 2), (blobs(&["a", "b"]), Some(blob("b\0"))));
+    assert_eq!(list(&replica, "b\0", 2), (blobs(&["m"]), Some(blob("t"))));
+    replica.apply(slices(vec![split(0, 4, "f")]));
+    assert_eq!(list(&replica, "b\0", 2), (Vec::new(), Some(blob("f"))));
+    let whole = Replica::new(KeyRange::all());
+    assert_eq!(list(&whole, "a", 2), (Vec::new(), None));
+}

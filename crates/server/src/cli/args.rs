@@ -71,7 +71,8 @@ pub struct StartArgs {
     /// many as there are nodes].
     #[arg(long)]
     pub replicas: Option<u32>,
-    /// A TOML file with these settings and the section `limits`.
+    /// A TOML file with these settings and the section `limits`. A client
+    /// that pipelines more than its limits is held back, never refused.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// End when standard input does: a parent that dies takes the node along.

@@ -176,6 +176,8 @@ pub enum ExpireCondition {
     IfLater = 3,
     /// `LT`: only to an earlier one.
     IfEarlier = 4,
+    /// `XX LT`: only to an earlier one, if it has one.
+    IfSomeAndEarlier = 5,
 }
 
 /// What `SET` and its relatives answer.
@@ -228,6 +230,17 @@ pub(crate) enum Touch<'a> {
 }
 
 impl Op {
+    /// How long its keys are as names of locks.
+    pub(crate) fn footprint_bytes(&self) -> usize {
+        let mut bytes = 0;
+        self.touches(&mut |touch| match touch {
+            Touch::Read(key) | Touch::Write(key) => bytes += key.len(),
+            Touch::ReadWrite(key) => bytes += 2 * key.len(),
+            Touch::ReadAll | Touch::ClearAll => {}
+        });
+        bytes
+    }
+
     /// Reports everything the operation may touch.
     pub(crate) fn touches<'a>(&'a self, touch: &mut impl FnMut(Touch<'a>)) {
         match self {

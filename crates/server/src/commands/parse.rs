@@ -3,14 +3,19 @@
 use bytes::Bytes;
 use quorate_types::{Blob, Seq};
 
-use super::key::partition_key;
+use super::key::{KEY_PREFIX_BYTES, partition_key};
 use super::number::parse_integer;
 use super::op::{Condition, ExpireCondition, Expiry, Op, SetReply, TimeUnit};
 use super::set::parse_set;
 use crate::resp::Protocol;
 
-/// Longest key: it is a row's name, a lock's name and a range's border.
-pub(crate) const KEY_BYTES_MAX: usize = 64 << 10;
+/// Longest key: it is a row's name, a lock's name and a range's border. With
+/// its slot it is as long as the transaction layer takes.
+pub(crate) const KEY_BYTES_MAX: usize = quorate_calvin::limits::KEY_BYTES_MAX - KEY_PREFIX_BYTES;
+
+/// No shard's clock is beyond this for another two centuries (2^43 ms), so a
+/// time to live that is too long for it is refused without asking a clock.
+const CLOCK_MILLIS_MAX: i64 = 1 << 43;
 
 /// A request that is understood.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,7 +67,7 @@ pub(crate) enum Local {
     /// `CONFIG subcommand ...`.
     Config(Vec<Blob>),
     /// `INFO [section ...]`.
-    Info,
+    Info(Vec<Blob>),
 }
 
 /// `HELLO [version [AUTH user password] [SETNAME name]]`.
@@ -102,6 +107,8 @@ pub(crate) enum ParseError {
     KeyTooLong,
     #[error("ERR NX and XX, GT or LT options at the same time are not compatible")]
     IncompatibleExpire,
+    #[error("ERR GT and LT options at the same time are not compatible")]
+    GreaterAndLess,
     #[error("ERR Unsupported option {0}")]
     UnsupportedOption(String),
     #[error("NOPROTO unsupported protocol version")]
@@ -186,24 +193,42 @@ pub(super) fn psetex(args: &[Bytes]) -> Parsed {
 }
 
 fn set_for(args: &[Bytes], name: &'static str, unit: TimeUnit) -> Parsed {
-    let after = positive_millis(integer(args, 2)?, unit, name)?;
+    let after = positive_expiry(integer(args, 2)?, unit, Expiry::AfterMillis, name)?;
     Ok(Command::Data(Op::Set {
         key: key(args)?,
         value: blob(args, 3),
         condition: Condition::Always,
-        expiry: Expiry::AfterMillis(after),
+        expiry: after,
         reply: SetReply::Ok,
     }))
 }
 
-/// A time to live that `SET` accepts, in milliseconds.
-pub(super) fn positive_millis(
+/// An expiry that `SET` accepts.
+pub(super) fn positive_expiry(
     time: i64,
     unit: TimeUnit,
+    expiry: fn(i64) -> Expiry,
     command: &'static str,
-) -> Result<i64, ParseError> {
-    let millis = time.checked_mul(unit.millis()).filter(|millis| *millis > 0);
-    millis.ok_or(ParseError::InvalidExpire(command))
+) -> Result<Expiry, ParseError> {
+    if time <= 0 {
+        return Err(ParseError::InvalidExpire(command));
+    }
+    checked_expiry(time, unit, expiry, command)
+}
+
+/// An expiry whose point in time is a number of milliseconds.
+fn checked_expiry(
+    time: i64,
+    unit: TimeUnit,
+    expiry: fn(i64) -> Expiry,
+    command: &'static str,
+) -> Result<Expiry, ParseError> {
+    match time.checked_mul(unit.millis()).map(expiry) {
+        Some(Expiry::AfterMillis(after)) if after > i64::MAX - CLOCK_MILLIS_MAX => {
+            Err(ParseError::InvalidExpire(command))
+        }
+        expiry => expiry.ok_or(ParseError::InvalidExpire(command)),
+    }
 }
 
 pub(super) fn getdel(args: &[Bytes]) -> Parsed {
@@ -336,28 +361,33 @@ fn expire_at(
     unit: TimeUnit,
     expiry: fn(i64) -> Expiry,
 ) -> Parsed {
-    let millis =
-        integer(args, 2)?.checked_mul(unit.millis()).ok_or(ParseError::InvalidExpire(name))?;
     let condition = expire_condition(args.get(3..).unwrap_or_default())?;
-    Ok(Command::Data(Op::Expire { key: key(args)?, expiry: expiry(millis), condition }))
+    let expiry = checked_expiry(integer(args, 2)?, unit, expiry, name)?;
+    Ok(Command::Data(Op::Expire { key: key(args)?, expiry, condition }))
 }
 
 fn expire_condition(options: &[Bytes]) -> Result<ExpireCondition, ParseError> {
-    let mut condition = ExpireCondition::Always;
+    let (mut nx, mut xx, mut gt, mut lt) = (false, false, false, false);
     for option in options {
-        let next = match option.to_ascii_lowercase().as_slice() {
-            b"nx" => ExpireCondition::IfNone,
-            b"xx" => ExpireCondition::IfSome,
-            b"gt" => ExpireCondition::IfLater,
-            b"lt" => ExpireCondition::IfEarlier,
+        match option.to_ascii_lowercase().as_slice() {
+            b"nx" => nx = true,
+            b"xx" => xx = true,
+            b"gt" => gt = true,
+            b"lt" => lt = true,
             _ => return Err(ParseError::UnsupportedOption(lossy(option))),
-        };
-        if condition != ExpireCondition::Always && condition != next {
-            return Err(ParseError::IncompatibleExpire);
         }
-        condition = next;
     }
-    Ok(condition)
+    match (nx, xx, gt, lt) {
+        (true, ..) if xx || gt || lt => Err(ParseError::IncompatibleExpire),
+        (_, _, true, true) => Err(ParseError::GreaterAndLess),
+        (true, ..) => Ok(ExpireCondition::IfNone),
+        // What has no expiry has the latest, so GT implies XX.
+        (_, _, true, _) => Ok(ExpireCondition::IfLater),
+        (_, true, _, true) => Ok(ExpireCondition::IfSomeAndEarlier),
+        (_, _, _, true) => Ok(ExpireCondition::IfEarlier),
+        (_, true, ..) => Ok(ExpireCondition::IfSome),
+        _ => Ok(ExpireCondition::Always),
+    }
 }
 
 pub(super) fn persist(args: &[Bytes]) -> Parsed {
@@ -439,8 +469,8 @@ pub(super) fn config(args: &[Bytes]) -> Parsed {
     Ok(Command::Local(Local::Config(words(args))))
 }
 
-pub(super) fn info(_: &[Bytes]) -> Parsed {
-    Ok(Command::Local(Local::Info))
+pub(super) fn info(args: &[Bytes]) -> Parsed {
+    Ok(Command::Local(Local::Info(words(args))))
 }
 
 pub(super) fn hello(args: &[Bytes]) -> Parsed {

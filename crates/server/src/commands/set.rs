@@ -5,7 +5,7 @@ use quorate_types::Blob;
 
 use super::number::parse_integer;
 use super::op::{Condition, Expiry, Op, SetReply, TimeUnit};
-use super::parse::{ParseError, key_of, positive_millis};
+use super::parse::{ParseError, key_of, positive_expiry};
 
 /// `SET key value [NX | XX] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]`.
 pub(super) fn parse_set(args: &[Bytes]) -> Result<Op, ParseError> {
@@ -21,7 +21,7 @@ pub(super) fn parse_set(args: &[Bytes]) -> Result<Op, ParseError> {
         key: key_of(key)?,
         value: Blob(value.clone()),
         condition: parsed.condition.unwrap_or(Condition::Always),
-        expiry: parsed.expiry.unwrap_or(Expiry::Never),
+        expiry: parsed.lifetime.map_or(Ok(Expiry::Never), Lifetime::read)?,
         reply: if parsed.previous { SetReply::Previous } else { SetReply::Ok },
     })
 }
@@ -29,8 +29,26 @@ pub(super) fn parse_set(args: &[Bytes]) -> Result<Op, ParseError> {
 #[derive(Default)]
 struct Options {
     condition: Option<Condition>,
-    expiry: Option<Expiry>,
+    lifetime: Option<Lifetime>,
     previous: bool,
+}
+
+/// An option about expiry; its time is looked at when the others make sense.
+enum Lifetime {
+    Keep,
+    Time(Bytes, TimeUnit, fn(i64) -> Expiry),
+}
+
+impl Lifetime {
+    fn read(self) -> Result<Expiry, ParseError> {
+        match self {
+            Self::Keep => Ok(Expiry::Keep),
+            Self::Time(time, unit, expiry) => {
+                let time = parse_integer(&time).ok_or(ParseError::NotAnInteger)?;
+                positive_expiry(time, unit, expiry, "set")
+            }
+        }
+    }
 }
 
 impl Options {
@@ -40,7 +58,7 @@ impl Options {
             b"nx" => self.set_condition(Condition::IfMissing)?,
             b"xx" => self.set_condition(Condition::IfExists)?,
             b"get" => self.previous = true,
-            b"keepttl" => self.set_expiry(Expiry::Keep)?,
+            b"keepttl" => self.set_lifetime(Lifetime::Keep)?,
             b"ex" => return self.timed(after, TimeUnit::Seconds, Expiry::AfterMillis),
             b"px" => return self.timed(after, TimeUnit::Millis, Expiry::AfterMillis),
             b"exat" => return self.timed(after, TimeUnit::Seconds, Expiry::AtMillis),
@@ -57,8 +75,7 @@ impl Options {
         expiry: fn(i64) -> Expiry,
     ) -> Result<&'a [Bytes], ParseError> {
         let (time, after) = after.split_first().ok_or(ParseError::Syntax)?;
-        let time = parse_integer(time).ok_or(ParseError::NotAnInteger)?;
-        self.set_expiry(expiry(positive_millis(time, unit, "set")?))?;
+        self.set_lifetime(Lifetime::Time(time.clone(), unit, expiry))?;
         Ok(after)
     }
 
@@ -69,8 +86,8 @@ impl Options {
         }
     }
 
-    fn set_expiry(&mut self, expiry: Expiry) -> Result<(), ParseError> {
-        match self.expiry.replace(expiry) {
+    fn set_lifetime(&mut self, lifetime: Lifetime) -> Result<(), ParseError> {
+        match self.lifetime.replace(lifetime) {
             Some(_) => Err(ParseError::Syntax),
             None => Ok(()),
         }

@@ -12,6 +12,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::limits::GatewayLimits;
 use super::pipeline::{Finish, Pipeline};
+use super::roster::{Roster, Seat};
 use super::session::{Action, Context, Session};
 use crate::backend::Backend;
 use crate::metrics::Metrics;
@@ -31,6 +32,7 @@ pub(super) struct Shared {
     pub(super) backend: Arc<dyn Backend>,
     pub(super) limits: GatewayLimits,
     pub(super) metrics: Metrics,
+    pub(super) roster: Arc<Roster>,
 }
 
 pub(super) struct Connection {
@@ -38,6 +40,7 @@ pub(super) struct Connection {
     reader: OwnedReadHalf,
     writer: OwnedWriteHalf,
     decoder: RequestDecoder,
+    seat: Seat,
     session: Session,
     pipeline: Pipeline,
     input: BytesMut,
@@ -52,11 +55,14 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(shared: Arc<Shared>, stream: TcpStream, id: u64) -> Self {
         let peer = stream.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
+        let local = stream.local_addr().map(|local| local.to_string()).unwrap_or_default();
+        let seat = shared.roster.enter(id, peer, local);
         let (reader, writer) = stream.into_split();
         let backend = Arc::clone(&shared.backend);
         Self {
             decoder: RequestDecoder::new(shared.limits.request()),
-            session: Session::new(id, peer),
+            session: Session::new(Arc::clone(&seat.client)),
+            seat,
             pipeline: Pipeline::new(backend, shared.limits, shared.metrics.clone()),
             input: BytesMut::new(),
             output: BytesMut::new(),
@@ -69,7 +75,7 @@ impl Connection {
     }
 
     /// Serves the connection to its end. When `stop` becomes true, what was
-    /// taken in is still answered.
+    /// taken in is still answered. Who is killed is not answered any more.
     pub(super) async fn serve(mut self, mut stop: watch::Receiver<bool>) -> io::Result<()> {
         self.ended = *stop.borrow_and_update();
         loop {
@@ -95,11 +101,20 @@ impl Connection {
                     written?;
                 }
                 read = self.reader.read_buf(&mut self.input), if readable => {
-                    self.ended |= read? == 0;
+                    if read? == 0 {
+                        // Perhaps only its half of the connection is closed.
+                        self.ended = true;
+                        self.pipeline.cut_scans();
+                    }
+                    self.seat.client.heard();
                 }
                 changed = stop.changed(), if !self.ended => {
-                    self.ended |= changed.is_err() || *stop.borrow();
+                    if changed.is_err() || *stop.borrow() {
+                        self.ended = true;
+                        self.pipeline.cut_scans();
+                    }
                 }
+                _ = self.seat.killed.changed() => return Ok(()),
             }
         }
     }
@@ -123,6 +138,7 @@ impl Connection {
                         backend: &*self.shared.backend,
                         limits: &self.shared.limits,
                         metrics: &self.shared.metrics,
+                        roster: &self.shared.roster,
                     };
                     let action = self.session.handle(&request, &context);
                     debug_assert!(
@@ -131,6 +147,7 @@ impl Connection {
                         "only HELLO and RESET change the protocol"
                     );
                     self.act(action, request.wire_bytes);
+                    self.ended |= self.session.is_over;
                 }
                 Err(error) => {
                     self.shared.metrics.protocol_error();

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection::{Connection, Shared};
 use super::limits::GatewayLimits;
+use super::roster::Roster;
 use crate::backend::Backend;
 use crate::metrics::Metrics;
 
@@ -31,7 +32,8 @@ impl Gateway {
     /// A gateway in front of a backend.
     #[must_use]
     pub fn new(backend: Arc<dyn Backend>, limits: GatewayLimits, metrics: Metrics) -> Self {
-        Self { shared: Arc::new(Shared { backend, limits, metrics }) }
+        let roster = Arc::new(Roster::default());
+        Self { shared: Arc::new(Shared { backend, limits, metrics, roster }) }
     }
 
     /// Serves connections until `stop` becomes true or its sender is gone;

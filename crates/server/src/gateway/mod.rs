@@ -1,11 +1,14 @@
 //! Clients' connections: from sockets to calls and back, in order.
 
+mod client;
 mod connection;
+mod info;
 mod limits;
 mod listener;
 mod local;
 mod order;
 mod pipeline;
+mod roster;
 mod scan;
 mod session;
 

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::BytesMut;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -15,15 +16,15 @@ use super::limits::GatewayLimits;
 use super::order::{Order, Scope, Ticket};
 use super::scan;
 use crate::backend::{Backend, BackendError};
-use crate::commands::{Program, ScanRequest, Watch};
+use crate::commands::{ScanRequest, Watch};
 use crate::metrics::Metrics;
 use crate::procedures::Verdict;
 use crate::resp::{Protocol, Reply};
 
 /// What a command still has to do.
 pub(super) enum Work {
-    /// Execute a program.
-    Program(Program),
+    /// Execute a call.
+    Call(Call),
     /// Walk over keys.
     Scan(ScanRequest),
 }
@@ -90,6 +91,9 @@ pub(super) struct Pipeline {
     reply_bytes: usize,
     /// The first command whose outcome is unknown. Nothing after it starts.
     unknown: Option<Ticket>,
+    /// Nobody may be there any more to take an answer: walks over keys, which
+    /// have no effect, end as soon as they can.
+    cut: Arc<AtomicBool>,
 }
 
 impl Pipeline {
@@ -105,7 +109,13 @@ impl Pipeline {
             request_bytes: 0,
             reply_bytes: 0,
             unknown: None,
+            cut: Arc::default(),
         }
+    }
+
+    /// The client may be gone, or the node stops.
+    pub(super) fn cut_scans(&self) {
+        self.cut.store(true, Ordering::Relaxed);
     }
 
     /// Whether every command is answered.
@@ -146,8 +156,7 @@ impl Pipeline {
     ) {
         let ticket = self.first + self.slots.len() as Ticket;
         let (ready, scope) = match work {
-            Work::Program(program) => {
-                let call = program.call();
+            Work::Call(call) => {
                 let scope = Scope::of(&call.footprint);
                 (Ready::Call(call), scope)
             }
@@ -195,8 +204,10 @@ impl Pipeline {
                 Box::pin(async move { (ticket, Done::Call(result.await)) })
             }
             Ready::Scan(request) => {
-                let backend = Arc::clone(&self.backend);
-                Box::pin(async move { (ticket, Done::Scan(scan::scan(&*backend, &request).await)) })
+                let (backend, cut) = (Arc::clone(&self.backend), Arc::clone(&self.cut));
+                Box::pin(async move {
+                    (ticket, Done::Scan(scan::scan(&*backend, &request, &cut).await))
+                })
             }
         }
     }

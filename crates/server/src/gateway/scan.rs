@@ -6,10 +6,14 @@
 //! a cursor: each portion holds the keys whose hashes come next. A key that
 //! exists during the whole iteration keeps its slot and its hash, so it is
 //! returned; the price is that a slot is read once for each of its portions.
+//! A cursor says nothing about shards, so a split does not disturb it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use quorate_types::Blob;
+use tokio::time::Instant;
 
 use crate::backend::{Backend, BackendError};
 use crate::commands::{
@@ -26,6 +30,10 @@ const PAGE_KEYS: usize = 1_000;
 /// Most keys that are looked at for one answer; a slot that has been begun is
 /// always finished.
 const EXAMINED_KEYS_MAX: usize = 100_000;
+
+/// How long one answer may take, as long as any other call may. What was found
+/// by then is answered.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 const HASH_BITS: u32 = 48;
 const HASH_MASK: u64 = (1 << HASH_BITS) - 1;
@@ -48,21 +56,21 @@ impl Cursor {
         (u64::from(self.slot) << HASH_BITS) | self.hash
     }
 
-    /// Keys of the slot come strictly after this one. The empty key is stored
-    /// as its bare slot, which is zero, hence the exception.
-    fn before_slot(self) -> Blob {
+    /// The first key that the slot can have.
+    fn start(self) -> Blob {
         slot_start(self.slot)
     }
 }
 
-/// Answers `SCAN`.
+/// Answers `SCAN`. Once `cut` is true no further page is asked for.
 pub(super) async fn scan(
     backend: &dyn Backend,
     request: &ScanRequest,
+    cut: &AtomicBool,
 ) -> Result<Reply, BackendError> {
     let wanted = request.count.min(COUNT_MAX);
     let (keys, next) = match Cursor::decode(request.cursor) {
-        Some(cursor) => portion(backend, cursor, wanted).await?,
+        Some(cursor) => portion(backend, cursor, wanted, cut).await?,
         None => (Vec::new(), None),
     };
     let next = next.map_or(0, Cursor::encode).to_string();
@@ -78,33 +86,85 @@ async fn portion(
     backend: &dyn Backend,
     cursor: Cursor,
     wanted: usize,
+    cut: &AtomicBool,
 ) -> Result<(Vec<Blob>, Option<Cursor>), BackendError> {
-    let mut found = Vec::new();
-    let mut slot = SlotKeys::new(cursor, wanted);
-    let mut after = cursor.before_slot();
-    let mut examined = 0;
+    let until = Instant::now() + DEADLINE;
+    let mut walk = Walk::new(cursor, wanted);
+    let mut from = cursor.start();
     loop {
-        let page = backend.scan_keys(after, PAGE_KEYS).await?;
+        let page = match tokio::time::timeout_at(until, backend.scan_keys(from.clone(), PAGE_KEYS))
+            .await
+        {
+            Ok(page) => page?,
+            Err(_) => return walk.interrupt("listing the keys takes too long"),
+        };
         for key in page.keys {
-            let key_slot = slot_of_stored(&key);
-            if key_slot != slot.cursor.slot {
-                let rest = slot.finish(&mut found);
-                let full = found.len() >= wanted || examined >= EXAMINED_KEYS_MAX;
-                if rest.is_some() || full {
-                    return Ok((found, rest.or(Some(Cursor { slot: key_slot, hash: 0 }))));
-                }
-                slot = SlotKeys::new(Cursor { slot: key_slot, hash: 0 }, wanted - found.len());
+            if let Some(next) = walk.take(key) {
+                return Ok((walk.found, Some(next)));
             }
-            examined += 1;
-            slot.take(key);
         }
         match page.next {
-            Some(next) => after = next,
-            None => {
-                let rest = slot.finish(&mut found);
-                return Ok((found, rest));
+            None => return Ok(walk.finish()),
+            Some(next) if next <= from => {
+                return Err(BackendError::Refused("the keys were listed out of order".into()));
+            }
+            Some(next) => from = next,
+        }
+        if cut.load(Ordering::Relaxed) {
+            return walk.interrupt("the connection ends");
+        }
+    }
+}
+
+/// The keys that an answer is made of, as pages bring them.
+struct Walk {
+    start: Cursor,
+    wanted: usize,
+    /// Keys of slots that are done with.
+    found: Vec<Blob>,
+    slot: SlotKeys,
+    examined: usize,
+}
+
+impl Walk {
+    fn new(start: Cursor, wanted: usize) -> Self {
+        Self { start, wanted, found: Vec::new(), slot: SlotKeys::new(start, wanted), examined: 0 }
+    }
+
+    /// Takes the next key. Where the answer is complete without it, says where
+    /// the next one begins.
+    fn take(&mut self, key: Blob) -> Option<Cursor> {
+        let slot = slot_of_stored(&key);
+        if slot != self.slot.cursor.slot {
+            let next = Cursor { slot, hash: 0 };
+            if let Some(rest) = self.slot.finish(&mut self.found) {
+                return Some(rest);
+            }
+            let left = self.wanted.saturating_sub(self.found.len());
+            self.slot = SlotKeys::new(next, left);
+            if left == 0 || self.examined >= EXAMINED_KEYS_MAX {
+                return Some(next);
             }
         }
+        self.examined += 1;
+        self.slot.take(key);
+        None
+    }
+
+    /// Everything was seen.
+    fn finish(mut self) -> (Vec<Blob>, Option<Cursor>) {
+        let rest = self.slot.finish(&mut self.found);
+        (self.found, rest)
+    }
+
+    /// Ends early: the slot that was not seen to its end comes again. If it is
+    /// the first, there is nothing to answer.
+    fn interrupt(self, reason: &str) -> Result<(Vec<Blob>, Option<Cursor>), BackendError> {
+        let next = self.slot.cursor;
+        if next == self.start {
+            return Err(BackendError::Refused(reason.into()));
+        }
+        Ok((self.found, Some(next)))
     }
 }
 
@@ -141,8 +201,10 @@ impl SlotKeys {
         }
     }
 
-    fn finish(self, found: &mut Vec<Blob>) -> Option<Cursor> {
-        found.extend(self.keys.into_values().flatten());
+    /// Hands over what was taken; says where the slot's next portion begins,
+    /// if not all was.
+    fn finish(&mut self, found: &mut Vec<Blob>) -> Option<Cursor> {
+        found.extend(std::mem::take(&mut self.keys).into_values().flatten());
         self.left_out.map(|hash| Cursor { slot: self.cursor.slot, hash })
     }
 }

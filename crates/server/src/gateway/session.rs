@@ -1,11 +1,15 @@
 //! What a connection remembers between commands: its protocol, its
 //! transaction, what it watches.
 
+use std::sync::Arc;
+
+use quorate_calvin::limits::CALL_BYTES_MAX;
 use quorate_types::Blob;
 
 use super::limits::GatewayLimits;
 use super::local;
 use super::pipeline::{Finish, Watched, Work};
+use super::roster::{Client, Roster};
 use crate::backend::Backend;
 use crate::commands::{Command, Hello, Local, Op, ParseError, Program, Watch, lookup};
 use crate::metrics::Metrics;
@@ -16,6 +20,7 @@ pub(super) struct Context<'a> {
     pub(super) backend: &'a dyn Backend,
     pub(super) limits: &'a GatewayLimits,
     pub(super) metrics: &'a Metrics,
+    pub(super) roster: &'a Roster,
 }
 
 /// What is to be done about a request.
@@ -35,12 +40,11 @@ impl Action {
 }
 
 /// See the module.
-#[derive(Default)]
 pub(super) struct Session {
-    pub(super) id: u64,
-    pub(super) peer: String,
+    pub(super) client: Arc<Client>,
     pub(super) protocol: Protocol,
-    pub(super) name: Blob,
+    /// The connection ends once everything is answered.
+    pub(super) is_over: bool,
     transaction: Option<Transaction>,
     watches: Vec<Watch>,
     /// A `WATCH` was sent and its keys could not be read: the `EXEC` that
@@ -60,7 +64,9 @@ struct Transaction {
 enum Queued {
     Data(Op),
     Local(Local),
-    /// Options that make no sense: as in Redis, `EXEC` says so in its place.
+    Hello(Hello),
+    /// What cannot be done, as options that make no sense: as in Redis, `EXEC`
+    /// says so in its place.
     Mistaken(String),
 }
 
@@ -73,16 +79,51 @@ enum Unreadable {
     Mistaken(String),
 }
 
+/// A page of keys is weaker than a transaction, so it cannot be part of one.
+const SCAN_IN_MULTI: &str = "ERR SCAN is not available inside a transaction; KEYS is";
+
+/// The replies of one `EXEC` are all in one protocol.
+const PROTOCOL_IN_MULTI: &str =
+    "ERR HELLO cannot change the protocol inside a transaction; say it before MULTI";
+
+/// What an operation costs besides its words and its keys, at the most.
+const OP_OVERHEAD_BYTES: usize = 32;
+
+/// What a watched key costs: it is a condition and names a lock.
+fn watch_bytes(key: &Blob) -> usize {
+    const OVERHEAD_BYTES: usize = 32;
+    2 * key.len() + OVERHEAD_BYTES
+}
+
 const LOADING: &str = "LOADING this node does not serve yet, retry";
 
 impl Session {
-    pub(super) fn new(id: u64, peer: String) -> Self {
-        Self { id, peer, ..Self::default() }
+    pub(super) fn new(client: Arc<Client>) -> Self {
+        Self {
+            client,
+            protocol: Protocol::default(),
+            is_over: false,
+            transaction: None,
+            watches: Vec::new(),
+            watch_refused: false,
+        }
+    }
+
+    /// Its number, as clients see it.
+    pub(super) fn number(&self) -> i64 {
+        i64::try_from(self.client.id).unwrap_or(i64::MAX)
     }
 
     /// Decides about a request.
     pub(super) fn handle(&mut self, request: &Request, context: &Context<'_>) -> Action {
-        let command = match read_command(request, context.metrics) {
+        let action = self.decide(request, context);
+        let queued = self.transaction.as_ref().map(|transaction| transaction.queued.len());
+        self.client.stands(self.protocol, queued);
+        action
+    }
+
+    fn decide(&mut self, request: &Request, context: &Context<'_>) -> Action {
+        let command = match read_command(request, &self.client, context.metrics) {
             Ok(command) => command,
             Err(Unreadable::Mistaken(text)) if self.transaction.is_some() => {
                 return self.queue(Queued::Mistaken(text), request.wire_bytes, context);
@@ -100,16 +141,18 @@ impl Session {
             Command::Discard => self.discard(),
             Command::Watch(keys) => self.watch(keys, context),
             Command::Unwatch => self.unwatch(request.wire_bytes, context),
-            Command::Scan(_) | Command::Hello(_) if self.transaction.is_some() => {
-                self.poison();
-                Action::error("ERR Command not allowed inside a transaction")
+            Command::Scan(_) if self.transaction.is_some() => {
+                self.queue(Queued::Mistaken(SCAN_IN_MULTI.into()), request.wire_bytes, context)
+            }
+            Command::Hello(hello) if self.transaction.is_some() => {
+                self.queue(Queued::Hello(hello), request.wire_bytes, context)
             }
             Command::Scan(_) if !context.backend.serving() => Action::error(LOADING),
             Command::Scan(request) => Action::Execute(Work::Scan(request), Finish::Single),
-            Command::Hello(hello) => self.hello(hello, context),
+            Command::Hello(hello) => Action::Answer(self.hello(hello)),
             Command::Reset => {
-                let (id, peer) = (self.id, std::mem::take(&mut self.peer));
-                *self = Self::new(id, peer);
+                self.client.set_name(Blob::new());
+                *self = Self::new(Arc::clone(&self.client));
                 Action::Answer(Reply::simple("RESET"))
             }
             Command::Quit => Action::End(Reply::ok()),
@@ -127,12 +170,10 @@ impl Session {
             *value_bytes_max = u64::try_from(context.limits.bulk_bytes_max).unwrap_or(u64::MAX);
         }
         if self.transaction.is_some() {
+            let bytes = bytes + OP_OVERHEAD_BYTES + op.footprint_bytes();
             return self.queue(Queued::Data(op), bytes, context);
         }
-        if !context.backend.serving() {
-            return Action::error(LOADING);
-        }
-        Action::Execute(Work::Program(Program::single(op)), Finish::Single)
+        execute(&Program::single(op), Finish::Single, context)
     }
 
     fn local(&mut self, local: Local, bytes: usize, context: &Context<'_>) -> Action {
@@ -166,7 +207,8 @@ impl Session {
         if self.transaction.is_some() {
             return Action::error("ERR MULTI calls can not be nested");
         }
-        self.transaction = Some(Transaction::default());
+        let bytes = self.watched_bytes();
+        self.transaction = Some(Transaction { bytes, ..Transaction::default() });
         Action::Answer(Reply::ok())
     }
 
@@ -196,6 +238,13 @@ impl Session {
         for queued in transaction.queued {
             match queued {
                 Queued::Local(local) => entries.push(Some(local::answer(&local, self, context))),
+                Queued::Hello(hello) => {
+                    let changes = hello.protocol.is_some_and(|wanted| wanted != self.protocol);
+                    entries.push(Some(match changes {
+                        true => Reply::error(PROTOCOL_IN_MULTI),
+                        false => self.hello(hello),
+                    }));
+                }
                 Queued::Mistaken(text) => entries.push(Some(Reply::error(text.as_str()))),
                 Queued::Data(op) => {
                     program.ops.push(op);
@@ -206,10 +255,11 @@ impl Session {
         if program.ops.is_empty() && program.watches.is_empty() {
             return Action::Answer(Reply::array(entries.into_iter().flatten()));
         }
-        if !context.backend.serving() {
-            return Action::error(LOADING);
-        }
-        Action::Execute(Work::Program(program), Finish::Exec(entries))
+        execute(&program, Finish::Exec(entries), context)
+    }
+
+    fn watched_bytes(&self) -> usize {
+        self.watches.iter().map(|watch| watch_bytes(&watch.key)).sum()
     }
 
     fn watch(&mut self, keys: Vec<Blob>, context: &Context<'_>) -> Action {
@@ -230,12 +280,15 @@ impl Session {
         if fresh.is_empty() {
             return Action::Answer(Reply::ok());
         }
-        if !context.backend.serving() {
+        let fresh_bytes: usize = fresh.iter().map(watch_bytes).sum();
+        if self.watched_bytes() + fresh_bytes > context.limits.request_bytes_max {
             self.watch_refused = true;
-            return Action::error(LOADING);
+            return Action::error("ERR the watched keys are too long together");
         }
         let program = Program::versions_of(fresh.clone());
-        Action::Execute(Work::Program(program), Finish::Watch(fresh))
+        let action = execute(&program, Finish::Watch(fresh), context);
+        self.watch_refused |= !matches!(action, Action::Execute(..));
+        action
     }
 
     /// Takes in what a `WATCH` found.
@@ -261,26 +314,46 @@ impl Session {
         self.watch_refused = false;
     }
 
-    fn hello(&mut self, hello: Hello, context: &Context<'_>) -> Action {
+    fn hello(&mut self, hello: Hello) -> Reply {
         if hello.user.as_ref().is_some_and(|user| !local::is_known_user(user)) {
-            return Action::error(local::WRONG_PASSWORD);
+            return Reply::error(local::WRONG_PASSWORD);
         }
         if let Some(name) = hello.name {
-            self.name = name;
+            self.client.set_name(name);
         }
         if let Some(protocol) = hello.protocol {
             self.protocol = protocol;
         }
-        Action::Answer(local::hello(self, context))
+        local::hello(self)
     }
 }
 
-fn read_command(request: &Request, metrics: &Metrics) -> Result<Command, Unreadable> {
+/// Has a program executed, unless it is clear already that it cannot be.
+fn execute(program: &Program, finish: Finish, context: &Context<'_>) -> Action {
+    if !context.backend.serving() {
+        return Action::error(LOADING);
+    }
+    let call = program.call();
+    if call.payload_bytes() > CALL_BYTES_MAX {
+        let text = format!(
+            "ERR the command with its keys is longer than {CALL_BYTES_MAX} bytes; split it"
+        );
+        return Action::error(&text);
+    }
+    Action::Execute(Work::Call(call), finish)
+}
+
+fn read_command(
+    request: &Request,
+    client: &Client,
+    metrics: &Metrics,
+) -> Result<Command, Unreadable> {
     let name = request.args.first().map(|name| &name[..]).unwrap_or_default();
     let Some((index, spec)) = lookup(name) else {
         return Err(Unreadable::Unknown(unknown_command(request)));
     };
     metrics.command(index);
+    client.commanded(spec.name);
     spec.read(&request.args).map_err(|error| match error {
         ParseError::Arity(_) => Unreadable::Unknown(error.to_string()),
         _ => Unreadable::Mistaken(error.to_string()),

@@ -245,6 +245,7 @@ impl Run<'_> {
             ExpireCondition::IfSome => old.is_some(),
             ExpireCondition::IfLater => old.is_some_and(|old| new > old),
             ExpireCondition::IfEarlier => old.is_none_or(|old| new < old),
+            ExpireCondition::IfSomeAndEarlier => old.is_some_and(|old| new < old),
         };
         if holds {
             self.view.put(key, value.bytes, deadline);

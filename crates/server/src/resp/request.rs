@@ -32,7 +32,7 @@ pub struct RequestLimits {
 }
 
 impl Default for RequestLimits {
-    /// A line of 64 KiB as in Redis; values of 512 KiB and requests of 4 MiB,
+    /// A line of 64 KiB as in Redis; values of 512 KiB and requests of 768 KiB,
     /// because a write travels in one log entry; 65,536 arguments, enough for
     /// any client's batch and few enough to lock.
     fn default() -> Self {
@@ -40,7 +40,7 @@ impl Default for RequestLimits {
             inline_bytes_max: 64 << 10,
             bulk_bytes_max: 512 << 10,
             elements_max: 65_536,
-            request_bytes_max: 4 << 20,
+            request_bytes_max: quorate_calvin::limits::CALL_BYTES_MAX,
         }
     }
 }

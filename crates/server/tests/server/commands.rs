@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-use redis_protocol::resp2::types::OwnedFrame;
-
-use crate::support::{Server, converse, encode};
+use crate::support::{Server, converse, encode, names};
 
 const NOT_INTEGER: &str = "-ERR value is not an integer or out of range\r\n";
 const SYNTAX: &str = "-ERR syntax error\r\n";
@@ -125,6 +123,10 @@ async fn values_expire_by_the_clock_of_the_log() {
                 "-ERR NX and XX, GT or LT options at the same time are not compatible\r\n",
             ),
             ("EXPIRE a 15 ZZ", "-ERR Unsupported option ZZ\r\n"),
+            ("EXPIRE a 14 XX LT", ":1\r\n"),
+            ("EXPIRE d 14 XX LT", ":0\r\n"),
+            ("EXPIRE a 14 XX GT", ":0\r\n"),
+            ("EXPIRE a 15 GT LT", "-ERR GT and LT options at the same time are not compatible\r\n"),
             ("PERSIST a", ":1\r\n"),
             ("PERSIST a", ":0\r\n"),
             ("TTL a", ":-1\r\n"),
@@ -191,71 +193,6 @@ async fn keys_finds_by_pattern_within_its_limit() {
     assert_eq!(names(client.ask("KEYS user:*").await).len(), 2);
 }
 
-#[tokio::test]
-async fn scan_returns_every_key_and_ends() {
-    let server = Server::start().await;
-    let mut client = server.client().await;
-    let mut expected = BTreeSet::new();
-    let mut words = vec!["MSET".to_owned()];
-    for i in 0..300 {
-        // Most in one slot, so that a slot has to be returned in portions.
-        let key = if i % 3 == 0 { format!("k{i}") } else { format!("{{tag}}{i}") };
-        words.extend([key.clone(), "v".to_owned()]);
-        expected.insert(key);
-    }
-    words.extend([String::new(), "the empty key".to_owned()]);
-    expected.insert(String::new());
-    client.send(encode(&words)).await;
-    client.expect("+OK\r\n").await;
-
-    for options in ["", " COUNT 1", " COUNT 1000", " TYPE string"] {
-        assert_eq!(scan_all(&mut client, options).await, expected, "{options}");
-    }
-    let odd = scan_all(&mut client, " MATCH {tag}*1").await;
-    assert_eq!(
-        odd.len(),
-        expected.iter().filter(|k| k.starts_with('{') && k.ends_with('1')).count()
-    );
-    assert!(scan_all(&mut client, " TYPE list").await.is_empty());
-    converse(
-        &mut client,
-        &[
-            ("SCAN x", "-ERR invalid cursor\r\n"),
-            ("SCAN 0 COUNT 0", SYNTAX),
-            ("SCAN 0 COUNT x", NOT_INTEGER),
-            ("SCAN 0 MATCH", SYNTAX),
-            ("SCAN 18446744073709551615", "*2\r\n$1\r\n0\r\n*0\r\n"),
-        ],
-    )
-    .await;
-}
-
-async fn scan_all(client: &mut crate::support::Client, options: &str) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    let mut cursor = "0".to_owned();
-    loop {
-        let OwnedFrame::Array(parts) = client.ask(&format!("SCAN {cursor}{options}")).await else {
-            panic!("SCAN answers a pair");
-        };
-        let [OwnedFrame::BulkString(next), keys] = &parts[..] else { panic!("a cursor and keys") };
-        found.extend(names(keys.clone()));
-        cursor = String::from_utf8(next.clone()).unwrap();
-        if cursor == "0" {
-            return found;
-        }
-    }
-}
-
-fn names(frame: OwnedFrame) -> BTreeSet<String> {
-    let OwnedFrame::Array(keys) = frame else { panic!("not an array: {frame:?}") };
-    keys.into_iter()
-        .map(|key| match key {
-            OwnedFrame::BulkString(key) => String::from_utf8(key).unwrap(),
-            other => panic!("not a key: {other:?}"),
-        })
-        .collect()
-}
-
 fn set<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
     names.into_iter().map(str::to_owned).collect()
 }
@@ -280,7 +217,6 @@ async fn the_session_answers_for_itself() {
             ("CLIENT GETNAME", "$2\r\nme\r\n"),
             ("CLIENT SETINFO LIB-NAME x", "+OK\r\n"),
             ("CLIENT ID", ":1\r\n"),
-            ("CLIENT NONSENSE", "-ERR unknown subcommand 'NONSENSE'. Try CLIENT HELP.\r\n"),
             ("CLUSTER KEYSLOT foo", ":12182\r\n"),
             ("CLUSTER SLOTS", "-ERR This instance has cluster support disabled\r\n"),
             ("READONLY", "+OK\r\n"),
@@ -296,11 +232,6 @@ async fn the_session_answers_for_itself() {
     )
     .await;
     let mut client = server.client().await;
-    let OwnedFrame::BulkString(info) = client.ask("INFO").await else { panic!("INFO is a string") };
-    let info = String::from_utf8(info).unwrap();
-    for field in ["redis_version:", "arch_bits:", "cluster_enabled:0", "tcp_port:6401"] {
-        assert!(info.contains(field), "{field}");
-    }
     client.say("QUIT").await;
     assert_eq!(client.rest().await, r"+OK\r\n");
 }

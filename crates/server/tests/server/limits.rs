@@ -117,11 +117,62 @@ async fn values_and_keys_are_bounded() {
         )
         .await;
     client.check("STRLEN a", ":40\r\n").await;
+}
 
+/// What the transaction layer would refuse after several hops and seconds is
+/// refused here, at once and by name.
+#[tokio::test]
+async fn nothing_is_taken_that_the_transaction_layer_refuses() {
+    use quorate_calvin::limits::{CALL_BYTES_MAX, KEY_BYTES_MAX};
     let server = Server::start().await;
-    let long = "k".repeat((64 << 10) + 1);
     let mut client = server.client().await;
-    client.check(&format!("GET {long}"), "-ERR key is longer than 65536 bytes\r\n").await;
+    let longest = "k".repeat(KEY_BYTES_MAX - 2);
+    client.check(&format!("GET {longest}"), "$-1\r\n").await;
+    client.check(&format!("GET {longest}k"), "-ERR key is longer than 32766 bytes\r\n").await;
+
+    // Its keys are arguments, and names of locks once more.
+    let keys: Vec<String> = (0..20).map(|number| format!("{number:0>30000}")).collect();
+    let too_long = "-ERR the command with its keys is longer than 786432 bytes; split it\r\n";
+    client.check(&format!("MGET {}", keys.join(" ")), too_long).await;
+    client.check(&format!("MGET {}", keys[..12].join(" ")), &nulls(12)).await;
+
+    let value = "v".repeat(400_000);
+    converse(
+        &mut client,
+        &[
+            ("MULTI", "+OK\r\n"),
+            (&format!("SET a {value}"), "+QUEUED\r\n"),
+            (&format!("SET b {value}"), "-ERR transaction too large\r\n"),
+            ("EXEC", "-EXECABORT Transaction discarded because of previous errors.\r\n"),
+            ("EXISTS a b", ":0\r\n"),
+            ("MULTI", "+OK\r\n"),
+            (&format!("MGET {}", keys[..10].join(" ")), "+QUEUED\r\n"),
+            (&format!("MGET {}", keys[10..].join(" ")), "-ERR transaction too large\r\n"),
+            ("DISCARD", "+OK\r\n"),
+            (&format!("WATCH {}", keys[..12].join(" ")), "+OK\r\n"),
+            (&format!("WATCH {}", keys[12..].join(" ")), WATCHES_TOO_LONG),
+            ("MULTI", "+OK\r\n"),
+            ("EXEC", "-EXECABORT Transaction discarded because WATCH was refused.\r\n"),
+        ],
+    )
+    .await;
+
+    let value = "v".repeat(500_000);
+    client.send(encode(&["MSET", "a", &value, "b", &value])).await;
+    let end = client.rest().await;
+    assert_eq!(end, format!(r"-ERR Protocol error: request exceeds {CALL_BYTES_MAX} bytes\r\n"));
+    for limits in [
+        GatewayLimits { request_bytes_max: CALL_BYTES_MAX + 1, ..GatewayLimits::default() },
+        GatewayLimits { bulk_bytes_max: CALL_BYTES_MAX + 1, ..GatewayLimits::default() },
+    ] {
+        assert!(limits.check().unwrap_err().to_string().contains("must be between 1 and 786432"));
+    }
+}
+
+const WATCHES_TOO_LONG: &str = "-ERR the watched keys are too long together\r\n";
+
+fn nulls(count: usize) -> String {
+    format!("*{count}\r\n{}", "$-1\r\n".repeat(count))
 }
 
 #[tokio::test]

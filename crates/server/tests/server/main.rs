@@ -9,11 +9,13 @@
 
 mod admin;
 mod cli;
+mod clients;
 mod commands;
 mod differential;
 mod limits;
 mod memory;
 mod pipelining;
 mod procedures;
+mod scan;
 mod support;
 mod transactions;

@@ -108,10 +108,23 @@ pub(crate) enum Fault {
     Unknown,
 }
 
+/// How keys are listed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listing {
+    Whole,
+    /// Never.
+    Silent,
+    /// As if the first slot had no end.
+    Endless,
+}
+
 pub(crate) struct MemoryBackend {
     pub(crate) store: Arc<Mutex<Store>>,
     pub(crate) serving: AtomicBool,
     pub(crate) fault: Mutex<Option<Fault>>,
+    pub(crate) listing: Mutex<Listing>,
+    /// Where pages of keys end, as they do where a shard does.
+    pub(crate) borders: Mutex<Vec<Blob>>,
     /// Calls under way, and the most there ever were at a time.
     pub(crate) running: Arc<AtomicU64>,
     pub(crate) running_max: Arc<AtomicU64>,
@@ -126,6 +139,8 @@ impl MemoryBackend {
             store: Arc::new(Mutex::new(Store { now_millis: 1_000_000, ..Store::default() })),
             serving: AtomicBool::new(true),
             fault: Mutex::new(None),
+            listing: Mutex::new(Listing::Whole),
+            borders: Mutex::new(vec![quorate_server::slot_start(8_192)]),
             running: Arc::default(),
             running_max: Arc::default(),
             chance: Mutex::new(SplitMix::new(7)),
@@ -170,22 +185,32 @@ impl Backend for MemoryBackend {
         })
     }
 
-    fn scan_keys(&self, after: Blob, limit: usize) -> BoxFuture<Result<KeyPage, BackendError>> {
+    fn scan_keys(&self, from: Blob, limit: usize) -> BoxFuture<Result<KeyPage, BackendError>> {
         let store = self.store.lock();
-        let all = KeyRange::all();
         // Small pages, so that several are needed.
         let limit = limit.min(7);
-        let mut keys: Vec<Blob> = store
-            .live_in(&all)
-            .map(|(key, _)| key)
-            .filter(|key| *key > after)
-            .take(limit + 1)
-            .collect();
-        let next = (keys.len() > limit).then(|| {
-            keys.pop();
-            keys.last().unwrap().clone()
-        });
-        Box::pin(async move { Ok(KeyPage { keys, next }) })
+        let borders = self.borders.lock();
+        let border = borders.iter().filter(|border| **border > from).min().cloned();
+        let shard = KeyRange { start: from, end: border.clone() };
+        let mut keys: Vec<Blob> = store.live_in(&shard).map(|(key, _)| key).collect();
+        let more = keys.len() > limit;
+        keys.truncate(limit);
+        let next = match keys.last() {
+            Some(last) if more => Some([&last[..], &[0]].concat().into()),
+            _ => border,
+        };
+        let listing = *self.listing.lock();
+        Box::pin(async move {
+            match listing {
+                Listing::Whole => Ok(KeyPage { keys, next }),
+                Listing::Silent => std::future::pending().await,
+                Listing::Endless => {
+                    tokio::task::yield_now().await;
+                    let next = Some([&shard.start[..], &[0]].concat().into());
+                    Ok(KeyPage { keys: vec![shard.start], next })
+                }
+            }
+        })
     }
 
     fn serving(&self) -> bool {

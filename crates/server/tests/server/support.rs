@@ -145,3 +145,14 @@ pub(crate) async fn converse(client: &mut Client, lines: &[(&str, &str)]) {
         client.expect(expected).await;
     }
 }
+
+/// The strings of an array, without order.
+pub(crate) fn names(frame: OwnedFrame) -> std::collections::BTreeSet<String> {
+    let OwnedFrame::Array(keys) = frame else { panic!("not an array: {frame:?}") };
+    keys.into_iter()
+        .map(|key| match key {
+            OwnedFrame::BulkString(key) => String::from_utf8(key).unwrap(),
+            other => panic!("not a key: {other:?}"),
+        })
+        .collect()
+}

@@ -77,9 +77,6 @@ async fn misuse_is_answered_as_redis_does() {
             ("NOSUCH", "-ERR unknown command 'NOSUCH', with args beginning with: \r\n"),
             ("EXEC", ABORTED),
             ("MULTI", "+OK\r\n"),
-            ("SCAN 0", "-ERR Command not allowed inside a transaction\r\n"),
-            ("EXEC", ABORTED),
-            ("MULTI", "+OK\r\n"),
             ("SET a 1", "+QUEUED\r\n"),
             ("DISCARD", "+OK\r\n"),
             ("GET a", "$-1\r\n"),
@@ -229,4 +226,36 @@ async fn resp3_has_one_null() {
     other.check("SET a 1", "+OK\r\n").await;
     converse(&mut client, &[("MULTI", "+OK\r\n"), ("PING", "+QUEUED\r\n"), ("EXEC", "_\r\n")])
         .await;
+}
+
+/// Redis would carry out both. Here they say in their place that they are not,
+/// and the other commands take effect as they do there.
+#[tokio::test]
+async fn scan_and_a_change_of_protocol_are_refused_in_their_place() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    converse(
+        &mut client,
+        &[
+            ("MULTI", "+OK\r\n"),
+            ("SCAN 0", "+QUEUED\r\n"),
+            ("HELLO 3", "+QUEUED\r\n"),
+            ("HELLO 4", "+QUEUED\r\n"),
+            ("SET a 1", "+QUEUED\r\n"),
+            (
+                "EXEC",
+                "*4\r\n-ERR SCAN is not available inside a transaction; KEYS is\r\n\
+                 -ERR HELLO cannot change the protocol inside a transaction; say it before MULTI\r\n\
+                 -NOPROTO unsupported protocol version\r\n+OK\r\n",
+            ),
+            ("GET a", "$1\r\n1\r\n"),
+            ("GET none", "$-1\r\n"),
+            ("MULTI", "+OK\r\n"),
+            ("HELLO 2 SETNAME me", "+QUEUED\r\n"),
+        ],
+    )
+    .await;
+    client.say("EXEC").await;
+    client.expect("*1\r\n*14\r\n$6\r\nserver\r\n").await;
+    server.client().await.check("GET a", "$1\r\n1\r\n").await;
 }

@@ -1,0 +1,195 @@
+//! A move whose coordinator, source or target is killed in a given phase.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use quorate_tests::{Cluster, Load, Migration, Progress, Reply, Work, eventually};
+use serde_json::json;
+
+/// How long a move may take once everybody is back, on a busy machine.
+const MOVE: Duration = Duration::from_secs(120);
+/// Moves that may be tried until one is met in the phase; some phases last
+/// for a few commits only.
+const TRIES: usize = 12;
+/// Data of the shard that moves, so that catching up takes a while.
+const ROWS: u64 = 40;
+const ROW_BYTES: usize = 64 * 1024;
+const CLIENTS: [Work; 3] = [Work::Bank, Work::Lists, Work::Puts];
+
+/// Whom to kill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Whoever leads the metadata.
+    Coordinator,
+    Source,
+    Target,
+}
+
+/// The phases in their order, as operators see them.
+const PHASES: [&str; 7] = [
+    "Planned",
+    "AddLearner",
+    "CatchUp",
+    "PromoteLearner",
+    "LeadershipTransfer",
+    "Cutover",
+    "Complete",
+];
+
+fn place(phase: &str) -> Option<usize> {
+    PHASES.iter().position(|known| *known == phase)
+}
+
+/// Four nodes, and a large shard.
+struct Scene {
+    cluster: Cluster,
+    shard: u64,
+}
+
+/// A key of the large shard: all have its slot.
+fn row(number: u64) -> String {
+    format!("{{large}}:{number}")
+}
+
+impl Scene {
+    fn set() -> Self {
+        let mut cluster = Cluster::start(3);
+        cluster.join(4);
+        let mut client = cluster.client(1);
+        let home = cluster.admin(1).shard_of(&row(0)).unwrap();
+        let value = "x".repeat(ROW_BYTES);
+        for number in 0..ROWS {
+            client.must(&format!("SET {} {value}", row(number)));
+        }
+        Self { cluster, shard: home.id }
+    }
+
+    /// Begins to move the shard away from one of its nodes to the one that has
+    /// none; returns the move with its ends.
+    fn begin(&self) -> (String, u64, u64) {
+        eventually("a replica begins to move", MOVE, || {
+            let admin = self.cluster.admin(1);
+            let shards = admin.shards()?;
+            let shard = shards.iter().find(|shard| shard.id == self.shard).ok_or("no shard")?;
+            let voters = shard.voters();
+            let to = (1..=4).find(|node| !voters.contains(node)).ok_or("nobody is free")?;
+            // The leader if it can be, so that leadership has to move as well.
+            let from = shard.leader.filter(|leader| voters.contains(leader)).ok_or("no leader")?;
+            let path = format!("/v1/shards/{}/move", shard.id);
+            let begun = admin.post(&path, &json!({ "from": from, "to": to }))?;
+            Ok((begun.expect("a move is a migration"), from, to))
+        })
+    }
+
+    /// Looks as fast as it can until the move is in the phase; `None` when it
+    /// has gone past it.
+    fn meet(&self, id: &str, phase: &str) -> Option<Migration> {
+        let asked = Cell::new(0_usize);
+        let ids = self.cluster.ids();
+        loop {
+            asked.set(asked.get() + 1);
+            let node = ids[asked.get() % ids.len()];
+            // A node that has not heard of the move is behind the others.
+            let Ok(seen) = self.cluster.admin(node).migration(id) else { continue };
+            if seen.phase == phase {
+                return Some(seen);
+            }
+            if seen.finished || place(&seen.phase) > place(phase) {
+                return None;
+            }
+        }
+    }
+
+    /// Kills a part of a move in a phase, lets it come back, and sees the move
+    /// end.
+    fn strike(&mut self, phase: &str, part: Part, progress: Progress<'_>) {
+        for _ in 0..TRIES {
+            let (id, from, to) = self.begin();
+            let victim = match part {
+                Part::Coordinator => self.cluster.ask("the metadata has a leader", |admin| {
+                    admin.status()?.metadata_leader.ok_or_else(|| "none".to_owned())
+                }),
+                Part::Source => from,
+                Part::Target => to,
+            };
+            if self.meet(&id, phase).is_none() {
+                let _ = self.cluster.wait_over(&id, MOVE);
+                continue;
+            }
+            self.cluster.kill(victim);
+            progress.wait(20);
+            self.cluster.restart(victim);
+            let over = self.cluster.wait_over(&id, MOVE);
+            println!("{phase}, {part:?} killed: {} {:?}", over.phase, over.error);
+            return;
+        }
+        panic!("none of {TRIES} moves was met in {phase}");
+    }
+
+    /// One home for each replica, the same on every node's map.
+    fn assert_whole(&self) {
+        eventually("every node knows the same three voters of each shard", MOVE, || {
+            let mut maps = Vec::new();
+            for id in self.cluster.ids() {
+                let shards = self.cluster.admin(id).shards()?;
+                maps.push(shards.iter().map(|s| (s.id, s.replicas.len(), s.voters())).collect());
+            }
+            let first: &Vec<(u64, usize, Vec<u64>)> = &maps[0];
+            let is_whole = first.iter().all(|(_, all, voters)| *all == 3 && voters.len() == 3);
+            if is_whole && maps.iter().all(|map| map == first) {
+                Ok(())
+            } else {
+                Err(format!("{maps:?}"))
+            }
+        });
+        self.cluster.wait_agreement();
+        let value = "x".repeat(ROW_BYTES);
+        for number in 0..ROWS {
+            let get = format!("GET {}", row(number));
+            assert_eq!(self.cluster.insist(1 + number % 4, &get), Reply::bulk(&value), "{get}");
+        }
+    }
+}
+
+fn a_move_survives(phase: &str) {
+    let mut scene = Scene::set();
+    let load = Load::on(&scene.cluster.gateways());
+    let report = load.run(&CLIENTS, |progress| {
+        for part in [Part::Coordinator, Part::Source, Part::Target] {
+            scene.strike(phase, part, progress);
+            progress.wait(20);
+        }
+    });
+    report.assert_correct(scene.cluster.gateway(1));
+    scene.assert_whole();
+}
+
+#[test]
+fn a_move_survives_deaths_while_it_is_planned() {
+    a_move_survives("Planned");
+}
+
+#[test]
+fn a_move_survives_deaths_while_the_learner_is_added() {
+    a_move_survives("AddLearner");
+}
+
+#[test]
+fn a_move_survives_deaths_while_the_learner_catches_up() {
+    a_move_survives("CatchUp");
+}
+
+#[test]
+fn a_move_survives_deaths_while_the_learner_is_promoted() {
+    a_move_survives("PromoteLearner");
+}
+
+#[test]
+fn a_move_survives_deaths_while_the_leadership_is_transferred() {
+    a_move_survives("LeadershipTransfer");
+}
+
+#[test]
+fn a_move_survives_deaths_at_the_cutover() {
+    a_move_survives("Cutover");
+}

@@ -1,0 +1,100 @@
+//! A node that has no replica of the metadata finds every shard by gossip's
+//! allocation table, and by nothing else.
+
+use std::time::Duration;
+
+use quorate::types::{Blob, NodeId, ShardId};
+use quorate::{Answer, Transaction};
+use quorate_testkit::sim::{Sim, run};
+use tokio::time::sleep;
+
+use crate::cluster::Cluster;
+use crate::load::KEYS;
+use crate::network::Ear;
+use crate::operators::{Operator, eventually, route};
+
+/// The node that joined and founded nothing, and its place.
+const FOURTH: NodeId = NodeId(4);
+const PLACE: usize = 3;
+/// In the middle of a shard.
+const CUT: &str = "k";
+
+/// Three founders and a fourth node. The placement is off, so that the fourth
+/// has no replica of anything.
+async fn four(sim: &Sim) -> Cluster {
+    let cluster = Cluster::found_with(sim, |config| config.scheduler = None).await;
+    cluster.join().await;
+    cluster.serving().await;
+    let (_, fourth) = cluster.node(PLACE).expect("the node runs");
+    assert_eq!(fourth.view().replicas_on(FOURTH).count(), 0);
+    cluster
+}
+
+fn shard_on(cluster: &Cluster, place: usize) -> ShardId {
+    let (_, node) = cluster.node(place).expect("the node runs");
+    route(&node, CUT).expect("the key has a shard").0
+}
+
+/// Waits until the key has another shard on a node's map than the parent.
+async fn see_split(cluster: &Cluster, place: usize, parent: ShardId) {
+    eventually("the split is known", || {
+        let seen = shard_on(cluster, place);
+        if seen == parent { Err(format!("{seen}")) } else { Ok(()) }
+    })
+    .await;
+}
+
+/// Writes every key and reads it again, through the fourth node.
+async fn assert_reaches_every_key(cluster: &Cluster, value: &str) {
+    let (life, node) = cluster.node(PLACE).expect("the node runs");
+    let session = node.session();
+    for key in KEYS {
+        life.run(session.execute(Transaction::new().put(key, value).call())).await.unwrap();
+    }
+    let read = KEYS.iter().fold(Transaction::new(), |read, key| read.get(*key));
+    let result = life.run(session.execute(read.call())).await.unwrap();
+    assert_eq!(Answer::of(&result).unwrap().values.0, vec![Some(Blob::from(value)); KEYS.len()]);
+}
+
+#[test]
+fn a_node_that_cannot_ask_the_metadata_follows_the_allocation_table() {
+    let finished = run(31, |sim| async move {
+        let cluster = four(&sim).await;
+        assert_reaches_every_key(&cluster, "before").await;
+
+        cluster.deafness.begin(FOURTH, Ear::Control);
+        let parent = shard_on(&cluster, PLACE);
+        Operator::of(&cluster).split_at(CUT).await;
+        see_split(&cluster, PLACE, parent).await;
+        let (_, fourth) = cluster.node(PLACE).expect("the node runs");
+        assert_eq!(fourth.view().shards().count(), 3, "it has asked the metadata");
+        assert_reaches_every_key(&cluster, "after").await;
+    });
+    finished.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn a_node_that_hears_no_gossip_keeps_its_routes_whatever_the_metadata_says() {
+    let finished = run(32, |sim| async move {
+        let cluster = four(&sim).await;
+        cluster.deafness.begin(FOURTH, Ear::Gossip);
+        let parent = shard_on(&cluster, PLACE);
+        Operator::of(&cluster).split_at(CUT).await;
+        for founder in 0..PLACE {
+            see_split(&cluster, founder, parent).await;
+        }
+        let (_, fourth) = cluster.node(PLACE).expect("the node runs");
+        eventually("the fourth has the metadata of the split", || match fourth.view() {
+            view if view.shards().count() == 4 => Ok(()),
+            view => Err(format!("{} shards", view.shards().count())),
+        })
+        .await;
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(shard_on(&cluster, PLACE), parent);
+
+        cluster.deafness.end(FOURTH);
+        see_split(&cluster, PLACE, parent).await;
+        assert_reaches_every_key(&cluster, "after").await;
+    });
+    finished.unwrap_or_else(|error| panic!("{error}"));
+}
