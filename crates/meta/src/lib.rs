@@ -10,6 +10,7 @@ pub mod limits;
 mod moves;
 mod nodes;
 mod operators;
+mod plans;
 mod registry;
 mod reply;
 mod rows;

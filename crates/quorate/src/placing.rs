@@ -8,8 +8,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use quorate_crdt::NodeLoad;
 use quorate_meta::{
-    BeginMove, BeginSplit, Command, METADATA_GROUP, Operator as Running, ReplicaChange, Role,
-    SEQUENCER_GROUP, Task, ZONE_LABEL, shard_group,
+    Command, METADATA_GROUP, Operator as Running, ReplicaChange, Role, SEQUENCER_GROUP, Task,
+    ZONE_LABEL, shard_group,
 };
 use quorate_placement::{
     Authority, ClusterSource, ClusterView, Group, InFlight, Members, NodeState, NodeView, Operator,
@@ -218,17 +218,9 @@ impl NodeInner {
         from: NodeId,
         to: NodeId,
     ) -> Result<MigrationId, AdminError> {
-        let view = self.directory.view();
-        let record = view
-            .group(group)
-            .ok_or_else(|| AdminError::NotFound(format!("there is no group {group}")))?;
-        let command = Command::BeginMove(BeginMove {
-            migration: MigrationId::random(),
-            group,
-            change: ReplicaChange::Replace { from, to },
-            generation: record.generation,
-        });
-        self.begin_operator(&command).await
+        let (id, change) = (MigrationId::random(), ReplicaChange::Replace { from, to });
+        let command = self.directory.view().plan_move(id, group, change);
+        self.begin_operator(command.ok_or_else(|| no_group(group))?).await
     }
 
     /// Begins to split a shard, at the middle of its data unless told where.
@@ -238,24 +230,15 @@ impl NodeInner {
         at: Option<Blob>,
     ) -> Result<MigrationId, AdminError> {
         let view = self.directory.view();
-        let record = view
-            .shard(shard)
-            .ok_or_else(|| AdminError::NotFound(format!("there is no shard {shard}")))?;
-        let generation = view.group(record.group).map_or(0, |group| group.generation);
         let at = match at {
             Some(at) => at,
             None => self.middle_key(shard).await.ok_or_else(|| {
                 AdminError::Refused(format!("shard {} has too few keys to split", shard.0))
             })?,
         };
-        let command = Command::BeginSplit(BeginSplit {
-            operator: MigrationId::random(),
-            shard,
-            at,
-            epoch: record.epoch,
-            generation,
-        });
-        self.begin_operator(&command).await
+        let command = view.plan_split(MigrationId::random(), shard, at);
+        let missing = || AdminError::NotFound(format!("there is no shard {shard}"));
+        self.begin_operator(command.ok_or_else(missing)?).await
     }
 
     /// The middle of a shard's data, asked of whoever has a replica.
@@ -273,8 +256,8 @@ impl NodeInner {
         None
     }
 
-    async fn begin_operator(&self, command: &Command) -> Result<MigrationId, AdminError> {
-        match self.metadata.run(command).await? {
+    async fn begin_operator(&self, command: Command) -> Result<MigrationId, AdminError> {
+        match self.metadata.run(&command).await? {
             quorate_meta::Reply::Operator(operator) => {
                 self.wake_executor();
                 Ok(operator.id)
@@ -286,10 +269,9 @@ impl NodeInner {
     /// Hands a group's leadership to the voter on a node.
     pub(crate) async fn transfer(&self, group: GroupId, to: NodeId) -> Result<(), AdminError> {
         let view = self.directory.view();
-        let record = view
+        let replica = view
             .group(group)
-            .ok_or_else(|| AdminError::NotFound(format!("there is no group {group}")))?;
-        let replica = record
+            .ok_or_else(|| no_group(group))?
             .replica_on(to)
             .ok_or_else(|| AdminError::Refused(format!("{to} has no replica of {group}")))?;
         let transferred = self.groups.transfer(group, replica.id, None).await;
@@ -300,4 +282,8 @@ impl NodeInner {
             error => AdminError::Unavailable(error.to_string()),
         })
     }
+}
+
+fn no_group(group: GroupId) -> AdminError {
+    AdminError::NotFound(format!("there is no group {group}"))
 }
