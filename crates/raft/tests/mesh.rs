@@ -120,7 +120,8 @@ async fn receiving(book: &Book, config: MeshConfig) -> (Mesh, Arc<Door>) {
 async fn a_connection_of_another_protocol_is_handed_over() {
     let book = Book::default();
     let (_server, door) = receiving(&book, MeshConfig::default()).await;
-    let mut stream = TcpStream::connect(book.0.lock()[&NodeId(2)].clone()).await.unwrap();
+    let address = book.0.lock()[&NodeId(2)].clone();
+    let mut stream = TcpStream::connect(address).await.unwrap();
     let gossip = Hello { protocol: Protocol::Gossip, ..hello(7) };
     let theirs = dial(&mut stream, &gossip, DEADLINE).await.unwrap();
     assert_eq!((theirs.node, theirs.protocol), (NodeId(2), Protocol::Gossip));
@@ -139,7 +140,8 @@ async fn a_silent_caller_holds_the_door_only_until_its_deadline() {
     let config =
         MeshConfig { inbound_handshakes_max: 1, handshake_deadline, ..MeshConfig::default() };
     let (_server, _) = receiving(&book, config).await;
-    let _silent = TcpStream::connect(book.0.lock()[&NodeId(2)].clone()).await.unwrap();
+    let address = book.0.lock()[&NodeId(2)].clone();
+    let _silent = TcpStream::connect(address).await.unwrap();
     let client = mesh(1, &book, MeshConfig::default());
     let echo = client.call(NodeId(2), 0, ECHO, Bytes::new(), DEADLINE).await;
     assert_eq!(echo, Ok(Bytes::new()));
