@@ -256,10 +256,9 @@ impl NodeInner {
     /// Hands a group's leadership to the voter on a node.
     pub(crate) async fn transfer(&self, group: GroupId, to: NodeId) -> Result<(), AdminError> {
         let view = self.directory.view();
-        let record = view
+        let replica = view
             .group(group)
-            .ok_or_else(|| AdminError::NotFound(format!("there is no group {group}")))?;
-        let replica = record
+            .ok_or_else(|| no_group(group))?
             .replica_on(to)
             .ok_or_else(|| AdminError::Refused(format!("{to} has no replica of {group}")))?;
         let transferred = self.groups.transfer(group, replica.id, None).await;
@@ -270,4 +269,8 @@ impl NodeInner {
             error => AdminError::Unavailable(error.to_string()),
         })
     }
+}
+
+fn no_group(group: GroupId) -> AdminError {
+    AdminError::NotFound(format!("there is no group {group}"))
 }
