@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_meta::{
-    METADATA_GROUP, Operator as Running, ReplicaChange, SEQUENCER_GROUP, Task, ZONE_LABEL,
-    shard_group,
+    BeginMove, BeginSplit, Command, METADATA_GROUP, Operator as Running, ReplicaChange,
+    SEQUENCER_GROUP, Task, ZONE_LABEL, shard_group,
 };
 use quorate_placement::{
     Authority, ClusterSource, ClusterView, Group, InFlight, Members, NodeState, NodeView, Operator,
@@ -264,9 +264,17 @@ impl NodeInner {
         from: NodeId,
         to: NodeId,
     ) -> Result<MigrationId, AdminError> {
-        let operator = self.metadata.begin_move(group, from, to).await?;
-        self.wake_executor();
-        Ok(operator.id)
+        let view = self.directory.view();
+        let record = view
+            .group(group)
+            .ok_or_else(|| AdminError::NotFound(format!("there is no group {group}")))?;
+        let command = Command::BeginMove(BeginMove {
+            migration: MigrationId::random(),
+            group,
+            change: ReplicaChange::Replace { from, to },
+            generation: record.generation,
+        });
+        self.begin_operator(&command).await
     }
 
     /// Begins to split a shard, at the middle of its data unless told where.
@@ -275,13 +283,25 @@ impl NodeInner {
         shard: ShardId,
         at: Option<Blob>,
     ) -> Result<MigrationId, AdminError> {
+        let view = self.directory.view();
+        let record = view
+            .shard(shard)
+            .ok_or_else(|| AdminError::NotFound(format!("there is no shard {shard}")))?;
+        let generation = view.group(record.group).map_or(0, |group| group.generation);
         let at = match at {
             Some(at) => at,
             None => self.middle_key(shard).await.ok_or_else(|| {
                 AdminError::Refused(format!("shard {} has too few keys to split", shard.0))
             })?,
         };
-        Ok(self.metadata.begin_split(shard, at).await?.id)
+        let command = Command::BeginSplit(BeginSplit {
+            operator: MigrationId::random(),
+            shard,
+            at,
+            epoch: record.epoch,
+            generation,
+        });
+        self.begin_operator(&command).await
     }
 
     /// The middle of a shard's data, asked of whoever has a replica.
@@ -297,6 +317,16 @@ impl NodeInner {
             }
         }
         None
+    }
+
+    async fn begin_operator(&self, command: &Command) -> Result<MigrationId, AdminError> {
+        match self.metadata.run(command).await? {
+            quorate_meta::Reply::Operator(operator) => {
+                self.wake_executor();
+                Ok(operator.id)
+            }
+            other => Err(AdminError::Unavailable(format!("unexpected reply {other:?}"))),
+        }
     }
 
     /// Hands a group's leadership to the voter on a node.
