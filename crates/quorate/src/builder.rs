@@ -10,7 +10,7 @@ use quorate_crdt::{Limits, Origin, Registry, RegistryConfig};
 use quorate_engine::{Engine, RedbConfig, RedbEngine};
 use quorate_gossip::{Driver, Inbound, Setup, TcpConfig, Transport};
 use quorate_meta::{IdentityFile, Membership, MembershipConfig, MetadataClient, NodeSpec};
-use quorate_migration::{Executor, MigrationStateTable, TableConfig};
+use quorate_migration::{Executor, MigrationStateTable, SharedJournal, TableConfig};
 use quorate_placement::{LexicographicPolicy, PlacementPolicy, Scheduler};
 use quorate_raft::tcp::{Mesh, MeshConfig};
 use quorate_raft::{Host, LogEngine, RedbLog, RedbLogConfig};
@@ -28,7 +28,7 @@ use crate::error::NodeError;
 use crate::gossip::{GossipState, LoadMeter, report};
 use crate::hosting::Hosting;
 use crate::listen::{Book, Listener, MeshNetwork};
-use crate::moves::{Fences, GroupControl, MetadataJournal};
+use crate::moves::{Fences, GroupControl, MetadataRows};
 use crate::network::{Introduce, Network, NodePeers, RaftTransport, Switch};
 use crate::node::{Node, NodeInner, known_addresses};
 use crate::placing::{Eyes, Hands};
@@ -345,8 +345,9 @@ impl Parts {
             listener
         });
         inner.reopen().await?;
+        let rows = Arc::new(MetadataRows(Arc::clone(&inner.metadata)));
         let executor = Executor::spawn(
-            Arc::new(MetadataJournal(Arc::downgrade(&inner))),
+            Arc::new(SharedJournal::new(rows)),
             Arc::new(GroupControl(Arc::downgrade(&inner))),
             authorities,
             quorate_migration::Config::new(node, Arc::clone(&self.clock)),

@@ -224,10 +224,6 @@ impl Control for NodeInner {
                 ControlRequest::MiddleKey(shard) => {
                     ControlReply::Key(inner.engine.middle_key(shard).ok().flatten())
                 }
-                ControlRequest::SequencerMap => match inner.own_sequencer_map() {
-                    Some(map) => ControlReply::Map(map),
-                    None => ControlReply::NotLeader(None),
-                },
             }
         })
     }

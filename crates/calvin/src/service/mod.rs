@@ -1,12 +1,14 @@
 //! The drivers: thin tokio code around the pure cores, one service per
 //! replica, and the switchboard of a node.
 
+mod change;
 mod leadership;
 mod node;
 mod sequencer;
 mod shard;
 mod waiters;
 
+pub use change::{ChangeError, ChangeOrder, order_change};
 pub use node::{NodeServices, ServiceConfig};
 pub use sequencer::{InitialMap, SequencerReplica, SequencerService};
 pub use shard::{OnFork, ShardReplica, ShardService};
