@@ -27,8 +27,8 @@ pub use procedure::{
 };
 pub use reply_gate::ReplyGate;
 pub use service::{
-    InitialMap, NodeServices, OnFork, SequencerReplica, SequencerService, ServiceConfig,
-    ShardReplica, ShardService, Wire, WirePeers,
+    ChangeError, ChangeOrder, InitialMap, NodeServices, OnFork, SequencerReplica, SequencerService,
+    ServiceConfig, ShardReplica, ShardService, Wire, WirePeers, order_change,
 };
 pub use store::{Fork, Space, Store, StoreError, View, WriteSet};
 pub use wire::{Execute, PeerMessage, Reply, Request};

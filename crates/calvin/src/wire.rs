@@ -6,7 +6,7 @@ use quorate_types::codec::CodecError;
 use quorate_types::{Blob, Epoch, NodeId, RequestId, Seq, ShardEpoch, ShardId, TxnId};
 use zerompk::{FromMessagePack, ToMessagePack};
 
-use crate::command::{Contribution, MapChange, Slice, Submission, open, seal};
+use crate::command::{Contribution, MapChange, ShardMap, Slice, Submission, open, seal};
 use crate::procedure::Call;
 use crate::sequencer::Watermarks;
 use crate::shard::Verdict;
@@ -94,6 +94,8 @@ pub enum Request {
     },
     /// Sequence a map change.
     Change(MapChange),
+    /// Tell the sequencer's map, with every change that was acknowledged.
+    Map,
     /// List live keys of a shard from a key on: the one weak read.
     Keys {
         /// The shard.
@@ -138,6 +140,8 @@ pub enum Reply {
     Keys(Seq<Blob>, Option<Blob>),
     /// The epoch of the map change.
     Changed(Epoch),
+    /// The sequencer's map.
+    Map(ShardMap),
     /// The map change does not fit the sequencer's map.
     NotChanged(Blob),
     /// Not the leader; nothing was done by this request.

@@ -5,18 +5,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use quorate_types::{Blob, GroupId, MigrationId, NodeId, ShardId};
+use quorate_types::{Blob, NodeId};
 use tokio::time::Instant;
 
 use crate::command::Command;
 use crate::directory::Directory;
 use crate::journal::JournalWrite;
-use crate::moves::{BeginMove, ReplicaChange};
 use crate::operators::Operator;
 use crate::ports::{BoxError, LocalReplica, Peers, ProposeError};
 use crate::registry::Registry;
 use crate::reply::Reply;
-use crate::splits::BeginSplit;
 use crate::wire::{Request, Response};
 
 /// How long a command may take, retries included: an election and then some.
@@ -188,58 +186,8 @@ impl MetadataClient {
     }
 }
 
-/// Operators and their journal.
+/// The journal.
 impl MetadataClient {
-    /// Begins to replace a group's replica on one node by one on another.
-    ///
-    /// # Errors
-    /// [`AdminError`] says what stands in the way.
-    pub async fn begin_move(
-        &self,
-        group: GroupId,
-        from: NodeId,
-        to: NodeId,
-    ) -> Result<Operator, AdminError> {
-        let view = self.directory.view();
-        let record = view
-            .group(group)
-            .ok_or_else(|| AdminError::NotFound(format!("there is no group {group}")))?;
-        self.begin(&Command::BeginMove(BeginMove {
-            migration: MigrationId::random(),
-            group,
-            change: ReplicaChange::Replace { from, to },
-            generation: record.generation,
-        }))
-        .await
-    }
-
-    /// Begins to cut a shard in two.
-    ///
-    /// # Errors
-    /// [`AdminError`] says what stands in the way.
-    pub async fn begin_split(&self, shard: ShardId, at: Blob) -> Result<Operator, AdminError> {
-        let view = self.directory.view();
-        let record = view
-            .shard(shard)
-            .ok_or_else(|| AdminError::NotFound(format!("there is no shard {}", shard.0)))?;
-        let generation = view.group(record.group).map_or(0, |group| group.generation);
-        self.begin(&Command::BeginSplit(BeginSplit {
-            operator: MigrationId::random(),
-            shard,
-            at,
-            epoch: record.epoch,
-            generation,
-        }))
-        .await
-    }
-
-    async fn begin(&self, command: &Command) -> Result<Operator, AdminError> {
-        match self.run(command).await? {
-            Reply::Operator(operator) => Ok(operator),
-            other => Err(AdminError::Unavailable(format!("unexpected reply {other:?}"))),
-        }
-    }
-
     /// Writes a journal row.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ mod membership;
 mod moves;
 mod nodes;
 mod operators;
+mod plans;
 mod ports;
 mod registry;
 mod reply;

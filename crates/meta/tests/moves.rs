@@ -15,8 +15,8 @@ use quorate_meta::limits::{
     RETIRED_KEPT_PER_GROUP,
 };
 use quorate_meta::{
-    BeginMove, Command, JournalWrite, Limited, METADATA_GROUP, NodeState, OperatorState, Origin,
-    Refusal, ReplicaChange, Reply, Role, SEQUENCER_GROUP, Task, shard_group,
+    BeginMove, Birth, Command, JournalWrite, Limited, METADATA_GROUP, NodeState, OperatorState,
+    Origin, Refusal, ReplicaChange, Reply, Role, SEQUENCER_GROUP, Task, shard_group,
 };
 use quorate_types::{GroupId, MigrationId, NodeId, ReplicaId, ShardId};
 
@@ -235,4 +235,22 @@ fn the_journal_is_bounded() {
     assert_eq!(host.refused(write(9_999, None, "", false)), rows);
     assert_eq!(host.propose(write(0, Some(1), "", true)), Reply::Journalled { revision: 2 });
     assert_eq!(host.propose(write(9_999, None, "", false)), Reply::Journalled { revision: 1 });
+}
+
+#[test]
+fn a_replica_is_seeded_until_its_group_has_changed() {
+    let mut host = Host::with_spare();
+    let born = |host: &Host, id, at| {
+        let view = host.registry.view();
+        view.birth(id, view.group(id).and_then(|group| group.replicas.get(at)).unwrap()).unwrap()
+    };
+    for id in [GROUP, SEQUENCER_GROUP] {
+        let group = host.registry.view().group(id).unwrap();
+        let members: Vec<_> = group.voters().map(|voter| (voter.id, voter.node)).collect();
+        assert_eq!(born(&host, id, 0), Birth::Seeded(members));
+    }
+    assert_eq!(born(&host, METADATA_GROUP, 0), Birth::Joined, "it is formed by hand");
+    host.operator(host.begin_move(GROUP, replace(1, 4)));
+    assert_eq!(born(&host, GROUP, 3), Birth::Joined, "the learner");
+    assert_eq!(born(&host, GROUP, 0), Birth::Joined, "its siblings have moved on");
 }

@@ -12,7 +12,7 @@ mod common;
 use common::*;
 use quorate_meta::limits::SPLIT_KEY_BYTES_MAX;
 use quorate_meta::{
-    BeginSplit, Command, Limited, Lineage, OperatorState, Origin, Refusal, Role, SplitPhase,
+    BeginSplit, Birth, Command, Limited, Lineage, OperatorState, Origin, Refusal, Role, SplitPhase,
     shard_group,
 };
 use quorate_types::{KeyRange, MigrationId, NodeId, ReplicaId, ShardEpoch, ShardId};
@@ -187,4 +187,18 @@ fn an_id_names_one_operator_for_good() {
     assert_eq!(host.refused(Command::CommitMove { migration: SPLIT }), mismatch);
     let unknown = Refusal::OperatorUnknown { operator: MOVE };
     assert_eq!(host.refused(Command::AbandonMove { migration: MOVE }), unknown);
+}
+
+#[test]
+fn a_child_s_replica_is_born_by_the_fork_beside_it() {
+    let mut host = Host::bootstrapped();
+    let split = host.ordered_split();
+    let born = |host: &Host| {
+        let view = host.registry.view();
+        let replica = view.group(split.child_group).map(|group| group.replicas[0]);
+        view.birth(split.child_group, &replica?)
+    };
+    assert_eq!(born(&host), None, "the map does not show it yet");
+    host.propose(finish(2, 2));
+    assert_eq!(born(&host), Some(Birth::Forked { parent: FIRST, at: "f".into() }));
 }

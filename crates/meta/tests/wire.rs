@@ -13,11 +13,11 @@ use common::*;
 use proptest::prelude::*;
 use quorate_meta::limits::COMMAND_BYTES_MAX;
 use quorate_meta::{
-    COMMAND_VERSION, Command, JournalWrite, Limited, MetaError, Refusal, Registry, Reply,
-    SettingValue, SplitPhase, Violation,
+    COMMAND_VERSION, Command, JournalWrite, Limited, MetaError, Refusal, Registry, Reply, Request,
+    Response, SettingValue, SplitPhase, Violation,
 };
 use quorate_types::codec::{CodecError, seal_row};
-use quorate_types::{Blob, MigrationId};
+use quorate_types::{Blob, ClusterId, MigrationId, NodeId};
 
 /// A host with a row of every kind.
 fn full() -> Host {
@@ -235,5 +235,35 @@ proptest! {
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
         prop_assert!(Registry::decode(&bytes).is_err());
+    }
+}
+
+#[test]
+fn requests_and_responses_travel_and_a_newer_one_is_refused() {
+    let requests = [
+        Request::Report { spec: node(1), digest: u64::MAX },
+        Request::Join(in_zone(2, "z")),
+        Request::Propose("entry".into()),
+        Request::View(7),
+    ];
+    for request in requests {
+        let mut bytes = request.to_bytes().to_vec();
+        assert_eq!(Request::from_bytes(&bytes).unwrap(), request);
+        bytes[0] += 1;
+        let newer = Request::from_bytes(&bytes).unwrap_err();
+        assert!(matches!(newer, MetaError::Encoding(CodecError::Newer { found: 2, known: 1 })));
+    }
+    let responses = [
+        Response::Cluster(Some(ClusterId(77))),
+        Response::Proposed("reply".into()),
+        Response::View(Blob::new()),
+        Response::NotLeader(Some(NodeId(3))),
+        Response::Refused("no".to_owned()),
+        Response::Unavailable("later".to_owned()),
+    ];
+    for response in responses {
+        let bytes = response.to_bytes();
+        assert_eq!(Response::from_bytes(&bytes).unwrap(), response);
+        assert!(Response::from_bytes(&bytes[..bytes.len() - 1]).is_err());
     }
 }

@@ -7,6 +7,7 @@ mod local;
 mod machine;
 mod ports;
 mod row;
+mod shared;
 mod table;
 
 pub use executor::{Config, Executor, Running, Status};
@@ -20,4 +21,5 @@ pub use row::{
     AbortReason, Change, Checkpoint, MigrationRow, Outcome, Phase, Place, Position, Promotion,
     ROW_BYTES_MAX, ROW_VERSION, Refusal, RowDamage, RowError, WritePause,
 };
+pub use shared::{SharedJournal, SharedRow, SharedRows};
 pub use table::{MigrationStateTable, Quarantined, TableConfig, TableError};

@@ -10,7 +10,7 @@ use quorate_crdt::{Limits, Origin, Registry, RegistryConfig};
 use quorate_engine::{Engine, RedbConfig, RedbEngine};
 use quorate_gossip::{Driver, Inbound, Setup, TcpConfig, Transport};
 use quorate_meta::{IdentityFile, Membership, MembershipConfig, MetadataClient, NodeSpec};
-use quorate_migration::{Executor, MigrationStateTable, TableConfig};
+use quorate_migration::{Executor, MigrationStateTable, SharedJournal, TableConfig};
 use quorate_placement::{LexicographicPolicy, PlacementPolicy, Scheduler};
 use quorate_raft::admin::AdminClient;
 use quorate_raft::tcp::{Mesh, MeshConfig};
@@ -29,7 +29,7 @@ use crate::error::NodeError;
 use crate::gossip::{GossipState, report};
 use crate::hosting::Hosting;
 use crate::listen::{Book, Door};
-use crate::moves::{GroupControl, MetadataJournal};
+use crate::moves::{GroupControl, MetadataRows};
 use crate::network::{Introduce, NodePeers, Switch, channel};
 use crate::node::{Node, NodeInner, known_addresses};
 use crate::placing::{Eyes, Hands};
@@ -348,8 +348,9 @@ impl Parts {
             mesh
         });
         inner.reopen().await?;
+        let rows = Arc::new(MetadataRows(Arc::clone(&inner.metadata)));
         let executor = Executor::spawn(
-            Arc::new(MetadataJournal(Arc::downgrade(&inner))),
+            Arc::new(SharedJournal::new(rows)),
             Arc::new(GroupControl(Arc::downgrade(&inner))),
             authorities,
             quorate_migration::Config::new(node, Arc::clone(&self.clock)),

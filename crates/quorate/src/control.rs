@@ -19,8 +19,6 @@ pub(crate) enum ControlRequest {
         /// The replica.
         replica: ReplicaId,
     },
-    /// The sequencer's map, from a replica that applied it.
-    SequencerMap,
     /// The key in the middle of a shard's data, from a node with a replica.
     MiddleKey(ShardId),
 }
@@ -32,8 +30,6 @@ pub(crate) enum ControlReply {
     Done,
     /// The key in the middle of a shard's data, if it has one.
     Key(Option<Blob>),
-    /// The sequencer's map.
-    Map(quorate_calvin::ShardMap),
     /// Not the leader.
     NotLeader(Option<NodeId>),
     /// No; it did not happen.

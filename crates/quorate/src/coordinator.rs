@@ -4,19 +4,17 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use quorate_calvin::{MapChange, Member, Peers, Reply, Request, ShardMap};
+use quorate_calvin::{ChangeOrder, MapChange, Member, order_change};
 use quorate_crdt::{Allocation, CrdtError};
 use quorate_meta::{Cut, Operator, Ordered, Sequencer, Task};
 use quorate_types::NodeId;
 use quorate_types::runtime::BoxFuture;
 
-use crate::control::{ControlReply, ControlRequest};
 use crate::error::AdminError;
 use crate::node::NodeInner;
 
 /// How often the coordinator looks.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-const CALL_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Coordinates while this node leads the metadata group, until it is dropped.
 pub(crate) async fn coordinate(node: Weak<NodeInner>) {
@@ -94,56 +92,6 @@ impl NodeInner {
             tracing::debug!(operator = %operator.id, %error, "an operator waits");
         }
     }
-
-    /// Orders a cut, unless the sequencer's map shows it.
-    async fn order(&self, cut: Cut) -> Result<Ordered, AdminError> {
-        let map = self.sequencer_map().await?;
-        if map.shards.iter().any(|shard| shard.shard == cut.child) {
-            return Ok(Ordered::Before);
-        }
-        let members = cut.members.into_iter().map(|(replica, node)| Member { replica, node });
-        let change = MapChange {
-            version: map.version + 1,
-            parent: cut.shard,
-            at: cut.at,
-            child: cut.child,
-            members: members.collect(),
-            epoch: cut.epoch,
-        };
-        let route = quorate_calvin::Router::sequencer(&*self.directory);
-        let target = route.leader.or_else(|| route.voters.first().copied());
-        let target =
-            target.ok_or_else(|| AdminError::Unavailable("no sequencer is known".into()))?;
-        match self.calls.call(target, Request::Change(change), CALL_DEADLINE).await {
-            Ok(Reply::Changed(epoch)) => Ok(Ordered::Now(epoch)),
-            // The next look reads the map again and decides by it.
-            other => Err(AdminError::Unavailable(format!("the barrier is not ordered: {other:?}"))),
-        }
-    }
-
-    /// The sequencer's map from its leader, which has applied every change
-    /// that was ever acknowledged.
-    async fn sequencer_map(&self) -> Result<ShardMap, AdminError> {
-        if let Some(map) = self.own_sequencer_map() {
-            return Ok(map);
-        }
-        for target in self.directory.sequencer_targets() {
-            let call = self.peers.control(target, &ControlRequest::SequencerMap, CALL_DEADLINE);
-            if let Ok(ControlReply::Map(map)) = call.await {
-                return Ok(map);
-            }
-        }
-        Err(AdminError::Unavailable("the sequencer does not answer".into()))
-    }
-
-    /// The map, if this node leads the sequencer.
-    pub(crate) fn own_sequencer_map(&self) -> Option<ShardMap> {
-        let sequencer = self.services.sequencer()?;
-        if !sequencer.leadership().leads {
-            return None;
-        }
-        sequencer.replica().machine().map().cloned()
-    }
 }
 
 /// The calvin sequencer, wherever it is, as meta's driver of splits uses it.
@@ -152,9 +100,23 @@ struct CutOrder(Weak<NodeInner>);
 impl Sequencer for CutOrder {
     fn order(&self, cut: Cut) -> BoxFuture<Result<Ordered, AdminError>> {
         let inner = self.0.upgrade();
+        let members = cut.members.into_iter().map(|(replica, node)| Member { replica, node });
+        let change = MapChange {
+            version: 0, // The sequencer's to give.
+            parent: cut.shard,
+            at: cut.at,
+            child: cut.child,
+            members: members.collect(),
+            epoch: cut.epoch,
+        };
         Box::pin(async move {
             let stopping = || AdminError::Unavailable("the node is stopping".into());
-            inner.ok_or_else(stopping)?.order(cut).await
+            let inner = inner.ok_or_else(stopping)?;
+            match order_change(&*inner.calls, &*inner.directory, change).await {
+                Ok(ChangeOrder::Now(epoch)) => Ok(Ordered::Now(epoch)),
+                Ok(ChangeOrder::Before) => Ok(Ordered::Before),
+                Err(error) => Err(AdminError::Unavailable(error.to_string())),
+            }
         })
     }
 }

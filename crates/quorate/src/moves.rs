@@ -1,13 +1,13 @@
 //! The migration executor's hands: the metadata journal and the Raft groups.
 
-use std::collections::BTreeMap;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use quorate_meta::{Command, JournalWrite, Operator, Task};
+use bytes::Bytes;
+use quorate_meta::{Command, JournalRow, JournalWrite, MetadataClient, Operator, Task};
 use quorate_migration::{
-    Change, ControlError, Fence, Journal, JournalError, MigrationRow, Outcome, Place, Position,
-    Progress, Refusal, Removal, ReplicaControl, ReplicaProgress, VoterChange, admit,
+    ControlError, Fence, JournalError, MigrationRow, Outcome, Place, Progress, Refusal, Removal,
+    ReplicaControl, ReplicaProgress, SharedRow, SharedRows, VoterChange,
 };
 use quorate_raft::RaftError;
 use quorate_raft::admin::{AdminClient, GroupProgress, MemberChange, MemberProgress};
@@ -21,78 +21,48 @@ use crate::node::NodeInner;
 /// How long the destruction of a replica may take.
 const CALL_DEADLINE: Duration = Duration::from_secs(15);
 
-/// The executor's journal: rows in the metadata log.
-pub(crate) struct MetadataJournal(pub(crate) Weak<NodeInner>);
+/// The rows of the executor's journal, in the metadata log.
+pub(crate) struct MetadataRows(pub(crate) Arc<MetadataClient>);
 
-impl MetadataJournal {
-    fn rows_of(inner: &NodeInner) -> BTreeMap<MigrationId, (u64, MigrationRow)> {
-        let view = inner.directory.view();
-        view.open_journal()
-            .filter_map(|(id, stored)| {
-                let row = MigrationRow::open(&id.0.to_be_bytes(), &stored.row);
-                let row = row.inspect_err(|damage| {
-                    tracing::error!(%id, %damage, "a migration row cannot be read");
-                });
-                Some((id, (stored.revision, row.ok()?)))
-            })
-            .collect()
-    }
+/// A row of meta's journal as the executor's.
+pub(crate) fn shared(id: MigrationId, stored: &JournalRow) -> SharedRow {
+    SharedRow { id, revision: stored.revision, row: stored.row.0.clone() }
 }
 
-impl Journal for MetadataJournal {
-    fn record(
+fn unavailable(error: AdminError) -> JournalError {
+    tracing::warn!(%error, "a checkpoint was not recorded");
+    JournalError::Unavailable
+}
+
+impl SharedRows for MetadataRows {
+    fn is_authority(&self, term: u64) -> bool {
+        self.0.authority() == Some(term)
+    }
+
+    fn rows(&self) -> Vec<SharedRow> {
+        let view = self.0.directory().view();
+        view.open_journal().map(|(id, stored)| shared(id, stored)).collect()
+    }
+
+    fn write(
         &self,
-        row: MigrationRow,
-        expected: Option<Position>,
-        term: u64,
+        id: MigrationId,
+        expected: Option<u64>,
+        row: Bytes,
     ) -> BoxFuture<Result<(), JournalError>> {
-        let inner = self.0.upgrade();
-        Box::pin(async move {
-            let inner = inner.ok_or(JournalError::Failed)?;
-            if inner.metadata.authority() != Some(term) {
-                return Err(JournalError::NotAuthority);
-            }
-            let stored = Self::rows_of(&inner);
-            let rows = stored.iter().map(|(id, (_, row))| (*id, row.clone())).collect();
-            if admit(&rows, &row, expected)? == Change::Repeated {
-                return Ok(());
-            }
-            let write = JournalWrite {
-                id: row.id,
-                expected: stored.get(&row.id).map(|(revision, _)| *revision),
-                row: Blob(row.seal()),
-                finished: false,
-            };
-            inner.metadata.journal(write).await.map_err(|error| {
-                tracing::warn!(id = %row.id, %error, "a checkpoint was not recorded");
-                JournalError::Unavailable
-            })
-        })
+        let client = Arc::clone(&self.0);
+        let write = JournalWrite { id, expected, row: Blob(row), finished: false };
+        Box::pin(async move { client.journal(write).await.map_err(unavailable) })
     }
 
-    fn rows(&self) -> BoxFuture<Result<Vec<MigrationRow>, JournalError>> {
-        let inner = self.0.upgrade();
-        Box::pin(async move {
-            let inner = inner.ok_or(JournalError::Failed)?;
-            Ok(Self::rows_of(&inner).into_values().map(|(_, row)| row).collect())
-        })
-    }
-
-    fn finish(&self, id: MigrationId) -> BoxFuture<Result<(), JournalError>> {
-        let inner = self.0.upgrade();
-        Box::pin(async move {
-            let inner = inner.ok_or(JournalError::Failed)?;
-            let Some((revision, row)) = Self::rows_of(&inner).remove(&id) else { return Ok(()) };
-            let has_taken_effect = match row.outcome() {
-                Some(Outcome::Completed { .. }) => true,
-                Some(Outcome::Aborted { .. }) => false,
-                None => return Err(JournalError::Unavailable),
-            };
-            let row = Blob(row.seal());
-            let last = JournalWrite { id, expected: Some(revision), row, finished: true };
-            let closed = inner.metadata.finish_move(last, has_taken_effect).await;
-            closed.map_err(|_| JournalError::Unavailable)
-        })
+    fn finish(&self, last: SharedRow, outcome: Outcome) -> BoxFuture<Result<(), JournalError>> {
+        let client = Arc::clone(&self.0);
+        let SharedRow { id, revision, row } = last;
+        let last = JournalWrite { id, expected: Some(revision), row: Blob(row), finished: true };
+        let has_taken_effect = matches!(outcome, Outcome::Completed { .. });
+        Box::pin(
+            async move { client.finish_move(last, has_taken_effect).await.map_err(unavailable) },
+        )
     }
 }
 

@@ -117,10 +117,6 @@ impl NodeInner {
             ControlRequest::MiddleKey(shard) => {
                 ControlReply::Key(self.engine.middle_key(shard).ok().flatten())
             }
-            ControlRequest::SequencerMap => match self.own_sequencer_map() {
-                Some(map) => ControlReply::Map(map),
-                None => ControlReply::NotLeader(None),
-            },
         }
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use quorate_crdt::NodeLoad;
 use quorate_meta::{
-    METADATA_GROUP, Operator as Running, ReplicaChange, Role, SEQUENCER_GROUP, Task, ZONE_LABEL,
-    shard_group,
+    Command, METADATA_GROUP, Operator as Running, ReplicaChange, Role, SEQUENCER_GROUP, Task,
+    ZONE_LABEL, shard_group,
 };
 use quorate_placement::{
     Authority, ClusterSource, ClusterView, Group, InFlight, Members, NodeState, NodeView, Operator,
@@ -218,9 +218,9 @@ impl NodeInner {
         from: NodeId,
         to: NodeId,
     ) -> Result<MigrationId, AdminError> {
-        let operator = self.metadata.begin_move(group, from, to).await?;
-        self.wake_executor();
-        Ok(operator.id)
+        let (id, change) = (MigrationId::random(), ReplicaChange::Replace { from, to });
+        let command = self.directory.view().plan_move(id, group, change);
+        self.begin_operator(command.ok_or_else(|| no_group(group))?).await
     }
 
     /// Begins to split a shard, at the middle of its data unless told where.
@@ -229,13 +229,16 @@ impl NodeInner {
         shard: ShardId,
         at: Option<Blob>,
     ) -> Result<MigrationId, AdminError> {
+        let view = self.directory.view();
         let at = match at {
             Some(at) => at,
             None => self.middle_key(shard).await.ok_or_else(|| {
                 AdminError::Refused(format!("shard {} has too few keys to split", shard.0))
             })?,
         };
-        Ok(self.metadata.begin_split(shard, at).await?.id)
+        let command = view.plan_split(MigrationId::random(), shard, at);
+        let missing = || AdminError::NotFound(format!("there is no shard {shard}"));
+        self.begin_operator(command.ok_or_else(missing)?).await
     }
 
     /// The middle of a shard's data, asked of whoever has a replica.
@@ -251,6 +254,16 @@ impl NodeInner {
             }
         }
         None
+    }
+
+    async fn begin_operator(&self, command: Command) -> Result<MigrationId, AdminError> {
+        match self.metadata.run(&command).await? {
+            quorate_meta::Reply::Operator(operator) => {
+                self.wake_executor();
+                Ok(operator.id)
+            }
+            other => Err(AdminError::Unavailable(format!("unexpected reply {other:?}"))),
+        }
     }
 
     /// Hands a group's leadership to the voter on a node.

@@ -3,8 +3,9 @@
 
 use std::sync::Weak;
 
-use quorate_migration::{MigrationRow, MigrationStateTable};
+use quorate_migration::MigrationStateTable;
 
+use crate::moves::shared;
 use crate::node::NodeInner;
 
 /// Keeps the table at what the metadata's journal says, until the node is
@@ -13,13 +14,8 @@ pub(crate) async fn project(node: Weak<NodeInner>, mut table: MigrationStateTabl
     let Some(mut views) = node.upgrade().map(|inner| inner.directory.views()) else { return };
     loop {
         let view = views.get();
-        let rows: Vec<MigrationRow> = view
-            .open_journal()
-            .filter_map(|(id, stored)| MigrationRow::open(&id.0.to_be_bytes(), &stored.row).ok())
-            .collect();
-        let is_current = rows.len() == table.rows().len()
-            && rows.iter().all(|row| table.get(row.id) == Some(row));
-        if !is_current && let Err(error) = table.rebuild(rows) {
+        let rows = view.open_journal().filter_map(|(id, stored)| shared(id, stored).open());
+        if let Err(error) = table.project(rows.collect()) {
             tracing::error!(%error, "the local table of migrations cannot be kept");
             return;
         }

@@ -1,6 +1,7 @@
 //! The drivers: thin tokio code around the pure cores, one service per
 //! replica, and the switchboard of a node.
 
+mod change;
 mod leadership;
 mod node;
 mod peers;
@@ -8,6 +9,7 @@ mod sequencer;
 mod shard;
 mod waiters;
 
+pub use change::{ChangeError, ChangeOrder, order_change};
 pub use node::{NodeServices, ServiceConfig};
 pub use peers::{Wire, WirePeers};
 pub use sequencer::{InitialMap, SequencerReplica, SequencerService};

@@ -162,6 +162,10 @@ impl NodeServices {
                 Some(sequencer) => sequencer.change(change).await,
                 None => Reply::NotLeader(None),
             },
+            Request::Map => match self.sequencer() {
+                Some(sequencer) => sequencer.map(),
+                None => Reply::NotLeader(None),
+            },
             Request::Slices { shard, after } => match self.sequencer() {
                 Some(sequencer) => sequencer.slices(shard, after),
                 None => Reply::NotLeader(None),

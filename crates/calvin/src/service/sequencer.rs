@@ -442,6 +442,17 @@ impl SequencerService {
         }
     }
 
+    /// The map, if this replica leads: then it has applied every change that
+    /// was ever acknowledged.
+    pub(super) fn map(&self) -> Reply {
+        let now = *self.log.leadership().borrow();
+        match self.replica.machine().map() {
+            Some(map) if now.leads => Reply::Map(map.clone()),
+            _ if now.leads => busy("the sequencer has no map yet"),
+            _ => Reply::NotLeader(now.leader),
+        }
+    }
+
     /// The node that runs this service.
     #[must_use]
     pub const fn node(&self) -> NodeId {

@@ -107,7 +107,7 @@ impl Wires {
             | Request::Submit(Submission { request, .. })
             | Request::Await { request, .. }
             | Request::Fence { request, .. } => (None, Some(Held::RepliesTo(request.client))),
-            Request::Change(_) | Request::Keys { .. } => (None, None),
+            Request::Change(_) | Request::Map | Request::Keys { .. } => (None, None),
         };
         self.travel(there).await;
         let request = Request::from_bytes(&request.to_bytes()).unwrap();

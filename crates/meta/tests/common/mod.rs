@@ -2,6 +2,8 @@
 //! that the tests give it.
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+pub(crate) mod drivers;
+
 use std::collections::BTreeMap;
 
 use quorate_meta::{

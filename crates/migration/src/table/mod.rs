@@ -262,6 +262,17 @@ impl MigrationStateTable {
         Ok(())
     }
 
+    /// Brings the table to `rows`, as [`MigrationStateTable::rebuild`] does,
+    /// unless it holds them already.
+    ///
+    /// # Errors
+    /// The permanent kinds of [`TableError`].
+    pub fn project(&mut self, rows: Vec<MigrationRow>) -> Result<(), TableError> {
+        let is_current = rows.len() == self.rows.len()
+            && rows.iter().all(|row| self.rows.get(&row.id) == Some(row));
+        if is_current { Ok(()) } else { self.rebuild(rows) }
+    }
+
     fn load(&mut self) -> Result<(), TableError> {
         let mut content = self.read()?;
         if content.rows.len() + content.damaged.len() < self.rows.len() {

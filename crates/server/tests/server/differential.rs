@@ -216,7 +216,7 @@ async fn ask(client: &mut Client, words: &[String]) -> OwnedFrame {
 /// Said whether or not the test fails, so around the harness, which would
 /// keep it for a failure.
 fn say(text: &str) {
-    writeln!(std::io::stderr(), "{text}").unwrap();
+    eprintln!("{text}");
 }
 
 #[tokio::test]
