@@ -1,5 +1,8 @@
 //! Any command, on any key, through any node.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use quorate_tests::{Client, Cluster, Execution, Reply, Words, words};
 
 /// Keys enough to lie in several shards, with a prefix of their own.
@@ -127,18 +130,53 @@ fn whole_database_commands_see_every_shard(nodes: &mut [Client]) {
     expected.sort();
     assert_eq!(sorted(nodes[0].must("KEYS whole:*").elements()), expected);
 
-    let (mut cursor, mut scanned) = ("0".to_owned(), Vec::new());
-    loop {
-        let mut page = nodes[1].must(&format!("SCAN {cursor} COUNT 5")).elements();
-        scanned.extend(page.remove(1).elements());
+    assert_eq!(scan(&mut nodes[1], "0", usize::MAX).1, expected.into_iter().collect());
+}
+
+/// Walks from a cursor on, for some pages at the most; returns where it stands
+/// and what it found.
+fn scan(node: &mut Client, cursor: &str, pages: usize) -> (String, BTreeSet<String>) {
+    let (mut cursor, mut found) = (cursor.to_owned(), BTreeSet::new());
+    for _ in 0..pages {
+        let mut page = node.must(&format!("SCAN {cursor} COUNT 5")).elements();
+        let keys = page.remove(1).elements();
+        found.extend(keys.iter().filter_map(|key| key.text().map(str::to_owned)));
         cursor = page[0].text().unwrap().to_owned();
         if cursor == "0" {
             break;
         }
     }
-    let mut scanned = sorted(scanned);
-    scanned.dedup();
-    assert_eq!(scanned, expected);
+    (cursor, found)
+}
+
+/// Of three shards none but the first begins where a byte of the slot is zero.
+#[test]
+fn scan_finds_every_key_across_odd_borders_and_splits() {
+    const SPLIT: Duration = Duration::from_secs(60);
+    let cluster = Cluster::start_with_shards(3, 3);
+    let mut nodes: Vec<Client> = [1, 2, 3].map(|id| cluster.client(id)).into();
+    let one_slot = (0..100).map(|number| format!("{{tag}}:{number}"));
+    let keys: Vec<String> = (0..300).map(|number| format!("k:{number}")).chain(one_slot).collect();
+    nodes[0].run(command("MSET", pairs(&keys, "v"))).unwrap();
+    let expected: BTreeSet<String> = keys.into_iter().collect();
+    for node in &mut nodes {
+        assert_eq!(scan(node, "0", usize::MAX), ("0".to_owned(), expected.clone()));
+    }
+
+    // Each walk has begun before the shards are split, and goes on after.
+    let begun: Vec<_> = (1..).zip(&mut nodes).map(|(n, node)| scan(node, "0", 20 * n)).collect();
+    for shard in cluster.admin(1).shards().unwrap() {
+        let path = format!("/v1/shards/{}/split", shard.id);
+        let split = cluster.admin(2).post(&path, &serde_json::json!({})).unwrap();
+        cluster.wait_migrated(&split.expect("a split is a migration"), SPLIT);
+    }
+    assert_eq!(cluster.admin(1).shards().unwrap().len(), 6);
+    for ((cursor, mut found), node) in begun.into_iter().zip(&mut nodes) {
+        assert_ne!(cursor, "0", "the walk was over before the split");
+        found.extend(scan(node, &cursor, usize::MAX).1);
+        assert_eq!(found, expected);
+        assert_eq!(scan(node, "0", usize::MAX), ("0".to_owned(), expected.clone()));
+    }
 }
 
 #[test]

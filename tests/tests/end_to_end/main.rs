@@ -8,6 +8,7 @@
     missing_docs
 )]
 
+mod clients;
 mod commands;
 mod damage;
 mod failures;

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use quorate_calvin::{Execute, Reply, Request, ServiceConfig};
+use quorate_calvin::{Execute, Peers, Reply, Request, ServiceConfig};
 use quorate_types::runtime::{self, BoxFuture};
 use quorate_types::{Epoch, ShardEpoch, ShardId};
 
@@ -182,12 +182,7 @@ fn a_reply_that_waits_at_the_gate_ends_with_its_term() {
             };
             let peers = End(Arc::clone(&world.wires));
             let deadline = 100 * PATIENCE;
-            let call = quorate_calvin::Peers::call(
-                &peers,
-                node_of(A),
-                Request::Execute(execute),
-                deadline,
-            );
+            let call = peers.call(node_of(A), Request::Execute(execute), deadline);
             let mut asked = runtime::spawn(call);
             assert!(tokio::time::timeout(PATIENCE, &mut asked).await.is_err(), "it is gated");
             world.log(A).begin_term();

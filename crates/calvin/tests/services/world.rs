@@ -153,15 +153,22 @@ impl World {
         self.log(shard).until(|| self.cursor(shard) > cursor).await;
     }
 
-    /// What a client has in the sequencer's log.
-    pub fn ordered(&self, client: ClientId) -> Vec<Submission> {
+    /// What is in the sequencer's log, in order.
+    pub fn all_ordered(&self) -> Vec<Submission> {
         let batches = self.sequencer.entries().into_iter().filter_map(|entry| {
             match SequencerCommand::from_bytes(&entry).unwrap() {
                 SequencerCommand::Batch(batch) => Some(batch.txns.0),
                 SequencerCommand::Init { .. } | SequencerCommand::Change { .. } => None,
             }
         });
-        batches.flatten().filter(|submission| submission.request.client == client).collect()
+        batches.flatten().collect()
+    }
+
+    /// What a client has in the sequencer's log.
+    pub fn ordered(&self, client: ClientId) -> Vec<Submission> {
+        let mut ordered = self.all_ordered();
+        ordered.retain(|submission| submission.request.client == client);
+        ordered
     }
 
     /// A client that does these one after the other, and answers what the last
