@@ -10,7 +10,8 @@ use quorate_tests::Cluster;
 /// Said whether or not the test fails, so around the harness, which would
 /// keep it for a failure.
 fn say(text: &str) {
-    writeln!(std::io::stderr(), "{text}").unwrap();
+    let mut around = std::io::stderr();
+    writeln!(around, "{text}").unwrap();
 }
 
 /// Whether a program runs here; says so loudly if it does not.

@@ -216,7 +216,8 @@ async fn ask(client: &mut Client, words: &[String]) -> OwnedFrame {
 /// Said whether or not the test fails, so around the harness, which would
 /// keep it for a failure.
 fn say(text: &str) {
-    eprintln!("{text}");
+    let mut around = std::io::stderr();
+    writeln!(around, "{text}").unwrap();
 }
 
 #[tokio::test]
