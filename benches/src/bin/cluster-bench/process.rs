@@ -101,3 +101,14 @@ pub(crate) fn cpu_seconds(process: &str) -> Option<f64> {
     let system: f64 = fields.next()?.parse().ok()?;
     Some((user + system) / TICKS_PER_SECOND)
 }
+
+/// Seconds of processor time that everything on this machine has used.
+pub(crate) fn machine_cpu_seconds() -> Option<f64> {
+    // User, nice, system, idle, waiting for the disk, interrupts (two kinds),
+    // stolen by other virtual machines.
+    let stat = std::fs::read_to_string("/proc/stat").ok()?;
+    let fields = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().take(8);
+    let ticks: Vec<f64> = fields.map(|field| field.parse().ok()).collect::<Option<_>>()?;
+    let idle: f64 = ticks.iter().skip(3).take(2).sum();
+    Some((ticks.iter().sum::<f64>() - idle) / TICKS_PER_SECOND)
+}

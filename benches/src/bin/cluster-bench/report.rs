@@ -13,6 +13,10 @@ use crate::machine::Machine;
 /// The system whose figures all of this is about.
 pub(crate) const OURS: &str = "quorate";
 
+/// Processors that others may keep busy beside a measurement. The system's own
+/// work for it is less.
+const OTHER_CORES_MAX: f64 = 0.25;
+
 /// One line of the table.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Row {
@@ -37,6 +41,8 @@ pub(crate) struct Cost {
     pub(crate) server_cores: Option<f64>,
     /// So for the clients.
     pub(crate) client_cores: Option<f64>,
+    /// So for everyone else on the machine, the system's own work included.
+    pub(crate) other_cores: Option<f64>,
     /// Flushes of the disk for each operation, those of others included.
     pub(crate) flushes: Option<f64>,
 }
@@ -65,6 +71,12 @@ impl Row {
             first_error,
             cost: Cost::default(),
         }
+    }
+
+    /// Whether others took so much of the machine that the line says more
+    /// about them.
+    fn is_disturbed(&self) -> bool {
+        self.cost.other_cores.is_some_and(|cores| cores > OTHER_CORES_MAX)
     }
 }
 
@@ -113,6 +125,15 @@ impl Report {
         text.push_str(&table(&self.rows));
         if let Some(cores) = self.idle_cores {
             let _ = writeln!(text, "idle, the nodes kept {cores:.2} cores busy");
+        }
+        let disturbed = self.rows.iter().filter(|row| row.is_disturbed()).count();
+        if disturbed > 0 {
+            let _ = writeln!(
+                text,
+                "NOT A QUIET MACHINE: in {disturbed} of {} lines others kept more than \
+                 {OTHER_CORES_MAX} cores busy; neither rates nor ratios mean much",
+                self.rows.len()
+            );
         }
         self.write_limits(&mut text);
         self.write_ratios(&mut text);
@@ -173,9 +194,9 @@ impl Report {
 
 /// The heading of the table.
 fn heading() -> String {
-    let [server, client, flushes] = ["srv cores", "cli cores", "flush/op"];
+    let [server, client, other, flushes] = ["srv cores", "cli cores", "oth cores", "flush/op"];
     format!(
-        "{:<13} {:<9} {:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7} {server:>10} {client:>10} {flushes:>9}\n",
+        "{:<13} {:<9} {:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7} {server:>10} {client:>10} {other:>10} {flushes:>9}\n",
         "system", "work", "clients", "ops/s", "p50 ms", "p95 ms", "p99 ms", "max ms", "errors"
     )
 }
@@ -184,7 +205,7 @@ fn heading() -> String {
 pub(crate) fn line(row: &Row) -> String {
     let cost = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
     format!(
-        "{:<13} {:<9} {:>7} {:>9.0} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>7} {:>10} {:>10} {:>9}\n",
+        "{:<13} {:<9} {:>7} {:>9.0} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>7} {:>10} {:>10} {:>10} {:>9}\n",
         row.system,
         row.work,
         row.clients,
@@ -196,6 +217,7 @@ pub(crate) fn line(row: &Row) -> String {
         row.errors,
         cost(row.cost.server_cores),
         cost(row.cost.client_cores),
+        cost(row.cost.other_cores),
         cost(row.cost.flushes),
     )
 }

@@ -14,7 +14,7 @@ use crate::keys::Keys;
 use crate::load::{self, Plan, Work};
 use crate::machine::{self, Machine};
 use crate::options::Options;
-use crate::process::{Process, cpu_seconds};
+use crate::process::{Process, cpu_seconds, machine_cpu_seconds};
 use crate::redis::{self, Redis};
 use crate::report::{Cost, Limits, OURS, Report, Row, line};
 
@@ -156,6 +156,7 @@ struct Usage {
     at: Instant,
     servers: Option<f64>,
     clients: Option<f64>,
+    machine: Option<f64>,
     flushes: Option<u64>,
 }
 
@@ -165,6 +166,7 @@ impl Usage {
             at: Instant::now(),
             servers: servers.iter().map(Process::cpu_seconds).sum(),
             clients: cpu_seconds("self"),
+            machine: machine_cpu_seconds(),
             flushes: machine::flushes(directory),
         }
     }
@@ -172,10 +174,15 @@ impl Usage {
     fn since(&self, before: &Self, operations: usize) -> Cost {
         let seconds = self.at.duration_since(before.at).as_secs_f64();
         let cores = |now: Option<f64>, then: Option<f64>| Some((now? - then?) / seconds);
+        let server_cores = cores(self.servers, before.servers);
+        let client_cores = cores(self.clients, before.clients);
+        let all_cores = cores(self.machine, before.machine);
+        let other_cores = || Some((all_cores? - server_cores? - client_cores?).max(0.0));
         let flushes = || Some(self.flushes?.saturating_sub(before.flushes?) as f64);
         Cost {
-            server_cores: cores(self.servers, before.servers),
-            client_cores: cores(self.clients, before.clients),
+            server_cores,
+            client_cores,
+            other_cores: other_cores(),
             flushes: flushes().map(|count| count / operations.max(1) as f64),
         }
     }
