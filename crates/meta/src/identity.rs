@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use quorate_types::codec::{self, CodecError};
 use quorate_types::disk::{Disk, DiskFile};
+use quorate_types::owner::Owner;
 use quorate_types::{ClusterId, DiskId, NodeId};
 use zerompk::{FromMessagePack, ToMessagePack};
 
@@ -29,6 +30,9 @@ pub struct Identity {
     pub incarnation: u64,
     /// No hybrid timestamp at or above this was drawn in an earlier life.
     pub clock_millis: u64,
+    /// Whether the node's log and engine were created: from then on their
+    /// files must be there and be this disk's.
+    pub has_stores: bool,
 }
 
 /// Why a directory cannot be used under an identity.
@@ -58,37 +62,63 @@ pub enum IdentityError {
 #[derive(Debug)]
 pub struct IdentityFile {
     file: Arc<dyn DiskFile>,
+    is_new: bool,
     identity: Mutex<Identity>,
 }
 
 impl IdentityFile {
-    /// Opens the directory's identity, drawing one when the directory is new,
-    /// and counts a new life.
+    /// Opens the directory's identity in a new life, drawing one when the
+    /// directory is new. Nothing is written: a node that is not welcome in
+    /// its cluster, or whose stores are damaged, leaves the directory as it
+    /// was. [`IdentityFile::claim`] and [`IdentityFile::begin`] write.
     ///
     /// # Errors
-    /// [`IdentityError`]; a directory that belongs to another node or is
-    /// damaged is left as it was.
+    /// [`IdentityError`]
     pub fn open(disk: &dyn Disk, node: NodeId) -> Result<Self, IdentityError> {
         let file = disk.open(FILE)?;
-        let identity = match read(&*file)? {
-            Some(found) if found.node != node => {
-                return Err(IdentityError::Foreign { found: found.node, asked: node });
-            }
-            Some(found) => found,
-            None => Identity {
-                node,
-                disk: DiskId::random(),
-                cluster: None,
-                incarnation: 0,
-                clock_millis: 0,
-            },
-        };
-        let opened = Self { file, identity: Mutex::new(identity) };
-        opened.change(|identity| identity.incarnation += 1)?;
-        Ok(opened)
+        let found = read(&*file)?;
+        if let Some(found) = found.filter(|found| found.node != node) {
+            return Err(IdentityError::Foreign { found: found.node, asked: node });
+        }
+        let mut identity = found.unwrap_or_else(|| Identity {
+            node,
+            disk: DiskId::random(),
+            cluster: None,
+            incarnation: 0,
+            clock_millis: 0,
+            has_stores: false,
+        });
+        identity.incarnation += 1;
+        Ok(Self { file, is_new: found.is_none(), identity: Mutex::new(identity) })
     }
 
-    /// The identity as it is on disk.
+    /// Makes a new directory this identity's, durably, before stores are
+    /// created in it. A directory that has an identity is left as it is.
+    ///
+    /// # Errors
+    /// [`IdentityError::Disk`]
+    pub fn claim(&self) -> Result<(), IdentityError> {
+        if self.is_new { self.change(|_| {}) } else { Ok(()) }
+    }
+
+    /// Whose the directory's stores are.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        let identity = self.identity();
+        Owner { disk: identity.disk, has_store: identity.has_stores }
+    }
+
+    /// Counts the life, durably, once the stores are open. Nothing that
+    /// carries the incarnation may leave the node before, except to ask
+    /// whether it is welcome.
+    ///
+    /// # Errors
+    /// [`IdentityError::Disk`]
+    pub fn begin(&self) -> Result<(), IdentityError> {
+        self.change(|identity| identity.has_stores = true)
+    }
+
+    /// The identity of this life.
     #[must_use]
     pub fn identity(&self) -> Identity {
         *self.identity.lock()

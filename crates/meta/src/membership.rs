@@ -279,9 +279,16 @@ impl Membership {
         if view.node(self.own()).is_some_and(|known| known.address == self.config.own.address) {
             return Ok(());
         }
-        match self.client.run(&Command::Join(self.config.own.clone())).await {
-            Err(AdminError::Refused(reason)) => Err(MembershipError::Refused(reason)),
-            Ok(_) | Err(_) => Ok(()),
+        let command = Command::Join(self.config.own.clone());
+        loop {
+            match self.client.run(&command).await {
+                Err(AdminError::Refused(reason)) => return Err(MembershipError::Refused(reason)),
+                // Others would look for it at its old address.
+                Err(AdminError::Unavailable(reason)) => {
+                    tracing::info!(%reason, "waiting to announce this node's address");
+                }
+                Ok(_) | Err(AdminError::NotFound(_)) => return Ok(()),
+            }
         }
     }
 }

@@ -81,7 +81,30 @@ impl DiskFile for OneFile {
 }
 
 fn open(disk: &OneFile) -> IdentityFile {
-    IdentityFile::open(disk, NodeId(1)).unwrap()
+    let opened = IdentityFile::open(disk, NodeId(1)).unwrap();
+    opened.claim().unwrap();
+    opened.begin().unwrap();
+    opened
+}
+
+#[test]
+fn a_directory_is_written_when_it_is_claimed_and_when_its_stores_are_open() {
+    let disk = OneFile::default();
+    let turned_away = IdentityFile::open(&disk, NodeId(1)).unwrap();
+    assert!(disk.bytes().is_empty(), "another node may still have it");
+    assert!(!turned_away.owner().has_store);
+    let first = IdentityFile::open(&disk, NodeId(1)).unwrap();
+    first.claim().unwrap();
+    let claimed = disk.bytes();
+    assert!(!IdentityFile::open(&disk, NodeId(1)).unwrap().owner().has_store, "a crash here");
+    first.begin().unwrap();
+    let begun = disk.bytes();
+    assert_ne!(begun, claimed);
+    let second = IdentityFile::open(&disk, NodeId(1)).unwrap();
+    second.claim().unwrap();
+    assert_eq!(disk.bytes(), begun, "turned away: the life does not count");
+    assert_eq!(second.owner().disk, first.owner().disk);
+    assert!(second.owner().has_store);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Putting a node together: every layer can be replaced through its port.
 
 use std::convert::Infallible;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -138,11 +139,13 @@ impl NodeBuilder {
     /// Starts the node. It serves once [`Node::serving`] returns.
     ///
     /// # Errors
-    /// [`NodeError`], with what to do about it; nothing was changed on disk
-    /// unless the directory was new.
+    /// [`NodeError`], with what to do about it; nothing that the directory
+    /// held was changed.
     pub async fn start(self) -> Result<Node, NodeError> {
         self.config.validate()?;
         let clock = self.clock.unwrap_or_else(SystemClock::shared);
+        // Before a directory is made for a node that cannot run here.
+        let (links, address) = listen(self.links, &self.config.address).await?;
         let disk = match self.disk {
             Some(disk) => disk,
             None => {
@@ -151,23 +154,6 @@ impl NodeBuilder {
             }
         };
         let identity = Arc::new(IdentityFile::open(&*disk, self.config.node)?);
-        let (links, address) = listen(self.links, &self.config.address).await?;
-        let log = match self.log {
-            Some(log) => log,
-            None => {
-                let opened = RedbLog::open(&*disk, LOG_FILE, RedbLogConfig::default());
-                Arc::new(opened.map_err(|error| NodeError::layer("log", error))?)
-            }
-        };
-        let engine = match self.engine {
-            Some(engine) => engine,
-            None => {
-                let opened = RedbEngine::open(&*disk, ENGINE_FILE, RedbConfig::default());
-                Arc::new(opened.map_err(|error| NodeError::layer("engine", error))?)
-            }
-        };
-        let table = MigrationStateTable::open(&*disk, TableConfig::default())
-            .map_err(|error| NodeError::layer("migration", error))?;
         let parts = Parts {
             procedures: self.procedures.unwrap_or_else(|| Arc::new(KeyValue)),
             policy: self.policy.unwrap_or_else(|| Arc::new(LexicographicPolicy::default())),
@@ -176,9 +162,7 @@ impl NodeBuilder {
             identity,
             links,
             address,
-            log,
-            engine,
-            table,
+            given: Given { disk, log: self.log, engine: self.engine },
         };
         parts.assemble().await
     }
@@ -204,11 +188,54 @@ struct Parts {
     identity: Arc<IdentityFile>,
     links: Links,
     address: String,
+    given: Given,
+    procedures: Arc<dyn Procedures>,
+    policy: Arc<dyn PlacementPolicy>,
+}
+
+/// The disk, and the stores that are not the default ones on it.
+struct Given {
+    disk: Arc<dyn Disk>,
+    log: Option<Arc<dyn LogEngine>>,
+    engine: Option<Arc<dyn Engine>>,
+}
+
+/// What a node keeps on its disk.
+struct Stores {
     log: Arc<dyn LogEngine>,
     engine: Arc<dyn Engine>,
     table: MigrationStateTable,
-    procedures: Arc<dyn Procedures>,
-    policy: Arc<dyn PlacementPolicy>,
+}
+
+impl Given {
+    /// Opens the stores of a node that is welcome in its cluster, and only
+    /// then counts this life.
+    fn open(self, identity: &IdentityFile) -> Result<Stores, NodeError> {
+        identity.claim()?;
+        let (disk, owner) = (&*self.disk, Some(identity.owner()));
+        let log = match self.log {
+            Some(log) => log,
+            None => {
+                let config = RedbLogConfig { owner, ..RedbLogConfig::default() };
+                let opened = RedbLog::open(disk, LOG_FILE, config);
+                Arc::new(opened.map_err(|error| NodeError::store(LOG_FILE, &error))?)
+            }
+        };
+        let engine = match self.engine {
+            Some(engine) => engine,
+            None => {
+                let config = RedbConfig { owner, ..RedbConfig::default() };
+                let opened = RedbEngine::open(disk, ENGINE_FILE, config);
+                Arc::new(opened.map_err(|error| NodeError::store(ENGINE_FILE, &error))?)
+            }
+        };
+        let config = TableConfig::default();
+        let file = config.file.clone();
+        let table = MigrationStateTable::open(disk, config)
+            .map_err(|error| NodeError::store(&file, &error))?;
+        identity.begin()?;
+        Ok(Stores { log, engine, table })
+    }
 }
 
 impl Parts {
@@ -251,6 +278,7 @@ impl Parts {
             }
         };
         ask_around(&self.config, &*network, &introduce()).await?;
+        let Stores { log, engine, table } = self.given.open(&self.identity)?;
         let peers = Arc::new(NodePeers {
             network: Arc::clone(&network),
             directory: Arc::clone(&directory),
@@ -269,7 +297,7 @@ impl Parts {
         calls.connect(&services);
         let transport = |channel| ChannelTransport::new(Arc::clone(&network), channel);
         let raft_transport = Arc::new(transport(channel::RAFT));
-        let host = Host::open(self.config.raft.clone(), self.log, raft_transport)
+        let host = Host::open(self.config.raft.clone(), log, raft_transport)
             .map_err(|error| NodeError::layer("raft", error))?;
         let candidates = Arc::clone(&directory);
         let groups = AdminClient::new(
@@ -280,10 +308,11 @@ impl Parts {
         );
         let asked = Arc::<NodePeers>::clone(&peers) as Arc<dyn quorate_meta::Peers>;
         let metadata = Arc::new(MetadataClient::new(known, asked));
+        let (failure, failures) = watch::channel(None);
         let hosting = Arc::new_cyclic(|this| Hosting {
             node,
             host: host.clone(),
-            engine: Arc::clone(&self.engine),
+            engine: Arc::clone(&engine),
             procedures: self.procedures,
             services: Arc::clone(&services),
             directory: Arc::clone(&directory),
@@ -292,6 +321,7 @@ impl Parts {
             retention: self.config.retention,
             forked: Mutex::default(),
             wake: Notify::new(),
+            failure: failure.clone(),
             this: Weak::clone(this),
         });
         let membership = Arc::new(Membership::new(
@@ -322,7 +352,7 @@ impl Parts {
             address,
             clock: Arc::clone(&self.clock),
             identity: self.identity,
-            engine: self.engine,
+            engine,
             host: host.clone(),
             registry,
             directory: Arc::clone(&directory),
@@ -339,6 +369,7 @@ impl Parts {
             authority,
             cluster,
             executor: Mutex::new(None),
+            was_covered: AtomicBool::new(false),
             config: self.config,
         });
         let switch = Arc::new(Switch(Arc::downgrade(&inner)));
@@ -368,11 +399,10 @@ impl Parts {
             .transpose()
             .map_err(|error| NodeError::layer("placement", error))?;
         inner.gossip.join(&inner.membership.seeds());
-        let (failure, membership) = watch::channel(None);
         tasks.push(runtime::spawn(Hosting::run(Arc::downgrade(&hosting))));
         tasks.push(runtime::spawn(coordinate(Arc::downgrade(&inner))));
         tasks.push(runtime::spawn(report(Arc::downgrade(&inner))));
-        tasks.push(runtime::spawn(projection::project(Arc::downgrade(&inner), self.table)));
+        tasks.push(runtime::spawn(projection::project(Arc::downgrade(&inner), table)));
         let member = Arc::clone(&inner);
         tasks.push(runtime::spawn(async move {
             match member.membership.become_member().await {
@@ -384,7 +414,8 @@ impl Parts {
         drop(runtime::spawn(end_with(ended, host)));
         let client = Client::new(calls, directory, gate, inner.config.client);
         let tasks = tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect();
-        Ok(Node { inner, client, tasks, scheduler, membership, switch, mesh, _alive: alive })
+        let scheduler = Mutex::new(scheduler);
+        Ok(Node { inner, client, tasks, scheduler, failures, switch, mesh, _alive: alive })
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 
 pub use quorate_meta::AdminError;
 use quorate_meta::{IdentityError, MembershipError};
+use quorate_types::GroupId;
 
 /// A node could not start, or an administrative operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,25 @@ pub enum NodeError {
     /// The cluster refuses this node.
     #[error("the cluster refuses this node: {0}")]
     Refused(String),
+    /// A store cannot be opened.
+    #[error(
+        "{file} cannot be used: {causes}; if it is damaged, put a copy of the whole directory \
+         back, or remove the node and join with an empty directory under a new id"
+    )]
+    Store {
+        /// Its file.
+        file: String,
+        /// What is wrong with it, and why.
+        causes: String,
+    },
+    /// A replica has stopped for good, so that it cannot answer wrongly.
+    #[error("{group} has halted and the node stops: {reason}")]
+    Halted {
+        /// The replica's group.
+        group: GroupId,
+        /// Why.
+        reason: String,
+    },
     /// A layer failed to start.
     #[error("{layer} failed to start: {source}")]
     Layer {
@@ -41,6 +61,14 @@ pub enum NodeError {
 }
 
 impl NodeError {
+    pub(crate) fn store(file: &str, error: &dyn std::error::Error) -> Self {
+        let first = Some(error);
+        let causes = std::iter::successors(first, |error| error.source()).map(ToString::to_string);
+        let mut causes: Vec<String> = causes.collect();
+        causes.dedup_by(|cause, error| error.ends_with(cause.as_str()));
+        Self::Store { file: file.to_owned(), causes: causes.join(": ") }
+    }
+
     pub(crate) fn layer(
         layer: &'static str,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,

@@ -21,7 +21,7 @@ use quorate_raft::{
     seeded_host_row,
 };
 use quorate_types::runtime::{self, BoxFuture};
-use quorate_types::{Blob, GroupId, KeyRange, NodeId, ReplicaId, ShardId};
+use quorate_types::{Blob, GroupId, KeyRange, NodeId, ReplicaId, ShardId, watch};
 use tokio::sync::Notify;
 
 use crate::directory::Directory;
@@ -46,6 +46,7 @@ pub(crate) struct Hosting {
     pub(crate) retention: Duration,
     pub(crate) forked: Mutex<BTreeMap<ShardId, Vec<Member>>>,
     pub(crate) wake: Notify,
+    pub(crate) failure: watch::Sender<Option<Arc<NodeError>>>,
     pub(crate) this: Weak<Hosting>,
 }
 
@@ -90,6 +91,28 @@ impl Hosting {
             let status = group.status();
             if view.is_retired(status.group, status.replica) {
                 self.logged(status.group, self.destroy(status.group, status.replica).await);
+            } else if let Some(reason) = status.halted {
+                self.failure
+                    .send(Some(Arc::new(NodeError::Halted { group: status.group, reason })));
+            } else if group.leadership().borrow().leading {
+                self.remove_strangers(&view, &group, &status.learners).await;
+            }
+        }
+    }
+
+    /// Removes learners that the metadata has given up. A coordinator that was
+    /// deposed may have added them late: fences are only in the memory of the
+    /// leader that saw them.
+    async fn remove_strangers(
+        &self,
+        view: &ClusterView,
+        group: &Group,
+        learners: &[(ReplicaId, NodeId)],
+    ) {
+        for (replica, _) in learners {
+            if view.is_retired(group.id(), *replica) {
+                let removed = group.remove_learner(*replica).await;
+                self.logged(group.id(), removed.map_err(|error| NodeError::layer("raft", error)));
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -29,6 +30,10 @@ use crate::error::NodeError;
 use crate::hosting::Hosting;
 use crate::network::{NodePeers, Switch};
 
+/// Without watermarks for so long the sequencer is gone, or this node is cut
+/// off; an election takes a second or two.
+const WATERMARK_AGE_MAX: Duration = Duration::from_secs(5);
+
 /// Everything a running node consists of.
 pub(crate) struct NodeInner {
     pub(crate) node: NodeId,
@@ -53,6 +58,7 @@ pub(crate) struct NodeInner {
     pub(crate) authority: watch::Sender<Option<u64>>,
     pub(crate) cluster: watch::Sender<Option<ClusterId>>,
     pub(crate) executor: Mutex<Option<Executor>>,
+    pub(crate) was_covered: AtomicBool,
 }
 
 impl NodeInner {
@@ -100,14 +106,28 @@ impl NodeInner {
         }
     }
 
-    /// Whether this node can route any command.
+    /// Whether this node can route any command, and can expect an answer: the
+    /// watermarks, without which no reply leaves, keep coming.
     fn is_serving(&self) -> bool {
-        let routes = self.directory.overlapping(&KeyRange::all());
-        let is_covered = KeyRange::partition(routes.iter().map(|route| &route.range));
         // Requests are dated by the watermark: without one they would be born
         // before everything that is remembered.
         let is_dated = self.gate.known().logged > Epoch(0);
-        is_covered && is_dated && self.cluster().is_some()
+        let age = self.services.watermark_age();
+        let is_current = age.is_some_and(|age| age <= WATERMARK_AGE_MAX);
+        is_dated && is_current && self.is_covered()
+    }
+
+    /// Whether every key has a route. Once so, it stays so: ranges are only
+    /// cut and handed over.
+    fn is_covered(&self) -> bool {
+        if self.was_covered.load(Ordering::Relaxed) {
+            return true;
+        }
+        let routes = self.directory.overlapping(&KeyRange::all());
+        let is_covered = KeyRange::partition(routes.iter().map(|route| &route.range));
+        let is_covered = is_covered && self.cluster().is_some();
+        self.was_covered.store(is_covered, Ordering::Relaxed);
+        is_covered
     }
 
     /// Does what another node asks for.
@@ -127,8 +147,8 @@ pub struct Node {
     pub(crate) inner: Arc<NodeInner>,
     pub(crate) client: Arc<Client>,
     pub(crate) tasks: Vec<AbortHandle>,
-    pub(crate) scheduler: Option<SchedulerHandle>,
-    pub(crate) membership: watch::Receiver<Option<Arc<NodeError>>>,
+    pub(crate) scheduler: Mutex<Option<SchedulerHandle>>,
+    pub(crate) failures: watch::Receiver<Option<Arc<NodeError>>>,
     pub(crate) switch: Arc<Switch>,
     pub(crate) mesh: Option<Mesh>,
     /// Ends the replicas when it is dropped with the node.
@@ -182,7 +202,7 @@ impl Node {
     /// Whether the node can answer commands now.
     #[must_use]
     pub fn is_serving(&self) -> bool {
-        self.inner.is_serving()
+        self.failures.borrow().is_none() && self.inner.is_serving()
     }
 
     /// Waits until the node serves.
@@ -192,7 +212,7 @@ impl Node {
     pub async fn serving(&self) -> Result<(), Arc<NodeError>> {
         const LOOK_EVERY: Duration = Duration::from_millis(20);
         loop {
-            if let Some(error) = self.membership.borrow().clone() {
+            if let Some(error) = self.failure() {
                 return Err(error);
             }
             if self.is_serving() {
@@ -202,10 +222,11 @@ impl Node {
         }
     }
 
-    /// Why the node could not become or stay a member, if so.
+    /// Why the node could not become a member or cannot go on, if so: then it
+    /// is to be stopped.
     #[must_use]
     pub fn failure(&self) -> Option<Arc<NodeError>> {
-        self.membership.borrow().clone()
+        self.failures.borrow().clone()
     }
 
     /// Leaves gracefully: tells the others, flushes the engine, ends.
@@ -213,8 +234,9 @@ impl Node {
     /// # Errors
     /// When the engine or the log could not be flushed; nothing acknowledged
     /// is lost by that.
-    pub async fn shutdown(mut self) -> Result<(), NodeError> {
-        if let Some(scheduler) = self.scheduler.take() {
+    pub async fn shutdown(&self) -> Result<(), NodeError> {
+        let scheduler = self.scheduler.lock().take();
+        if let Some(scheduler) = scheduler {
             scheduler.stop().await;
         }
         let executor = self.inner.executor.lock().take();

@@ -42,10 +42,7 @@ pub async fn start(config: StartConfig) -> NodeResult {
         refused = failure(&node) => Err(refused.into()),
         served = serving => {
             served?;
-            if let Some(node) = Arc::into_inner(node) {
-                node.shutdown().await?;
-            }
-            Ok(())
+            Ok(node.shutdown().await?)
         }
     }
 }

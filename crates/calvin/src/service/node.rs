@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use quorate_types::env::Clock;
 use quorate_types::{NodeId, ShardId};
 
@@ -51,6 +51,8 @@ pub struct NodeServices {
     around: Surroundings,
     shards: RwLock<BTreeMap<ShardId, Arc<ShardService>>>,
     sequencer: RwLock<Option<Arc<SequencerService>>>,
+    /// When the sequencer's leader was last heard, by the monotonic clock.
+    heard_at: Mutex<Option<Duration>>,
 }
 
 impl NodeServices {
@@ -65,7 +67,12 @@ impl NodeServices {
         config: ServiceConfig,
     ) -> Self {
         let around = Surroundings { node, peers, router, gate, clock, config };
-        Self { around, shards: RwLock::default(), sequencer: RwLock::default() }
+        Self {
+            around,
+            shards: RwLock::default(),
+            sequencer: RwLock::default(),
+            heard_at: Mutex::default(),
+        }
     }
 
     /// Starts serving a shard replica.
@@ -93,6 +100,14 @@ impl NodeServices {
     /// Stops serving the sequencer.
     pub fn remove_sequencer(&self) {
         *self.sequencer.write() = None;
+    }
+
+    /// How long ago the sequencer's leader told the watermarks; it repeats
+    /// them every [`ServiceConfig::tick`]. `None` before the first time.
+    #[must_use]
+    pub fn watermark_age(&self) -> Option<Duration> {
+        let now = self.around.clock.monotonic();
+        self.heard_at.lock().map(|heard| now.saturating_sub(heard))
     }
 
     /// A shard's service, if the node has a replica.
@@ -129,6 +144,7 @@ impl NodeServices {
                 }
             }
             PeerMessage::Watermarks { leader, marks } => {
+                *self.heard_at.lock() = Some(self.around.clock.monotonic());
                 self.around.router.learned(Destination::Sequencer, Some(leader));
                 self.around.gate.learn(marks);
             }
