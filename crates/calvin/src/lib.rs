@@ -19,8 +19,8 @@ pub use client::{Client, ClientConfig, ExecuteError, Session};
 pub use command::*;
 pub use lock::{LockSet, LockTable, Place};
 pub use ports::{
-    CallError, Destination, GroupLog, Leadership, Peers, ProposeError, ReadIndex, Route, Router,
-    SequencerRoute,
+    CallError, Destination, GroupLog, GroupMachine, Leadership, Peers, ProposeError, ReadIndex,
+    Route, Router, SequencerRoute,
 };
 pub use procedure::{
     Access, Call, Footprint, Inputs, Outcome, Procedures, RangeAccess, Read, Rows, Write,

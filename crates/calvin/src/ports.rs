@@ -6,7 +6,7 @@ use std::time::Duration;
 use quorate_types::runtime::BoxFuture;
 use quorate_types::{KeyRange, NodeId, ShardEpoch, ShardId};
 
-pub use quorate_types::group_log::{GroupLog, Leadership, ProposeError, ReadIndex};
+pub use quorate_types::group_log::{GroupLog, GroupMachine, Leadership, ProposeError, ReadIndex};
 
 use crate::wire::{PeerMessage, Reply, Request};
 

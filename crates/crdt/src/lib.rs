@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod allocation;
+mod anti_entropy;
 mod context;
 mod counter;
 mod error;

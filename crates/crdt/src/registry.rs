@@ -33,8 +33,8 @@ pub struct RegistryConfig {
 /// registry also owns the hybrid clock: it observes every merge, so a write
 /// made after a merge is newer than everything merged.
 ///
-/// The methods from [`Self::root`] on are what anti-entropy calls. They speak
-/// bytes and can be mapped one to one to a gossip layer's port.
+/// The methods from [`Self::root`] on are what anti-entropy calls, by
+/// [`State`](quorate_types::anti_entropy::State).
 #[derive(Debug)]
 pub struct Registry {
     map: DeltaMap,
@@ -75,6 +75,30 @@ impl Registry {
     ) -> Result<(), CrdtError> {
         let hlc = self.clock.tick(now_millis);
         self.allocations.allocate(&mut self.map, allocation, fence, hlc)
+    }
+
+    /// Brings the table to these allocations, decided under `fence`; whether
+    /// that changed anything. What a later fence has decided stays as it is: a
+    /// deposed leader cannot overwrite a newer decision.
+    pub fn publish(
+        &mut self,
+        allocations: impl IntoIterator<Item = Allocation>,
+        fence: u64,
+        now_millis: u64,
+    ) -> bool {
+        let mut is_changed = false;
+        for allocation in allocations {
+            let shard = allocation.shard;
+            if self.allocations.get(shard) == Some(&allocation) {
+                continue;
+            }
+            match self.allocate(&allocation, fence, now_millis) {
+                Ok(()) => is_changed = true,
+                Err(CrdtError::StaleAllocation { .. }) => {}
+                Err(error) => tracing::warn!(%shard, %error, "an allocation is not published"),
+            }
+        }
+        is_changed
     }
 
     /// Removes a shard, as decided under `fence`.
@@ -129,6 +153,16 @@ impl Registry {
     pub fn remove_load(&mut self, node: NodeId, now_millis: u64) -> Result<(), CrdtError> {
         let hlc = self.clock.tick(now_millis);
         self.loads.remove(&mut self.map, node, hlc)
+    }
+
+    /// Publishes this node's report, and forgets what every member has seen
+    /// removed at least `age_millis_min` ago. Returns the clock mark to persist.
+    pub fn refresh(&mut self, load: &NodeLoad, now_millis: u64, age_millis_min: u64) -> u64 {
+        if let Err(error) = self.report_load(load, now_millis) {
+            tracing::warn!(%error, "this node's load cannot be reported");
+        }
+        self.collect(now_millis, age_millis_min);
+        self.high_water_millis()
     }
 
     /// The shared map, for reading.

@@ -14,6 +14,7 @@ use quorate_crdt::{
     Allocation, AllocationTable, CrdtError, DeltaMap, Keyspace, Limits, NodeLoad, Origin, Put,
     Registry, RegistryConfig, ShardLoad,
 };
+use quorate_types::anti_entropy::{State, StateError};
 use quorate_types::hlc::AHEAD_MILLIS_MAX;
 use quorate_types::{Blob, GroupId, Hlc, KeyRange, NodeId, ShardEpoch, ShardId};
 
@@ -232,4 +233,42 @@ proptest! {
             prop_assert_eq!(located, highest);
         }
     }
+}
+
+#[test]
+fn publishing_changes_what_differs_and_nothing_that_a_later_fence_decided() {
+    let mut table = registry(1, 1, 0);
+    let (below, above) = KeyRange::all().split_at(&Blob::from("m")).unwrap();
+    let two = [allocation(1, below, 1), allocation(2, above, 2)];
+    assert!(table.publish(two.clone(), 5, 1_000));
+    assert!(!table.publish(two.clone(), 6, 1_001), "nothing differs");
+    let deposed = allocation(1, KeyRange::all(), 3);
+    assert!(!table.publish([deposed], 4, 1_002));
+    assert_eq!(table.allocations().get(ShardId(1)), Some(&two[0]));
+}
+
+#[test]
+fn a_refresh_reports_and_tells_the_mark_to_persist() {
+    let mut table = registry(1, 1, 0);
+    let load = NodeLoad { node: NodeId(1), used_bytes: 7, ..NodeLoad::default() };
+    assert_eq!(table.refresh(&load, 1_000, 0), table.high_water_millis());
+    assert_eq!(table.load(NodeId(1)).unwrap().unwrap().used_bytes, 7);
+    let foreign = NodeLoad { node: NodeId(2), ..load };
+    table.refresh(&foreign, 1_001, 0);
+    assert_eq!(table.load(NodeId(2)).unwrap(), None);
+}
+
+#[test]
+fn anti_entropy_survives_what_is_no_vector_and_no_delta() {
+    let mut table = registry(1, 1, 0);
+    table.publish([allocation(1, KeyRange::all(), 1)], 5, 1_000);
+    let mut other: Box<dyn State> = Box::new(registry(2, 1, 0));
+    let answer = State::delta(&table, &other.vector(), BUDGET_BYTES).unwrap();
+    assert_eq!(other.merge(NodeId(1), &answer), Ok(true));
+    assert_eq!(other.merge(NodeId(1), &answer), Ok(false), "heard before");
+    assert_eq!(other.root(), State::root(&table));
+    assert_eq!(State::delta(&table, b"junk", BUDGET_BYTES), None);
+    let refused = other.merge(NodeId(1), b"junk");
+    assert!(matches!(refused, Err(StateError::Refused(_))), "{refused:?}");
+    other.acknowledge(NodeId(1), b"junk");
 }

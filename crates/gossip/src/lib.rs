@@ -5,7 +5,6 @@ mod core;
 mod driver;
 mod error;
 mod member;
-mod state;
 mod transport;
 mod wire;
 
@@ -14,6 +13,6 @@ pub use config::{Config, TcpConfig};
 pub use driver::{Driver, Judge, Setup};
 pub use error::GossipError;
 pub use member::{Event, Member, Status};
-pub use state::{State, StateError};
+pub use quorate_types::anti_entropy::{State, StateError};
 pub use transport::{Connection, Destination, Inbound, Lane, Transmit, Transport};
 pub use wire::{ADDRESS_BYTES_MAX, FRAME_BYTES_MAX, RECORDS_MAX};

@@ -2,6 +2,8 @@
 //! store out.
 
 use bytes::Bytes;
+use parking_lot::Mutex;
+use quorate_types::group_log::GroupMachine;
 use quorate_types::{Blob, KeyRange};
 
 use crate::error::MetaError;
@@ -16,10 +18,10 @@ const PAGE_ROWS_MAX: usize = 4_096;
 pub type OnChange = Box<dyn Fn(&ClusterView) + Send>;
 
 /// A registry over its rows. After an error it must not go on: memory may be
-/// ahead of the rows until [`RegistryMachine::reload`].
+/// ahead of the rows until [`GroupMachine::reload`].
 pub struct RegistryMachine {
     rows: Box<dyn Rows>,
-    registry: Registry,
+    registry: Mutex<Registry>,
     on_change: OnChange,
 }
 
@@ -29,16 +31,12 @@ impl RegistryMachine {
     /// # Errors
     /// [`MetaError::Store`], or what [`Registry::load`] finds in the rows.
     pub fn open(rows: Box<dyn Rows>, on_change: OnChange) -> Result<Self, MetaError> {
-        let mut machine = Self { rows, registry: Registry::default(), on_change };
-        machine.reload()?;
+        let machine = Self { rows, registry: Mutex::default(), on_change };
+        machine.load()?;
         Ok(machine)
     }
 
-    /// Reads everything anew, after a snapshot has replaced the rows.
-    ///
-    /// # Errors
-    /// [`MetaError::Store`], or what [`Registry::load`] finds in the rows.
-    pub fn reload(&mut self) -> Result<(), MetaError> {
+    fn load(&self) -> Result<(), MetaError> {
         let mut rows = Vec::new();
         let mut range = KeyRange::all();
         loop {
@@ -51,24 +49,25 @@ impl RegistryMachine {
                 break;
             }
         }
-        self.registry = Registry::load(rows)?;
-        (self.on_change)(self.registry.view());
+        let mut registry = self.registry.lock();
+        *registry = Registry::load(rows)?;
+        (self.on_change)(registry.view());
         Ok(())
     }
+}
 
-    /// Applies entries of the log and commits what comes of them, together
-    /// with a row that belongs to whoever hosts the machine; one outcome each.
-    /// An entry without a command is the log's own.
-    ///
-    /// # Errors
-    /// Whatever [`Registry::apply`] halts for, and [`MetaError::Store`].
-    /// Nothing was shown.
-    pub fn apply(
-        &mut self,
+impl GroupMachine for RegistryMachine {
+    type Halt = MetaError;
+
+    /// Halts for whatever [`Registry::apply`] halts for, and with
+    /// [`MetaError::Store`]. Nothing was shown then.
+    fn apply(
+        &self,
         entries: &[(u64, Option<&[u8]>)],
         host_row: Blob,
     ) -> Result<Vec<Bytes>, MetaError> {
         let Some((last, _)) = entries.last() else { return Ok(Vec::new()) };
+        let mut registry = self.registry.lock();
         let mut mutations = Mutations::new();
         let mut outcomes = Vec::with_capacity(entries.len());
         for (index, command) in entries {
@@ -76,18 +75,24 @@ impl RegistryMachine {
                 outcomes.push(Bytes::new());
                 continue;
             };
-            let applied = self.registry.apply(*index, command)?;
+            let applied = registry.apply(*index, command)?;
             mutations.extend(applied.mutations);
             outcomes.push(applied.reply.encode());
         }
         self.rows.commit(*last, host_row, mutations).map_err(MetaError::Store)?;
-        (self.on_change)(self.registry.view());
+        (self.on_change)(registry.view());
         Ok(outcomes)
+    }
+
+    fn reload(&self, _applied: u64) -> Result<(), MetaError> {
+        self.load()
     }
 }
 
 impl std::fmt::Debug for RegistryMachine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RegistryMachine").field("applied", &self.registry.view().applied()).finish()
+        f.debug_struct("RegistryMachine")
+            .field("applied", &self.registry.lock().view().applied())
+            .finish()
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use quorate_types::{Blob, ClusterId, DiskId, GroupId, MigrationId, NodeId, ReplicaId, ShardId};
 
 use crate::bootstrap::Bootstrap;
-use crate::groups::{Replica, ReplicaGroup};
+use crate::groups::{Replica, ReplicaGroup, Role};
 use crate::journal::JournalRow;
 use crate::nodes::{Node, NodeState};
 use crate::operators::{Operator, Task};
@@ -117,6 +117,13 @@ impl ClusterView {
     #[must_use]
     pub fn group(&self, id: GroupId) -> Option<&ReplicaGroup> {
         self.groups.get(&id)
+    }
+
+    /// The nodes whose replica of a group has this role.
+    #[must_use]
+    pub fn nodes_with(&self, group: GroupId, role: Role) -> Vec<NodeId> {
+        let replicas = self.group(group).into_iter().flat_map(|group| &group.replicas);
+        replicas.filter(|replica| replica.role == role).map(|replica| replica.node).collect()
     }
 
     /// All groups: the metadata's, the sequencer's and the shards'.

@@ -15,6 +15,7 @@ use common::drivers::MemoryRows;
 use common::*;
 use quorate_meta::{ClusterView, Command, MetaError, RegistryMachine, Reply};
 use quorate_types::Blob;
+use quorate_types::group_log::GroupMachine as _;
 
 /// The applied indexes that were shown, in order.
 type Shown = Arc<Mutex<Vec<u64>>>;
@@ -32,7 +33,7 @@ fn entries(commands: &[Command]) -> Vec<bytes::Bytes> {
 }
 
 fn founded(rows: &MemoryRows) -> (RegistryMachine, Shown) {
-    let (mut machine, shown) = open(rows);
+    let (machine, shown) = open(rows);
     let encoded = entries(&[Command::Bootstrap(bootstrap(3, &["m"])), Command::Join(node(4))]);
     let batch = [(1, Some(&*encoded[0])), (2, None), (3, Some(&*encoded[1]))];
     let outcomes = machine.apply(&batch, "host".into()).unwrap();
@@ -61,7 +62,7 @@ fn a_restart_reads_every_page_of_what_was_committed() {
 #[test]
 fn what_could_not_be_committed_is_not_shown_and_gone_after_a_reload() {
     let rows = MemoryRows::default();
-    let (mut machine, shown) = founded(&rows);
+    let (machine, shown) = founded(&rows);
     rows.edit(|stored| stored.commits_fail = true);
     let encoded = entries(&[Command::Join(node(5))]);
     let batch = [(4, Some(&*encoded[0]))];
@@ -69,7 +70,7 @@ fn what_could_not_be_committed_is_not_shown_and_gone_after_a_reload() {
     assert_eq!(*shown.lock().unwrap(), [0, 3]);
 
     rows.edit(|stored| stored.commits_fail = false);
-    machine.reload().unwrap();
+    machine.reload(3).unwrap();
     let outcomes = machine.apply(&batch, Blob::new()).unwrap();
     assert!(matches!(Reply::decode(&outcomes[0]), Ok(Reply::Done { .. })), "not redelivered");
     assert_eq!(*shown.lock().unwrap(), [0, 3, 3, 4]);
@@ -78,7 +79,7 @@ fn what_could_not_be_committed_is_not_shown_and_gone_after_a_reload() {
 #[test]
 fn an_entry_that_is_no_command_halts_before_anything_is_committed() {
     let rows = MemoryRows::default();
-    let (mut machine, _) = founded(&rows);
+    let (machine, _) = founded(&rows);
     let batch = [(4, Some(&b"nonsense"[..]))];
     assert!(matches!(machine.apply(&batch, Blob::new()), Err(MetaError::Command { index: 4, .. })));
     assert_eq!(rows.edit(|stored| stored.committed.len()), 1);

@@ -27,7 +27,7 @@ use crate::config::NodeConfig;
 use crate::coordinator::coordinate;
 use crate::directory::Directory;
 use crate::error::NodeError;
-use crate::gossip::{GossipState, report};
+use crate::gossip::report;
 use crate::hosting::Hosting;
 use crate::listen::{Book, Door};
 use crate::moves::{GroupControl, MetadataRows};
@@ -338,7 +338,7 @@ impl Parts {
             hello: introduce(),
             config: self.config.gossip.clone(),
             tcp: TcpConfig::default(),
-            state: Arc::new(Mutex::new(GossipState(Arc::clone(&registry)))),
+            state: Arc::clone(&registry),
             clock: Arc::clone(&self.clock),
         };
         let gossip = match gossip {

@@ -5,9 +5,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use quorate_calvin::{ChangeOrder, MapChange, Member, order_change};
-use quorate_crdt::{Allocation, CrdtError};
-use quorate_meta::{Cut, Operator, Ordered, Sequencer, Task};
-use quorate_types::NodeId;
+use quorate_crdt::Allocation;
+use quorate_meta::{Cut, Operator, Ordered, Role, Sequencer, Shard, Task};
+use quorate_types::ShardId;
 use quorate_types::runtime::BoxFuture;
 
 use crate::error::AdminError;
@@ -46,36 +46,20 @@ impl NodeInner {
     }
 
     /// Brings gossip's table to what the metadata says, fenced by the map's
-    /// version: a deposed leader cannot overwrite a newer decision.
+    /// version.
     fn publish_allocations(&self) {
         let view = self.directory.view();
+        let allocation = |(shard, record): (ShardId, &Shard)| Allocation {
+            shard,
+            range: record.range.clone(),
+            epoch: record.epoch,
+            leader: None,
+            voters: view.nodes_with(record.group, Role::Voter).into(),
+            group: record.group,
+        };
+        let allocations = view.shards().map(allocation);
         let now_millis = self.clock.wall_millis();
-        let mut is_changed = false;
-        let mut registry = self.registry.lock();
-        for (shard, record) in view.shards() {
-            let voters: Vec<NodeId> = view
-                .group(record.group)
-                .map(|group| group.voters().map(|voter| voter.node).collect())
-                .unwrap_or_default();
-            let allocation = Allocation {
-                shard,
-                range: record.range.clone(),
-                epoch: record.epoch,
-                leader: None,
-                voters: voters.into(),
-                group: record.group,
-            };
-            if registry.allocations().get(shard) == Some(&allocation) {
-                continue;
-            }
-            match registry.allocate(&allocation, view.version(), now_millis) {
-                Ok(()) => is_changed = true,
-                Err(CrdtError::StaleAllocation { .. }) => {}
-                Err(error) => tracing::warn!(%shard, %error, "an allocation is not published"),
-            }
-        }
-        drop(registry);
-        if is_changed {
+        if self.registry.lock().publish(allocations, view.version(), now_millis) {
             self.gossip.notify_changed();
         }
     }

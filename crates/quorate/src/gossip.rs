@@ -1,14 +1,11 @@
 //! What gossip carries: the allocation table and every node's load.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 use std::time::Duration;
 
-use bytes::Bytes;
-use parking_lot::Mutex;
 use quorate_calvin::{Destination, Router, ShardService};
-use quorate_crdt::{NodeLoad, Registry, ShardLoad};
-use quorate_gossip::{State, StateError};
+use quorate_crdt::{NodeLoad, ShardLoad};
 use quorate_types::NodeId;
 
 use crate::node::NodeInner;
@@ -17,45 +14,6 @@ use crate::node::NodeInner;
 const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// How old a deleted entry must be before it may be forgotten.
 const TOMBSTONE_AGE_MILLIS: u64 = 3_600_000;
-
-/// The replicated registry as gossip's state.
-pub(crate) struct GossipState(pub(crate) Arc<Mutex<Registry>>);
-
-impl State for GossipState {
-    fn root(&self) -> u128 {
-        self.0.lock().root()
-    }
-
-    fn vector(&self) -> Bytes {
-        self.0.lock().vector()
-    }
-
-    fn delta(&self, since: &[u8], budget_bytes: usize) -> Option<Bytes> {
-        self.0
-            .lock()
-            .delta(since, budget_bytes)
-            .inspect_err(|error| tracing::debug!(%error, "no delta for a peer"))
-            .ok()
-            .flatten()
-    }
-
-    fn merge(&mut self, _from: NodeId, delta: &[u8]) -> Result<bool, StateError> {
-        let merged = self.0.lock().merge(delta);
-        merged
-            .map(|outcome| !outcome.changed.is_empty())
-            .map_err(|error| StateError::Refused(error.to_string()))
-    }
-
-    fn acknowledge(&mut self, from: NodeId, vector: &[u8]) {
-        if let Err(error) = self.0.lock().acknowledge(from, vector) {
-            tracing::debug!(%from, %error, "a peer's vector cannot be read");
-        }
-    }
-
-    fn members(&mut self, others: &[NodeId]) {
-        self.0.lock().retain_members(others.iter().copied());
-    }
-}
 
 /// Reports this node's load and takes leaders from the others', until the node
 /// is dropped.
@@ -71,16 +29,8 @@ pub(crate) async fn report(node: Weak<NodeInner>) {
 
 impl NodeInner {
     fn report_load(&self) {
-        let now_millis = self.clock.wall_millis();
-        let load = self.measure();
-        let high_water = {
-            let mut registry = self.registry.lock();
-            if let Err(error) = registry.report_load(&load, now_millis) {
-                tracing::warn!(%error, "this node's load cannot be reported");
-            }
-            registry.collect(now_millis, TOMBSTONE_AGE_MILLIS);
-            registry.high_water_millis()
-        };
+        let (load, now_millis) = (self.measure(), self.clock.wall_millis());
+        let high_water = self.registry.lock().refresh(&load, now_millis, TOMBSTONE_AGE_MILLIS);
         self.keep_clock(high_water);
         self.gossip.notify_changed();
     }

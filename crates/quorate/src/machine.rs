@@ -4,27 +4,14 @@ use std::any::Any;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_calvin::{SequencerReplica, ShardReplica};
 use quorate_engine::{Engine, EngineError, EngineSnapshot, Mutation, Staging};
-use quorate_meta::RegistryMachine;
 use quorate_raft::{
-    Batch, Entry, MachineError, MachineFuture, SnapshotReader, SnapshotWriter, StateMachine,
+    Batch, MachineError, MachineFuture, SnapshotReader, SnapshotWriter, StateMachine,
 };
+use quorate_types::group_log::GroupMachine;
 use quorate_types::{Blob, ShardId};
 
 use crate::storage::{EngineStore, HOST_ROW_KEY};
-
-/// The part that differs: what entries mean.
-pub(crate) trait Core: Send + 'static {
-    /// Applies and commits entries; one outcome each.
-    fn apply(&mut self, entries: &[Entry], host_row: Blob) -> Result<Vec<Bytes>, MachineError>;
-
-    /// Lets go of everything before a snapshot replaces the rows.
-    fn unload(&mut self) {}
-
-    /// Reads everything anew after a snapshot, which reflects `applied`.
-    fn reload(&mut self, applied: u64) -> Result<(), MachineError>;
-}
 
 /// A core and its rows in the engine, as a Raft state machine.
 pub(crate) struct EngineMachine<C> {
@@ -32,7 +19,7 @@ pub(crate) struct EngineMachine<C> {
     core: C,
 }
 
-impl<C: Core> EngineMachine<C> {
+impl<C: GroupMachine> EngineMachine<C> {
     pub(crate) fn new(store: EngineStore, core: C) -> Self {
         Self { store, core }
     }
@@ -46,7 +33,7 @@ impl<C: Core> EngineMachine<C> {
     }
 }
 
-impl<C: Core> StateMachine for EngineMachine<C> {
+impl<C: GroupMachine> StateMachine for EngineMachine<C> {
     fn recovered(&mut self) -> Result<Option<Bytes>, MachineError> {
         if self.engine().range(self.shard()).map_err(halt)?.is_none() {
             return Ok(None);
@@ -61,7 +48,10 @@ impl<C: Core> StateMachine for EngineMachine<C> {
     fn apply(&mut self, batch: Batch) -> MachineFuture<'_, Vec<Bytes>> {
         Box::pin(async move {
             self.engine().ready().await.map_err(halt)?;
-            self.core.apply(&batch.entries, Blob(batch.host_row))
+            let entries = batch.entries.iter();
+            let entries = entries.map(|entry| (entry.index, entry.command.as_deref()));
+            let applied = self.core.apply(&entries.collect::<Vec<_>>(), Blob(batch.host_row));
+            applied.map_err(|error| MachineError::caused_by("the machine halted", error))
         })
     }
 
@@ -98,7 +88,9 @@ impl<C: Core> StateMachine for EngineMachine<C> {
             self.core.unload();
             self.engine().install(shard, writer.staging, host_row).await.map_err(halt)?;
             let applied = self.engine().applied(shard).map_err(halt)?.unwrap_or_default();
-            self.core.reload(applied)
+            let reloaded = self.core.reload(applied);
+            reloaded
+                .map_err(|error| MachineError::caused_by("the snapshot cannot be loaded", error))
         })
     }
 }
@@ -131,55 +123,4 @@ impl SnapshotWriter for Writer {
 
 fn halt(error: EngineError) -> MachineError {
     MachineError::caused_by("the engine failed", error)
-}
-
-fn commands(entries: &[Entry]) -> Vec<(u64, Option<&[u8]>)> {
-    entries.iter().map(|entry| (entry.index, entry.command.as_deref())).collect()
-}
-
-/// Transactions answer their clients, not their proposals.
-fn no_outcomes(entries: &[Entry]) -> Vec<Bytes> {
-    vec![Bytes::new(); entries.len()]
-}
-
-impl Core for Arc<ShardReplica> {
-    fn apply(&mut self, entries: &[Entry], host_row: Blob) -> Result<Vec<Bytes>, MachineError> {
-        ShardReplica::apply(self, &commands(entries), host_row)
-            .map_err(|error| MachineError::caused_by("the shard machine halted", error))?;
-        Ok(no_outcomes(entries))
-    }
-
-    fn unload(&mut self) {
-        ShardReplica::unload(self);
-    }
-
-    fn reload(&mut self, _applied: u64) -> Result<(), MachineError> {
-        ShardReplica::reload(self)
-            .map_err(|error| MachineError::caused_by("the snapshot cannot be loaded", error))
-    }
-}
-
-impl Core for Arc<SequencerReplica> {
-    fn apply(&mut self, entries: &[Entry], host_row: Blob) -> Result<Vec<Bytes>, MachineError> {
-        SequencerReplica::apply(self, &commands(entries), host_row)
-            .map_err(|error| MachineError::caused_by("the sequencer halted", error))?;
-        Ok(no_outcomes(entries))
-    }
-
-    fn reload(&mut self, applied: u64) -> Result<(), MachineError> {
-        SequencerReplica::reload(self, applied)
-            .map_err(|error| MachineError::caused_by("the snapshot cannot be loaded", error))
-    }
-}
-
-impl Core for RegistryMachine {
-    fn apply(&mut self, entries: &[Entry], host_row: Blob) -> Result<Vec<Bytes>, MachineError> {
-        RegistryMachine::apply(self, &commands(entries), host_row)
-            .map_err(|error| MachineError::caused_by("the metadata machine halted", error))
-    }
-
-    fn reload(&mut self, _applied: u64) -> Result<(), MachineError> {
-        RegistryMachine::reload(self)
-            .map_err(|error| MachineError::caused_by("the snapshot cannot be loaded", error))
-    }
 }

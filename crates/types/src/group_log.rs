@@ -1,10 +1,13 @@
 //! A group's replicated log as one replica sees it: what those who replicate
 //! commands and those who replicate logs say to each other.
 
+use std::error::Error;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::runtime::BoxFuture;
-use crate::{NodeId, watch};
+use crate::{Blob, NodeId, watch};
 
 /// Who leads a group, as this replica sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -56,4 +59,55 @@ pub trait GroupLog: Send + Sync + 'static {
 
     /// Who leads.
     fn leadership(&self) -> watch::Receiver<Leadership>;
+}
+
+/// What a group's log drives: a state machine over rows of its own. One caller
+/// at a time applies; others may read meanwhile.
+pub trait GroupMachine: Send + 'static {
+    /// Why it had to halt.
+    type Halt: Error + Send + Sync + 'static;
+
+    /// Applies committed entries as `(index, command)` and commits their
+    /// effects together with a row that belongs to whoever hosts the machine;
+    /// one outcome each, for those who proposed them. An entry without a
+    /// command is the log's own.
+    ///
+    /// # Errors
+    /// The replica must stop: memory may be ahead of the rows.
+    fn apply(
+        &self,
+        entries: &[(u64, Option<&[u8]>)],
+        host_row: Blob,
+    ) -> Result<Vec<Bytes>, Self::Halt>;
+
+    /// Lets go of what a late reader must not see together with new rows,
+    /// before a snapshot replaces them.
+    fn unload(&self) {}
+
+    /// Loads everything anew after a snapshot has replaced the rows, which
+    /// reflect the log up to `applied`.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    fn reload(&self, applied: u64) -> Result<(), Self::Halt>;
+}
+
+impl<M: GroupMachine + Sync> GroupMachine for Arc<M> {
+    type Halt = M::Halt;
+
+    fn apply(
+        &self,
+        entries: &[(u64, Option<&[u8]>)],
+        host_row: Blob,
+    ) -> Result<Vec<Bytes>, M::Halt> {
+        M::apply(self, entries, host_row)
+    }
+
+    fn unload(&self) {
+        M::unload(self);
+    }
+
+    fn reload(&self, applied: u64) -> Result<(), M::Halt> {
+        M::reload(self, applied)
+    }
 }

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod anti_entropy;
 mod blob;
 pub mod codec;
 pub mod disk;

@@ -3,17 +3,18 @@
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use quorate_types::{Blob, ClientId, Epoch, NodeId, ShardId, TxnId, runtime};
 use tokio::sync::Notify;
 
 use super::leadership::while_leading;
-use super::shard::{Surroundings, busy, check_size};
+use super::shard::{Surroundings, busy, check_size, no_outcomes};
 use super::waiters::Waiters;
 use crate::command::{
     MapChange, SequencerBatch, SequencerCommand, ShardMap, Slice, Submission, within_budget,
 };
-use crate::ports::{Destination, GroupLog, Leadership, ProposeError};
+use crate::ports::{Destination, GroupLog, GroupMachine, Leadership, ProposeError};
 use crate::sequencer::{
     NotOrdered, SequencerEvent, SequencerHalt, SequencerLeader, SequencerMachine,
 };
@@ -50,17 +51,21 @@ impl SequencerReplica {
         Ok(Arc::new(Self { store, machine, service: OnceLock::new() }))
     }
 
-    /// Applies committed entries as `(index, command)` and commits their
-    /// effects with the host's row.
-    ///
-    /// # Errors
-    /// [`SequencerHalt`]; the replica must stop.
-    pub fn apply(
+    /// The machine as of now.
+    pub fn machine(&self) -> RwLockReadGuard<'_, SequencerMachine> {
+        self.machine.read()
+    }
+}
+
+impl GroupMachine for SequencerReplica {
+    type Halt = SequencerHalt;
+
+    fn apply(
         &self,
         entries: &[(u64, Option<&[u8]>)],
         host_row: Blob,
-    ) -> Result<(), SequencerHalt> {
-        let Some((last, _)) = entries.last() else { return Ok(()) };
+    ) -> Result<Vec<Bytes>, SequencerHalt> {
+        let Some((last, _)) = entries.last() else { return Ok(Vec::new()) };
         let mut writes = WriteSet::default();
         let mut events = Vec::new();
         {
@@ -74,22 +79,13 @@ impl SequencerReplica {
         if let Some(service) = self.service.get().and_then(Weak::upgrade) {
             service.handle_events(&events);
         }
-        Ok(())
+        Ok(no_outcomes(entries.len()))
     }
 
-    /// Loads the machine anew, after a snapshot replaced its rows.
-    ///
-    /// # Errors
-    /// [`SequencerHalt`] when a row cannot be read.
-    pub fn reload(&self, applied: u64) -> Result<(), SequencerHalt> {
+    fn reload(&self, applied: u64) -> Result<(), SequencerHalt> {
         let loaded = SequencerMachine::load(&*self.store, applied)?;
         *self.machine.write() = loaded;
         Ok(())
-    }
-
-    /// The machine as of now.
-    pub fn machine(&self) -> RwLockReadGuard<'_, SequencerMachine> {
-        self.machine.read()
     }
 }
 

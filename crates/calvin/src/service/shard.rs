@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use quorate_types::env::Clock;
 use quorate_types::{Blob, ClientId, Epoch, KeyRange, NodeId, RequestId, ShardId, TxnId, runtime};
@@ -12,7 +13,7 @@ use super::node::ServiceConfig;
 use super::waiters::Waiters;
 use crate::command::{Direct, Fence, Member, ShardCommand, Slice};
 use crate::limits::{CALL_BYTES_MAX, KEY_BYTES_MAX};
-use crate::ports::{Destination, GroupLog, Leadership, Peers, ProposeError, Router};
+use crate::ports::{Destination, GroupLog, GroupMachine, Leadership, Peers, ProposeError, Router};
 use crate::procedure::{Call, Procedures};
 use crate::reply_gate::ReplyGate;
 use crate::shard::{
@@ -61,13 +62,17 @@ impl ShardReplica {
         }))
     }
 
-    /// Applies committed entries as `(index, command)` and commits their
-    /// effects with the host's row.
-    ///
-    /// # Errors
-    /// [`Halt`]; the replica must stop.
-    pub fn apply(&self, entries: &[(u64, Option<&[u8]>)], host_row: Blob) -> Result<(), Halt> {
-        let Some((last, _)) = entries.last() else { return Ok(()) };
+    /// The machine as of now; `None` while the replica is empty.
+    pub fn machine(&self) -> RwLockReadGuard<'_, Option<ShardMachine>> {
+        self.machine.read()
+    }
+}
+
+impl GroupMachine for ShardReplica {
+    type Halt = Halt;
+
+    fn apply(&self, entries: &[(u64, Option<&[u8]>)], host_row: Blob) -> Result<Vec<Bytes>, Halt> {
+        let Some((last, _)) = entries.last() else { return Ok(Vec::new()) };
         let mut writes = WriteSet::default();
         let mut events = Vec::new();
         {
@@ -93,29 +98,24 @@ impl ShardReplica {
         if let Some(service) = self.service.get().and_then(Weak::upgrade) {
             service.handle_events(&events);
         }
-        Ok(())
+        Ok(no_outcomes(entries.len()))
     }
 
-    /// Empties the machine before a snapshot replaces its rows: a late read
-    /// must not see new rows with the old cursor.
-    pub fn unload(&self) {
+    /// A late read must not see new rows with the old cursor.
+    fn unload(&self) {
         *self.machine.write() = None;
     }
 
-    /// Loads the machine anew, after a snapshot replaced its rows.
-    ///
-    /// # Errors
-    /// [`Halt`] when a row cannot be read.
-    pub fn reload(&self) -> Result<(), Halt> {
+    fn reload(&self, _applied: u64) -> Result<(), Halt> {
         let loaded = ShardMachine::load(self.shard, Arc::clone(&self.procedures), &*self.store)?;
         *self.machine.write() = loaded;
         Ok(())
     }
+}
 
-    /// The machine as of now; `None` while the replica is empty.
-    pub fn machine(&self) -> RwLockReadGuard<'_, Option<ShardMachine>> {
-        self.machine.read()
-    }
+/// Transactions answer their clients, not their proposals.
+pub(super) fn no_outcomes(entries: usize) -> Vec<Bytes> {
+    vec![Bytes::new(); entries]
 }
 
 /// What a waiter for a request is told.

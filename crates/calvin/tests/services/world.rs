@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use quorate_calvin::sequencer::Watermarks;
 use quorate_calvin::shard::ShardMachine;
 use quorate_calvin::{
-    Client, ClientConfig, ExecuteError, GroupLog, NodeServices, ReplyGate, SequencerCommand,
-    SequencerReplica, ServiceConfig, Session, ShardMap, ShardReplica, Submission,
+    Client, ClientConfig, ExecuteError, GroupLog, GroupMachine as _, NodeServices, ReplyGate,
+    SequencerCommand, SequencerReplica, ServiceConfig, Session, ShardMap, ShardReplica, Submission,
 };
 use quorate_types::env::{Clock, Rng, SplitMix};
 use quorate_types::runtime::{self, Runtime};
@@ -105,7 +105,7 @@ impl World {
             let node = node_of(entry.shard);
             let log = MemLog::start(
                 node,
-                Box::new(move |entries| applying.apply(entries, Blob::new()).unwrap()),
+                Box::new(move |entries| drop(applying.apply(entries, Blob::new()).unwrap())),
             );
             let group: Arc<dyn GroupLog> = Arc::<MemLog>::clone(&log);
             nodes[&node].services.add_shard(Arc::clone(&replica), group);
@@ -249,7 +249,7 @@ fn start_sequencer(services: &NodeServices, map: ShardMap) -> (Arc<MemLog>, Arc<
     let applying = Arc::clone(&replica);
     let log = MemLog::start(
         SEQUENCER,
-        Box::new(move |entries| applying.apply(entries, Blob::new()).unwrap()),
+        Box::new(move |entries| drop(applying.apply(entries, Blob::new()).unwrap())),
     );
     let initial_map = Arc::new(move || Some((map.clone(), RETENTION_MILLIS)));
     let group: Arc<dyn GroupLog> = Arc::<MemLog>::clone(&log);

@@ -22,8 +22,8 @@ use quorate_types::env::Rng;
 use super::Core;
 use super::suspicion::Suspicion;
 use crate::member::{Event, Member, Status};
-use crate::state::State;
 use crate::wire::Record;
+use quorate_types::anti_entropy::State;
 
 /// The highest incarnation that is believed from hearsay: 2^47 ms since 1970
 /// is the year 6429. The owner may go on above it, so that whatever hearsay

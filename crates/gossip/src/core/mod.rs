@@ -27,9 +27,9 @@ use self::sync::Exchanges;
 use crate::config::Config;
 use crate::error::GossipError;
 use crate::member::{Event, Member, Status};
-use crate::state::State;
 use crate::transport::{Connection, Destination, Lane, Transmit};
 use crate::wire::{self, Join, Members, Message, RECORDS_MAX, Record, Rumours};
+use quorate_types::anti_entropy::State;
 
 /// Frames that wait to be polled: several rounds to every member of the
 /// largest table.

@@ -8,9 +8,9 @@ use quorate_types::{NodeId, Seq};
 
 use super::{Core, PIGGYBACK_RECORDS_MAX, jittered};
 use crate::member::Status;
-use crate::state::State;
 use crate::transport::Lane;
 use crate::wire::{Ack, Message, Ping, PingRequest, Record, Relay, Root, Rumours};
+use quorate_types::anti_entropy::State;
 
 /// Probes in flight. Own ones need a handful; the rest is for peers that ask
 /// for indirect ones, and beyond it they are told "not reached".

@@ -20,9 +20,9 @@ use quorate_types::{Blob, NodeId};
 
 use super::Core;
 use crate::member::Event;
-use crate::state::State;
 use crate::transport::Lane;
 use crate::wire::{Delta, ENVELOPE_BYTES_MAX, FRAME_BYTES_MAX, Message, Stage, Vector};
+use quorate_types::anti_entropy::State;
 
 /// What fits into a frame beside its envelope.
 const BLOB_BYTES_MAX: usize = FRAME_BYTES_MAX as usize - ENVELOPE_BYTES_MAX;

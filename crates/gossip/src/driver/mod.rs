@@ -23,8 +23,8 @@ use crate::config::{Config, TcpConfig};
 use crate::core::{Core, Identity, Stats};
 use crate::error::GossipError;
 use crate::member::{Event, Member, Status};
-use crate::state::State;
 use crate::transport::{Inbound, Transport};
+use quorate_types::anti_entropy::State;
 
 /// Frames that wait for the core; beyond it connections are not read on.
 const INBOUND_MAX: usize = 1024;

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
+use crate::NodeId;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use quorate_types::NodeId;
 
 /// Why a delta was not merged. Nothing of it took effect.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,8 +26,8 @@ pub trait State: Send + 'static {
     fn root(&self) -> u128;
 
     /// A summary of what this replica has, to be compared by a peer's
-    /// [`State::delta`]. One that does not fit a frame
-    /// ([`crate::FRAME_BYTES_MAX`]) is never sent.
+    /// [`State::delta`]. One that does not fit a
+    /// carrier's frame is never sent.
     fn vector(&self) -> Bytes;
 
     /// What a replica that has `since` lacks, about `budget_bytes` of it and
