@@ -123,7 +123,7 @@ impl HostConfig {
             election_timeout_min: millis(timing.election_min),
             election_timeout_max: election_max,
             install_snapshot_timeout: millis(self.snapshot_install_deadline),
-            // Purges are ours to trigger, see `group::upkeep`.
+            // Purges are ours to trigger, see `group::Observer`.
             snapshot_policy: openraft::SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: self.purge_keeps_entries,
             replication_lag_threshold: self.purge_keeps_entries.max(1),
