@@ -208,7 +208,8 @@ impl Node {
     /// Waits until the node serves.
     ///
     /// # Errors
-    /// [`NodeError::Refused`] when the cluster does not take the node.
+    /// What [`Node::failure`] tells, for instance [`NodeError::Refused`] when
+    /// the cluster does not take the node.
     pub async fn serving(&self) -> Result<(), Arc<NodeError>> {
         const LOOK_EVERY: Duration = Duration::from_millis(20);
         loop {

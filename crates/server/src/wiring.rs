@@ -27,8 +27,8 @@ const SESSIONS: usize = 32;
 /// Runs a node until it is told to stop.
 ///
 /// # Errors
-/// When the node cannot start, or the cluster refuses it; the text says what
-/// to do.
+/// When the node cannot start or cannot go on, or the cluster refuses it; the
+/// text says what to do.
 pub async fn start(config: StartConfig) -> NodeResult {
     let stop = cli::stop_signal(config.exit_with_parent)?;
     let doors = Doors::open(&config.serve).await?;
@@ -47,7 +47,8 @@ pub async fn start(config: StartConfig) -> NodeResult {
     }
 }
 
-/// Resolves when the node finds out that the cluster does not take it.
+/// Resolves when the node cannot go on: the cluster does not take it, or a
+/// replica has halted.
 async fn failure(node: &Node) -> Arc<NodeError> {
     loop {
         if let Some(error) = node.failure() {
