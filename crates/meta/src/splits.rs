@@ -2,7 +2,7 @@
 //!
 //! The metadata holds the intent and the ids, the sequencer's log holds the
 //! order in which the cut takes effect, the shard's log holds the index of
-//! the cut (DESIGN 4.14). The phases here are written *before* the effects
+//! the cut (rule 14). The phases here are written *before* the effects
 //! that they announce, so that a new coordinator knows what may have happened.
 
 use quorate_types::{

@@ -324,8 +324,7 @@ fn without_fences_a_late_call_leaves_a_learner_behind() {
     assert!(found);
 }
 
-// What follows is named after defects of earlier systems
-// (`reference/prior-systems.md`, sections 4-5, "migration/placement").
+// What follows is named after defects of earlier systems.
 
 /// Catch-up was "ready" at once, its arguments swapped.
 #[test]

@@ -72,7 +72,7 @@ pub enum ProposeError {
     #[error("refused: {0}")]
     Refused(Refused),
     /// It may be in the log and may still take effect. Only the command's own
-    /// request id makes a retry safe (DESIGN law 12).
+    /// request id makes a retry safe (law 12).
     #[error("the outcome is unknown")]
     Unknown,
 }

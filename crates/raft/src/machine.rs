@@ -76,13 +76,13 @@ pub trait StateMachine: Send + 'static {
 
     /// Applies a batch and returns one outcome per entry, in order, empty for
     /// entries without a command. State after a batch is a function of the
-    /// entries alone (DESIGN law 7).
+    /// entries alone (law 7).
     fn apply(&mut self, batch: Batch) -> MachineFuture<'_, Vec<Bytes>>;
 
     /// Makes everything applied so far durable and returns the index of the
     /// last applied entry, or the one that the host row records after an
     /// installation or a restart ([`host_row_index`](crate::host_row_index)).
-    /// The log is purged up to there and no further (DESIGN section 3).
+    /// The log is purged up to there and no further (invariant vii).
     fn flush(&mut self) -> MachineFuture<'_, u64>;
 
     /// A consistent view of the state as of now, to be read while later

@@ -180,7 +180,7 @@ impl fmt::Debug for TxnId {
 }
 
 /// What makes a retry safe: a command takes effect once per
-/// `(client, sequence)` (DESIGN law 12).
+/// `(client, sequence)` (law 12).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ToMessagePack, FromMessagePack)]
 pub struct RequestId {
     /// The session that drew the number.

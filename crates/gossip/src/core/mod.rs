@@ -1,5 +1,5 @@
 //! The protocol: inputs and `now` go in, frames and events come out. No
-//! socket, no clock, no chance of its own (DESIGN laws 2 and 3).
+//! socket, no clock, no chance of its own (laws 2 and 3).
 //!
 //! The rooms: [`members`] holds the table and the rules of belief,
 //! [`suspicion`] the time a member has to refute, [`probe`] the failure

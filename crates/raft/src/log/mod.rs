@@ -96,7 +96,7 @@ pub struct LogStats {
 /// * Operations of one group take effect in the order in which they were
 ///   started, and are completed in that order.
 /// * A vote, an appended entry or a truncation is on disk *before* its
-///   completion or its future reports success (DESIGN law 5).
+///   completion or its future reports success (law 5).
 /// * Appended entries can be read as soon as the future of
 ///   [`append`](Self::append) is ready, which is before they are durable.
 /// * An error of the disk is permanent: it fails every pending and every later

@@ -1,4 +1,4 @@
-//! What must hold whatever happens: the invariants of DESIGN section 4,
+//! What must hold whatever happens: the invariants of the guarantees,
 //! checked from outside against the logs.
 
 use std::collections::{BTreeMap, BTreeSet};
