@@ -230,11 +230,12 @@ impl Node {
         self.failures.borrow().clone()
     }
 
-    /// Leaves gracefully: tells the others, flushes the engine, ends.
+    /// Leaves gracefully: tells the others, stops the replicas, closes the
+    /// log. What the engine has not committed yet comes back from the log.
     ///
     /// # Errors
-    /// When the engine or the log could not be flushed; nothing acknowledged
-    /// is lost by that.
+    /// When the log could not make everything durable; nothing acknowledged is
+    /// lost by that.
     pub async fn shutdown(&self) -> Result<(), NodeError> {
         let scheduler = self.scheduler.lock().take();
         if let Some(scheduler) = scheduler {
