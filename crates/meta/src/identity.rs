@@ -162,15 +162,18 @@ impl IdentityFile {
     }
 }
 
-/// `None` for a file that was created and cut off before its first write.
+/// `None` for a file that was created and cut off before its first write: a
+/// crash may leave it empty, or with a length and none of its bytes.
 fn read(file: &dyn DiskFile) -> Result<Option<Identity>, IdentityError> {
-    if file.is_empty()? {
+    let len = usize::try_from(file.len()?).unwrap_or(usize::MAX);
+    let mut bytes = vec![0; len.min(FILE_BYTES)];
+    file.read(0, &mut bytes)?;
+    if bytes.iter().all(|byte| *byte == 0) {
         return Ok(None);
     }
-    let mut bytes = vec![0; FILE_BYTES];
-    file.read(0, &mut bytes)?;
-    let row = bytes
-        .split_first_chunk::<4>()
+    let row = Some(&bytes)
+        .filter(|bytes| bytes.len() == FILE_BYTES)
+        .and_then(|bytes| bytes.split_first_chunk::<4>())
         .and_then(|(len, rest)| rest.get(..u32::from_be_bytes(*len) as usize))
         .ok_or(CodecError::Truncated(bytes.len()))?;
     let (_, payload) = codec::open_row(FILE.as_bytes(), VERSION, row)?;

@@ -158,9 +158,22 @@ fn a_damaged_identity_is_refused_wherever_the_damage_is() {
 fn a_file_that_was_cut_short_is_refused() {
     let disk = OneFile::default();
     open(&disk);
-    disk.edit(|content| content.bytes.truncate(100));
-    let refused = IdentityFile::open(&disk, NodeId(1)).unwrap_err();
-    assert!(matches!(refused, IdentityError::Disk(_)), "{refused}");
+    let sound = disk.bytes();
+    for len in [4, 100, 511] {
+        disk.edit(|content| content.bytes.truncate(len));
+        let refused = IdentityFile::open(&disk, NodeId(1)).unwrap_err();
+        assert!(matches!(refused, IdentityError::Damaged(_)), "{len}: {refused}");
+        disk.edit(|content| content.bytes.clone_from(&sound));
+    }
+}
+
+#[test]
+fn a_file_that_never_got_its_first_bytes_is_new() {
+    for len in [0, 100, 512] {
+        let disk = OneFile::default();
+        disk.edit(|content| content.bytes.resize(len, 0));
+        assert_eq!(open(&disk).identity().incarnation, 1, "{len}");
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use quorate_placement::{LexicographicPolicy, PlacementPolicy, Scheduler};
 use quorate_raft::admin::AdminClient;
 use quorate_raft::tcp::{Mesh, MeshConfig};
 use quorate_raft::{ChannelTransport, Host, LogEngine, Network, RedbLog, RedbLogConfig};
-use quorate_types::disk::{DirectoryDisk, Disk};
+use quorate_types::disk::{DeferredDisk, DirectoryDisk, Disk};
 use quorate_types::env::{Clock, SystemClock};
 use quorate_types::hello::{Hello, Protocol};
 use quorate_types::{Blob, runtime, watch};
@@ -208,11 +208,12 @@ struct Stores {
 }
 
 impl Given {
-    /// Opens the stores of a node that is welcome in its cluster, and only
-    /// then counts this life.
+    /// Opens the stores of a node that is welcome in its cluster. Only when all
+    /// are sound is any changed and this life counted.
     fn open(self, identity: &IdentityFile) -> Result<Stores, NodeError> {
         identity.claim()?;
-        let (disk, owner) = (&*self.disk, Some(identity.owner()));
+        let deferred = DeferredDisk::over(self.disk);
+        let (disk, owner) = (&deferred, Some(identity.owner()));
         let log = match self.log {
             Some(log) => log,
             None => {
@@ -233,6 +234,7 @@ impl Given {
         let file = config.file.clone();
         let table = MigrationStateTable::open(disk, config)
             .map_err(|error| NodeError::store(&file, &error))?;
+        deferred.land().map_err(NodeError::Disk)?;
         identity.begin()?;
         Ok(Stores { log, engine, table })
     }

@@ -3,6 +3,7 @@
 pub mod anti_entropy;
 mod blob;
 pub mod codec;
+pub mod contain;
 pub mod disk;
 pub mod env;
 pub mod frame;

@@ -42,9 +42,53 @@ fn a_wiped_member_must_join_under_a_new_id() {
         assert_says(&refusal, &["join", "new id"]);
         assert_is_one_line(&refusal);
     }
-    // The disk that did join is welcome.
+    // The disk that did join is welcome, and the wiped one under a new id: the
+    // refusals have not bound it to the old one.
     cluster.restart(3);
     assert_eq!(cluster.insist(3, "GET kept"), Reply::bulk("1"));
+    std::fs::rename(wiped, cluster.directory(4)).unwrap();
+    cluster.join(4);
+    assert_eq!(cluster.insist(4, "GET kept"), Reply::bulk("1"));
+}
+
+/// A damage, and the file's bytes after it; `None` for a file that is gone.
+type Damage = (&'static str, fn(&[u8]) -> Option<Vec<u8>>);
+
+const DAMAGES: [Damage; 3] = [
+    ("flipped", |bytes| Some([&[bytes[0] ^ 1], &bytes[1..]].concat())),
+    ("cut", |bytes| Some(bytes[..bytes.len() / 3].to_vec())),
+    ("gone", |_| None),
+];
+
+#[test]
+fn damaged_and_lost_files_are_refused_and_left_alone() {
+    let mut cluster = Cluster::start(3);
+    cluster.client(1).must("SET kept 1");
+    cluster.terminate(2);
+    let directory = cluster.directory(2);
+    for file in ["identity", "log.redb", "engine.redb", "migrations.redb"] {
+        let path = directory.join(file);
+        let sound = std::fs::read(&path).unwrap();
+        for (damage, apply) in DAMAGES {
+            let is_restored = damage == "gone" && matches!(file, "migrations.redb" | "identity");
+            if is_restored {
+                continue; // Rebuilt from the metadata; and a wiped node, above.
+            }
+            match apply(&sound) {
+                Some(damaged) => std::fs::write(&path, damaged).unwrap(),
+                None => std::fs::remove_file(&path).unwrap(),
+            }
+            let before = files(&directory);
+            let refusal = cluster.refused(2, &directory, false);
+            assert_says(&refusal, &[file]);
+            assert_is_one_line(&refusal);
+            let changed = files(&directory) != before;
+            assert!(!changed, "{file} {damage}: the refusal changed the directory");
+            std::fs::write(&path, &sound).unwrap();
+        }
+    }
+    cluster.restart(2);
+    assert_eq!(cluster.insist(2, "GET kept"), Reply::bulk("1"));
 }
 
 #[test]
@@ -81,8 +125,10 @@ fn a_member_of_one_cluster_is_refused_by_another() {
     let mut cluster = Cluster::start(3);
     cluster.client(2).must("SET ours 1");
     cluster.kill(1);
+    let before = files(theirs.path());
     let refusal = cluster.refused(1, theirs.path(), false);
     assert_says(&refusal, &["cluster"]);
+    assert!(files(theirs.path()) == before, "the refusal changed the directory");
     cluster.restart(1);
     assert_eq!(cluster.insist(1, "MGET ours theirs").elements(), [Reply::bulk("1"), Reply::Nil]);
 }
@@ -123,5 +169,6 @@ fn wrong_flags_and_taken_ports_are_told_clearly() {
         let refusal = Cluster::refused_with(&good);
         assert_says(&refusal, &["cannot listen on", &address]);
         assert_is_one_line(&refusal);
+        assert!(!directory.exists(), "a taken port made a directory");
     }
 }

@@ -1,8 +1,8 @@
 //! The gate (rules 6 to 9): who may run, and running them to a fixpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use quorate_types::contain::{Panicked, contain};
 use quorate_types::{Blob, ClientId, Epoch, KeyRange, RequestId, ShardId, TxnId};
 
 use super::machine::{Event, Halt, ShardMachine, waiting};
@@ -407,6 +407,7 @@ impl ShardMachine {
             return Err(halt);
         }
         let scanned = contain(|| self.procedures.scan(call, part, &mut rows.into_iter()));
+        let scanned = scanned.inspect_err(report).ok();
         Ok(scanned.unwrap_or_default())
     }
 
@@ -587,6 +588,10 @@ pub(super) fn contributors(txn: &SequencedTxn) -> BTreeSet<ShardId> {
         .collect()
 }
 
+fn report(Panicked(message): &Panicked) {
+    tracing::error!(message, "a procedure panicked");
+}
+
 /// Runs a procedure; `None` when it panicked, on every replica alike.
 fn run(
     procedures: &dyn Procedures,
@@ -595,11 +600,7 @@ fn run(
     time_millis: u64,
     seed: u64,
 ) -> Option<Outcome> {
-    contain(|| procedures.run(call, inputs, time_millis, seed))
-}
-
-fn contain<T>(work: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(work)).ok()
+    contain(|| procedures.run(call, inputs, time_millis, seed)).inspect_err(report).ok()
 }
 
 fn leaves_footprint(footprint: &Footprint, outcome: &Outcome) -> Option<&'static str> {

@@ -3,32 +3,23 @@
 use std::error::Error;
 use std::io;
 use std::ops::Bound;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use quorate_types::contain;
 use quorate_types::disk::DiskFile;
 use redb::{BackendError, StorageBackend};
 
 /// Why storage failed.
 pub(super) type Cause = Arc<dyn Error + Send + Sync>;
 
-/// redb panicked, as it does on many damaged pages (law 8).
-#[derive(Debug, thiserror::Error)]
-#[error("the storage library panicked: {0}")]
-struct Panicked(String);
-
-/// Runs code that calls redb. A panic becomes a failure like any other; the
-/// database must not be used after either.
+/// Runs code that calls redb. A panic, as on many damaged pages, becomes a
+/// failure like any other (law 8); the database must not be used after either.
 pub(super) fn contain<T>(call: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, Cause> {
-    match catch_unwind(AssertUnwindSafe(call)) {
+    match contain::contain(call) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(Arc::new(error)),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            Err(Arc::new(Panicked(text.unwrap_or("no message").to_owned())))
-        }
+        Err(panicked) => Err(Arc::new(panicked)),
     }
 }
 

@@ -1,10 +1,9 @@
 //! The redb file: two tables from row key to stored bytes. Panics of redb,
 //! which damaged pages can cause, end here as errors.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use quorate_types::contain::{Panicked, contain};
 use quorate_types::disk::Disk;
 use redb::{
     Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
@@ -194,14 +193,9 @@ fn contained<T>(
     access: impl FnOnce() -> Result<T, redb::Error>,
 ) -> Result<T, TableError> {
     let file = || file.to_owned();
-    match catch_unwind(AssertUnwindSafe(access)) {
+    match contain(access) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(TableError::Storage { file: file(), source: Arc::new(error) }),
-        Err(panic) => Err(TableError::Damaged { file: file(), message: message_of(&*panic) }),
+        Err(Panicked(message)) => Err(TableError::Damaged { file: file(), message }),
     }
-}
-
-fn message_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("panicked").to_owned()
 }

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use ::redb::{Database, Durability, TableDefinition};
 use bytes::Bytes;
+use quorate_types::contain::contain;
 use quorate_types::{GroupId, ReplicaId};
 
 use super::memory::Placed;
@@ -246,18 +246,10 @@ pub(super) fn contained<T>(
     file: &Arc<str>,
     work: impl FnOnce() -> Result<T, ::redb::Error>,
 ) -> Result<T, LogError> {
-    match catch_unwind(AssertUnwindSafe(work)) {
+    match contain(work) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(::redb::Error::Io(error))) => Err(LogError::disk(file, error)),
         Ok(Err(error)) => Err(LogError::disk(file, std::io::Error::other(error))),
-        Err(panic) => {
-            let text = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("no message");
-            let text = format!("the store panicked: {text}");
-            Err(LogError::disk(file, std::io::Error::other(text)))
-        }
+        Err(panicked) => Err(LogError::disk(file, std::io::Error::other(panicked))),
     }
 }

@@ -17,6 +17,7 @@ pub use args::{AdminAddress, Cli, Command, DevArgs, NodeCommand, Output, ShardCo
 pub use client::{AdminClient, ClientError};
 pub use config::{ConfigError, ConfigFile, InitialCluster, JoinList, Membership, StartConfig};
 pub use dev::{DevError, DevNode, dev_nodes};
+use quorate_types::contain;
 pub use signals::stop_signal;
 use tracing_subscriber::EnvFilter;
 
@@ -71,12 +72,26 @@ where
             Command::Start(args) => {
                 let config = StartConfig::resolve(*args)?;
                 log_to_stderr();
+                silence_contained_panics();
                 start(config).await.map_err(CliError::Node)
             }
             Command::Dev(args) => Ok(dev::run(&args).await?),
             command => Ok(operate::run(command).await?),
         }
     })
+}
+
+/// A panic that becomes an error is reported as one: a message of its own would
+/// hide the one that says what to do.
+fn silence_contained_panics() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if contain::is_contained() {
+            tracing::debug!(%panic, "a panic was contained");
+        } else {
+            report(panic);
+        }
+    }));
 }
 
 fn log_to_stderr() {

@@ -11,6 +11,8 @@
 
 mod blob;
 mod codec;
+mod contain;
+mod deferred;
 mod disk;
 mod env;
 mod frame;

@@ -8,6 +8,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod deferred;
+
+pub use deferred::DeferredDisk;
+
 /// A directory of files.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Opens `name` for reading and writing, creating it empty when missing.
