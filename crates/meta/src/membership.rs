@@ -272,11 +272,12 @@ impl Membership {
         }
     }
 
-    /// A member that came back tells the metadata where it listens now.
+    /// A member that came back tells the metadata where it listens now, and
+    /// what else it says of itself.
     async fn announce(&self) -> Result<(), MembershipError> {
         self.cluster().await?;
         let view = self.directory().view();
-        if view.node(self.own()).is_some_and(|known| known.address == self.config.own.address) {
+        if view.node(self.own()).is_some_and(|known| self.config.own.describes(known)) {
             return Ok(());
         }
         let command = Command::Join(self.config.own.clone());

@@ -1,7 +1,7 @@
 //! The members: who they are, which disk they are bound to, and whether they
 //! take replicas.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_types::{DiskId, NodeId, Seq};
 use zerompk::{FromMessagePack, ToMessagePack};
@@ -85,9 +85,13 @@ pub const CLUSTER_VERSION: u32 = 1;
 impl NodeSpec {
     /// What a node of this build says of itself.
     #[must_use]
-    pub fn new(node: NodeId, disk: DiskId, address: String, zone: Option<String>) -> Self {
-        let zone = zone.map(|value| Label { name: ZONE_LABEL.to_owned(), value });
-        let labels = zone.into_iter().collect();
+    pub fn new(
+        node: NodeId,
+        disk: DiskId,
+        address: String,
+        labels: BTreeMap<String, String>,
+    ) -> Self {
+        let labels = labels.into_iter().map(|(name, value)| Label { name, value }).collect();
         Self { node, disk, address, labels, supports: CLUSTER_VERSION }
     }
 
@@ -101,6 +105,13 @@ impl NodeSpec {
             state: NodeState::Active,
             joined_at: index,
         }
+    }
+
+    /// Whether a node of the cluster says all this of itself.
+    #[must_use]
+    pub fn describes(&self, node: &Node) -> bool {
+        let Self { address, labels, supports, .. } = self;
+        (&node.address, &node.labels, &node.supports) == (address, labels, supports)
     }
 
     /// Address and labels within their bounds.

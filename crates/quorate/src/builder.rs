@@ -328,7 +328,7 @@ impl Parts {
         });
         let membership = Arc::new(Membership::new(
             MembershipConfig {
-                own: NodeSpec::new(node, who.disk, address.clone(), self.config.zone.clone()),
+                own: NodeSpec::new(node, who.disk, address.clone(), self.config.labels.clone()),
                 initial: self.config.initial(),
                 join: self.config.join.clone(),
             },

@@ -1,5 +1,6 @@
 //! What an operator decides about a node.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,8 +26,9 @@ pub struct NodeConfig {
     pub initial_cluster: Vec<(NodeId, String)>,
     /// Addresses of running members, for a further node.
     pub join: Vec<String>,
-    /// The failure domain the node stands in; replicas are spread over zones.
-    pub zone: Option<String>,
+    /// What the node says of itself to the others. Replicas are spread over the
+    /// values of [`ZONE_LABEL`](quorate_meta::ZONE_LABEL), the failure domain.
+    pub labels: BTreeMap<String, String>,
     /// How many shards a new cluster starts with.
     pub shards: u32,
     /// How many replicas each shard has, where there are nodes enough.
@@ -61,7 +63,7 @@ impl NodeConfig {
             address: "127.0.0.1:0".to_owned(),
             initial_cluster: Vec::new(),
             join: Vec::new(),
-            zone: None,
+            labels: BTreeMap::new(),
             shards: 8,
             replicas: 3,
             split_keys: Vec::new(),

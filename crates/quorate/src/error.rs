@@ -32,8 +32,8 @@ pub enum NodeError {
     Refused(String),
     /// A store cannot be opened.
     #[error(
-        "{file} cannot be used: {causes}; if it is damaged, put a copy of the whole directory \
-         back, or remove the node and join with an empty directory under a new id"
+        "{file} cannot be used: {causes}; if it is damaged, join with an empty directory under a \
+         new id and drain this one (an old copy of the directory has forgotten what it promised)"
     )]
     Store {
         /// Its file.

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use quorate::{ExecuteError, Node, NodeConfig, NodeError, Session};
 use quorate_calvin::Call;
+use quorate_meta::ZONE_LABEL;
 use quorate_types::runtime::{self, BoxFuture};
 use quorate_types::{Blob, NodeId, ShardId};
 
 use crate::admin::{
-    self, Admin, AdminError, AdminFuture, DrainStatus, MigrationInfo, MoveRequest, NodeInfo,
-    Operation, ShardInfo, SplitRequest, StatusInfo, TransferRequest,
+    self, ADMIN_LABEL, Admin, AdminError, AdminFuture, DrainStatus, GATEWAY_LABEL, MigrationInfo,
+    MoveRequest, NodeInfo, Operation, ShardInfo, SplitRequest, StatusInfo, TransferRequest,
 };
 use crate::backend::{Backend, BackendError, BackendInfo, KeyPage};
 use crate::cli::{self, Membership, NodeResult, StartConfig};
@@ -32,9 +33,14 @@ const SESSIONS: usize = 32;
 pub async fn start(config: StartConfig) -> NodeResult {
     let stop = cli::stop_signal(config.exit_with_parent)?;
     let doors = Doors::open(&config.serve).await?;
-    let builder = Node::builder(node_config(&config)).procedures(Arc::new(RedisProcedures));
+    let gateway = doors.gateway_address()?.to_string();
+    let mut node_config = node_config(&config);
+    let addresses =
+        [(GATEWAY_LABEL, gateway.clone()), (ADMIN_LABEL, doors.admin_address()?.to_string())];
+    node_config.labels.extend(addresses.map(|(name, value)| (name.to_owned(), value)));
+    let builder = Node::builder(node_config).procedures(Arc::new(RedisProcedures));
     let node = Arc::new(builder.start().await?);
-    let service = Arc::new(Service::new(Arc::clone(&node), config.serve.gateway.to_string()));
+    let service = Arc::new(Service::new(Arc::clone(&node), gateway));
     let backend: Arc<dyn Backend> = Arc::<Service>::clone(&service);
     let serving = doors.serve(backend, service, stop.clone());
     tokio::select! {
@@ -63,6 +69,7 @@ fn node_config(config: &StartConfig) -> NodeConfig {
     node.address = config.addr.to_string();
     node.shards = config.shards;
     node.replicas = config.replicas;
+    node.labels.extend(config.zone.clone().map(|zone| (ZONE_LABEL.to_owned(), zone)));
     node.split_keys = (1..config.shards)
         .filter_map(|cut| {
             let slot = u64::from(cut) * u64::from(SLOTS) / u64::from(config.shards);
@@ -158,11 +165,7 @@ fn admin_error(error: quorate::AdminError) -> AdminError {
 impl Service {
     fn nodes(&self) -> Vec<NodeInfo> {
         let node = &self.node;
-        let mut nodes = admin::nodes(&node.view(), &node.liveness(), &node.loads());
-        for own in nodes.iter_mut().filter(|info| info.id == node.id().0) {
-            own.gateway = Some(self.gateway.clone());
-        }
-        nodes
+        admin::nodes(&node.view(), &node.liveness(), &node.loads())
     }
 
     fn shards(node: &Node) -> Result<Vec<ShardInfo>, AdminError> {

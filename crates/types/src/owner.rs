@@ -24,15 +24,11 @@ pub struct Owner {
 #[derive(Debug, thiserror::Error)]
 pub enum OwnerError {
     /// The file was lost, or was replaced by an empty one.
-    #[error(
-        "the file that this directory had is gone; put it back, or remove the node from the \
-         cluster and join with an empty directory under a new id"
-    )]
+    #[error("the file that this directory had is gone; put it back")]
     Lost,
     /// The file comes from another directory.
     #[error(
-        "the file belongs to disk {found}, this directory is disk {expected}; put its own file \
-         back, or remove the node from the cluster and join with an empty directory under a new id"
+        "the file belongs to disk {found}, this directory is disk {expected}; put its own file back"
     )]
     Foreign {
         /// Whose the file is.

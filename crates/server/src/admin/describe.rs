@@ -16,6 +16,11 @@ use quorate_types::{KeyRange, NodeId, ShardId};
 
 use super::port::{MigrationInfo, NodeInfo, ReplicaInfo, ShardInfo};
 
+/// The label that names a node's gateway.
+pub(crate) const GATEWAY_LABEL: &str = "gateway";
+/// The label that names a node's admin interface.
+pub(crate) const ADMIN_LABEL: &str = "admin";
+
 /// Every node that ever joined. What it leads is its own report.
 pub(crate) fn nodes(
     view: &ClusterView,
@@ -26,16 +31,15 @@ pub(crate) fn nodes(
         let led = loads.get(&node).map(|load| load.shards.iter().filter(|shard| shard.leader));
         led.map_or(0, Iterator::count)
     };
-    let replicas = |node| view.replicas_on(node).filter(|(group, _)| shard_of(*group).is_some());
     view.nodes()
         .map(|(node, record)| NodeInfo {
             id: node.0,
             address: record.address.clone(),
-            gateway: None,
-            admin: None,
+            gateway: record.label(GATEWAY_LABEL).map(str::to_owned),
+            admin: record.label(ADMIN_LABEL).map(str::to_owned),
             state: liveness.get(&node).map_or("unknown", word).to_owned(),
             draining: record.state == NodeState::Draining,
-            replicas: count(replicas(node).count()),
+            replicas: count(view.replicas_on(node).count()),
             leaders: count(leaders(node)),
         })
         .collect()

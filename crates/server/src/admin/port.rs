@@ -62,7 +62,7 @@ pub struct NodeInfo {
     pub state: String,
     /// Whether it is to give up its replicas.
     pub draining: bool,
-    /// Replicas of shards it holds.
+    /// Replicas it holds, those of the metadata and the sequencer included.
     pub replicas: u64,
     /// Shards it leads.
     pub leaders: u64,

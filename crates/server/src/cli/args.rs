@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use quorate_meta::limits::LABEL_BYTES_MAX;
+
 use super::config::{InitialCluster, JoinList};
 
 /// A sharded, replicated key-value service with strictly serializable
@@ -58,6 +60,10 @@ pub struct StartArgs {
     /// Where operators connect, with HTTP.
     #[arg(long, value_parser = parse_address)]
     pub admin: Option<SocketAddr>,
+    /// The failure domain that this node stands in, such as a rack: replicas
+    /// of a shard are spread over zones.
+    #[arg(long, value_name = "NAME", value_parser = parse_zone)]
+    pub zone: Option<String>,
     /// The nodes that found the cluster together: 1=IP:PORT,2=IP:PORT,...
     #[arg(long, value_name = "N=ADDR,...", conflicts_with = "join")]
     pub initial_cluster: Option<InitialCluster>,
@@ -182,6 +188,14 @@ pub enum NodeCommand {
         #[command(flatten)]
         admin: AdminAddress,
     },
+}
+
+/// A name that fits a label of the metadata.
+pub(super) fn parse_zone(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > LABEL_BYTES_MAX || text.chars().any(char::is_control) {
+        return Err(format!("give a name of 1 to {LABEL_BYTES_MAX} printable bytes"));
+    }
+    Ok(text.to_owned())
 }
 
 /// An address in the one form that every flag takes.

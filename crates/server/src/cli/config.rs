@@ -9,7 +9,7 @@ use std::str::FromStr;
 use quorate_types::NodeId;
 use serde::Deserialize;
 
-use super::args::{StartArgs, parse_address};
+use super::args::{StartArgs, parse_address, parse_zone};
 use crate::gateway::{GatewayLimits, LimitError};
 use crate::serve::ServeConfig;
 
@@ -52,6 +52,9 @@ pub enum ConfigError {
     /// Nothing says how the node finds its cluster.
     #[error("say which cluster this node belongs to: --initial-cluster 1={0} or --join IP:PORT")]
     NoMembership(SocketAddr),
+    /// The failure domain has no usable name.
+    #[error("zone: {0}")]
+    Zone(String),
     /// The configuration file says two different things.
     #[error("initial_cluster and join exclude each other; keep one")]
     TwoMemberships,
@@ -100,6 +103,7 @@ pub struct ConfigFile {
     admin: Option<SocketAddr>,
     initial_cluster: Option<InitialCluster>,
     join: Option<JoinList>,
+    zone: Option<String>,
     shards: Option<u32>,
     replicas: Option<u32>,
     limits: Option<GatewayLimits>,
@@ -127,6 +131,8 @@ pub struct StartConfig {
     pub serve: ServeConfig,
     /// Its cluster.
     pub membership: Membership,
+    /// The failure domain it stands in.
+    pub zone: Option<String>,
     /// Shards of a new cluster.
     pub shards: u32,
     /// Replicas of each shard of a new cluster.
@@ -168,6 +174,7 @@ impl StartConfig {
             serve: ServeConfig { gateway, admin, limits: file.limits.unwrap_or_default() },
             replicas: replicas.unwrap_or_else(|| membership.replicas_default()),
             membership,
+            zone: args.zone.or(file.zone),
             shards: args.shards.or(file.shards).unwrap_or(SHARDS_DEFAULT),
             exit_with_parent: args.exit_with_parent,
         };
@@ -177,6 +184,9 @@ impl StartConfig {
 
     fn check(&self) -> Result<(), ConfigError> {
         self.serve.limits.check()?;
+        if let Some(zone) = &self.zone {
+            parse_zone(zone).map_err(ConfigError::Zone)?;
+        }
         check_range("--node", u32::MAX, u32::try_from(self.node.0).unwrap_or(u32::MAX))?;
         check_range("--shards", SHARDS_MAX, self.shards)?;
         check_range("--replicas", REPLICAS_MAX, self.replicas)?;

@@ -70,6 +70,10 @@ impl Disk for DeferredDisk {
     fn list(&self) -> io::Result<Vec<String>> {
         self.inner.list()
     }
+
+    fn available_bytes(&self) -> io::Result<Option<u64>> {
+        self.inner.available_bytes()
+    }
 }
 
 #[derive(Debug)]

@@ -39,6 +39,14 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// When the directory cannot be read.
     fn list(&self) -> io::Result<Vec<String>>;
+
+    /// How many bytes more this process may store there, where it is known.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    fn available_bytes(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
 }
 
 /// An open file. What was written is durable once a later [`DiskFile::sync`]
@@ -162,6 +170,11 @@ impl Disk for DirectoryDisk {
         }
         names.sort();
         Ok(names)
+    }
+
+    fn available_bytes(&self) -> io::Result<Option<u64>> {
+        let system = rustix::fs::statvfs(&self.directory)?;
+        Ok(Some(system.f_bavail.saturating_mul(system.f_frsize)))
     }
 }
 

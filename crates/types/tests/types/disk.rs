@@ -107,6 +107,14 @@ fn a_directory_is_made_with_those_above_it() {
 }
 
 #[test]
+fn a_directory_knows_the_room_that_is_left() {
+    let (folder, disk) = disk();
+    assert!(disk.available_bytes().unwrap().unwrap() > 0);
+    drop(folder);
+    assert!(disk.available_bytes().is_err(), "the directory is gone");
+}
+
+#[test]
 fn a_directory_that_is_a_file_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");

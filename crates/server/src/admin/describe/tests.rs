@@ -2,8 +2,8 @@
 
 use quorate_crdt::ShardLoad;
 use quorate_meta::{
-    BeginMove, BeginSplit, Bootstrap, Command, JournalWrite, NodeSpec, Registry, ReplicaChange,
-    Reply, shard_group,
+    BeginMove, BeginSplit, Bootstrap, Command, JournalWrite, Label, NodeSpec, Registry,
+    ReplicaChange, Reply, shard_group,
 };
 use quorate_migration::{AbortReason, Checkpoint, Place};
 use quorate_types::{Blob, ClusterId, DiskId, Hlc, MigrationId, Seq, ShardEpoch};
@@ -37,7 +37,10 @@ impl Cluster {
             replicas_per_shard: 3,
             split_keys: vec!["m".into()].into(),
         }));
-        cluster.run(Command::Join(spec(4)));
+        let doors = [(GATEWAY_LABEL, "node-4:6400"), (ADMIN_LABEL, "node-4:8100")];
+        let label = |(name, value): (&str, &str)| Label { name: name.into(), value: value.into() };
+        cluster
+            .run(Command::Join(NodeSpec { labels: doors.map(label).to_vec().into(), ..spec(4) }));
         cluster
     }
 
@@ -101,10 +104,14 @@ fn a_node_is_told_by_the_metadata_by_gossip_and_by_its_own_report() {
     let load = NodeLoad { node: NodeId(1), shards, ..NodeLoad::default() };
     let seen = nodes(cluster.view(), &liveness, &BTreeMap::from([(NodeId(1), load)]));
     let told = |info: &NodeInfo| (info.state.clone(), info.draining, info.replicas, info.leaders);
-    assert_eq!(told(&seen[0]), ("alive".into(), false, 2, 1));
-    assert_eq!(told(&seen[1]), ("suspect".into(), true, 2, 0));
+    assert_eq!(told(&seen[0]), ("alive".into(), false, 4, 1));
+    assert_eq!(told(&seen[1]), ("suspect".into(), true, 4, 0));
     assert_eq!(told(&seen[3]), ("unknown".into(), false, 0, 0));
     assert_eq!(seen[3].address, "node-4:7000");
+    let doors = |info: &NodeInfo| (info.gateway.clone(), info.admin.clone());
+    assert_eq!(doors(&seen[0]), (None, None));
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(doors(&seen[3]), (text("node-4:6400"), text("node-4:8100")));
 }
 
 #[test]

@@ -50,6 +50,20 @@ fn flags_override_the_file() {
 }
 
 #[test]
+fn a_zone_comes_from_flag_or_file_and_needs_a_name() {
+    let args = |more: &str| start(&format!("{ADDRESSES} --join 127.0.0.1:9 {more}"));
+    let zone = |more, text| StartConfig::merge(args(more), file(text)).map(|config| config.zone);
+    assert_eq!(zone("", "").unwrap(), None);
+    assert_eq!(zone("", "zone = \"rack-1\"").unwrap().unwrap(), "rack-1");
+    assert_eq!(zone("--zone rack-2", "zone = \"rack-1\"").unwrap().unwrap(), "rack-2");
+    assert!(matches!(zone("", "zone = \"\""), Err(ConfigError::Zone(_))));
+    let long = "z".repeat(65);
+    let line = format!("{ADDRESSES} --join 127.0.0.1:9 --zone {long}");
+    let refused = Cli::try_parse_from(line.split_whitespace()).unwrap_err().to_string();
+    assert!(refused.contains("1 to 64 printable bytes"), "{refused}");
+}
+
+#[test]
 fn unknown_settings_are_rejected() {
     for text in ["nodes = 1", "[limits]\nconnection_max = 1", "[limit]"] {
         let error = toml::from_str::<ConfigFile>(text).unwrap_err().to_string();
