@@ -75,6 +75,36 @@ async fn several_keys_are_one_command() {
     .await;
 }
 
+/// Taken apart, they would not be atomic across shards.
+#[tokio::test]
+async fn a_command_over_many_keys_is_one_transaction() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let commands = [
+        ("MSET a 1 b 2 c 3", "+OK\r\n"),
+        ("MGET a b c", "*3\r\n$1\r\n1\r\n$1\r\n2\r\n$1\r\n3\r\n"),
+        ("MSETNX c 1 d 2", ":0\r\n"),
+        ("EXISTS a b c d", ":3\r\n"),
+        ("DEL a b", ":2\r\n"),
+    ];
+    for (at, command) in (1..).zip(commands) {
+        converse(&mut client, &[command]).await;
+        assert_eq!(server.backend.calls.load(Ordering::SeqCst), at, "{}", command.0);
+    }
+    converse(
+        &mut client,
+        &[
+            ("MULTI", "+OK\r\n"),
+            ("SET a 5", "+QUEUED\r\n"),
+            ("INCR c", "+QUEUED\r\n"),
+            ("MGET a c", "+QUEUED\r\n"),
+            ("EXEC", "*3\r\n+OK\r\n:4\r\n*2\r\n$1\r\n5\r\n$1\r\n4\r\n"),
+        ],
+    )
+    .await;
+    assert_eq!(server.backend.calls.load(Ordering::SeqCst), 6, "EXEC");
+}
+
 #[tokio::test]
 async fn numbers_are_counted() {
     let server = Server::start().await;

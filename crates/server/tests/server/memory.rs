@@ -125,6 +125,8 @@ pub(crate) struct MemoryBackend {
     pub(crate) listing: Mutex<Listing>,
     /// Where pages of keys end, as they do where a shard does.
     pub(crate) borders: Mutex<Vec<Blob>>,
+    /// Calls so far.
+    pub(crate) calls: AtomicU64,
     /// Calls under way, and the most there ever were at a time.
     pub(crate) running: Arc<AtomicU64>,
     pub(crate) running_max: Arc<AtomicU64>,
@@ -141,6 +143,7 @@ impl MemoryBackend {
             fault: Mutex::new(None),
             listing: Mutex::new(Listing::Whole),
             borders: Mutex::new(vec![quorate_server::slot_start(8_192)]),
+            calls: AtomicU64::new(0),
             running: Arc::default(),
             running_max: Arc::default(),
             chance: Mutex::new(SplitMix::new(7)),
@@ -170,6 +173,7 @@ impl Backend for MemoryBackend {
             Some(Fault::Unknown) => return Box::pin(async { Err(BackendError::Unknown) }),
             None => {}
         }
+        self.calls.fetch_add(1, Ordering::SeqCst);
         let steps = self.delay_steps();
         let store = Arc::clone(&self.store);
         let (running, running_max) = (Arc::clone(&self.running), Arc::clone(&self.running_max));
