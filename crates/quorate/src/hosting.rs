@@ -2,6 +2,7 @@
 //! and a reconciliation loop makes it so.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use quorate_meta::{
     SEQUENCER_GROUP, shard_group, shard_of,
 };
 use quorate_raft::{
-    Group, GroupClass, GroupSpec, Host, RaftError, RaftLog, SEED_INDEX, StateMachine,
+    Group, GroupClass, GroupSpec, Home, Host, MachineError, RaftLog, SEED_INDEX, StateMachine,
     seeded_host_row,
 };
 use quorate_types::runtime::{self, BoxFuture};
@@ -26,7 +27,7 @@ use tokio::sync::Notify;
 
 use crate::directory::Directory;
 use crate::error::NodeError;
-use crate::machine::EngineMachine;
+use crate::machine::{EngineMachine, halt};
 use crate::metadata::MetadataGroup;
 use crate::storage::{EngineStore, HOST_ROW_KEY, METADATA_SPACE, SEQUENCER_SPACE};
 
@@ -90,7 +91,8 @@ impl Hosting {
         for group in self.host.groups() {
             let status = group.status();
             if view.is_retired(status.group, status.replica) {
-                self.logged(status.group, self.destroy(status.group, status.replica).await);
+                let destroyed = self.host.destroy(status.group, status.replica).await;
+                self.logged(status.group, destroyed);
             } else if let Some(reason) = status.halted {
                 self.failure
                     .send(Some(Arc::new(NodeError::Halted { group: status.group, reason })));
@@ -112,12 +114,12 @@ impl Hosting {
         for (replica, _) in learners {
             if view.is_retired(group.id(), *replica) {
                 let removed = group.remove_learner(*replica).await;
-                self.logged(group.id(), removed.map_err(|error| NodeError::layer("raft", error)));
+                self.logged(group.id(), removed);
             }
         }
     }
 
-    fn logged(&self, group: GroupId, outcome: Result<(), NodeError>) {
+    fn logged(&self, group: GroupId, outcome: Result<(), impl Display>) {
         if let Err(error) = outcome {
             tracing::error!(%group, %error, "a replica could not be brought in line");
         }
@@ -288,29 +290,20 @@ impl Hosting {
             }
         })
     }
+}
 
-    /// Destroys a replica for good; its id leaves a tombstone in the log.
-    pub(crate) async fn destroy(
-        &self,
-        group: GroupId,
-        replica: ReplicaId,
-    ) -> Result<(), NodeError> {
-        let stored = self.host.log().groups();
-        if stored.iter().any(|(id, later)| *id == group && *later != replica) {
-            return Ok(()); // A later replica of the group lives here.
-        }
+impl Home for Hosting {
+    fn close(&self, group: GroupId) {
         match shard_of(group) {
             Some(shard) => self.services.remove_shard(shard),
             None if group == METADATA_GROUP => self.metadata.set_replica(None),
             None => self.services.remove_sequencer(),
         }
-        match self.host.remove(group).await {
-            // Gone already; what an interrupted removal left behind goes now.
-            Ok(()) | Err(RaftError::UnknownGroup(_)) => {}
-            Err(error) => return Err(NodeError::layer("raft", error)),
-        }
-        let removed = self.engine.remove(space_of(group)).await;
-        removed.map_err(|error| NodeError::layer("engine", error))
+    }
+
+    fn erase(&self, group: GroupId) -> BoxFuture<Result<(), MachineError>> {
+        let engine = Arc::clone(&self.engine);
+        Box::pin(async move { engine.remove(space_of(group)).await.map_err(halt) })
     }
 }
 

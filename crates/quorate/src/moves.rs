@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_meta::{Command, JournalRow, JournalWrite, MetadataClient, Operator, Task};
+use quorate_meta::{Command, JournalRow, JournalWrite, MetadataClient, Operator, Task, shard_of};
 use quorate_migration::{
     ControlError, Fence, JournalError, MigrationRow, Outcome, Place, Progress, Refusal, Removal,
     ReplicaControl, ReplicaProgress, SharedRow, SharedRows, VoterChange,
@@ -14,12 +14,8 @@ use quorate_raft::admin::{AdminClient, GroupProgress, MemberChange, MemberProgre
 use quorate_types::runtime::BoxFuture;
 use quorate_types::{Blob, GroupId, Hlc, MigrationId, NodeId, ReplicaId};
 
-use crate::control::{ControlReply, ControlRequest, shard_of};
 use crate::error::AdminError;
 use crate::node::NodeInner;
-
-/// How long the destruction of a replica may take.
-const CALL_DEADLINE: Duration = Duration::from_secs(15);
 
 /// The rows of the executor's journal, in the metadata log.
 pub(crate) struct MetadataRows(pub(crate) Arc<MetadataClient>);
@@ -206,15 +202,9 @@ impl ReplicaControl for GroupControl {
             let Some(home) = home.map(|replica| replica.node) else {
                 return Ok(Removal::NodeUnreachable);
             };
-            let request = ControlRequest::Destroy { group, replica };
-            let destroyed = if home == inner.node {
-                Ok(inner.destroy(group, replica).await)
-            } else {
-                inner.peers.control(home, &request, CALL_DEADLINE).await
-            };
-            Ok(match destroyed {
-                Ok(ControlReply::Done) => Removal::Destroyed,
-                _ => Removal::NodeUnreachable,
+            Ok(match inner.groups.destroy(home, group, replica).await {
+                Ok(()) => Removal::Destroyed,
+                Err(_) => Removal::NodeUnreachable,
             })
         })
     }

@@ -22,7 +22,7 @@ pub enum MemberChange {
     RemoveLearner(ReplicaId),
 }
 
-/// What the leader of a group is asked.
+/// What the leader of a group, or the home of a replica, is asked.
 #[derive(Clone, Debug, PartialEq, Eq, ToMessagePack, FromMessagePack)]
 pub(crate) enum Task {
     /// How far are the members?
@@ -31,6 +31,8 @@ pub(crate) enum Task {
     Change(MemberChange),
     /// Hand the leadership to a voter.
     Transfer(ReplicaId),
+    /// Destroy a replica where it lives: asked of its home, not the leader.
+    Destroy(ReplicaId),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, ToMessagePack, FromMessagePack)]
@@ -54,6 +56,8 @@ pub(crate) enum AdminReply {
     Refused(Blob),
     /// It may have happened.
     Unknown(Blob),
+    /// The replica is gone for good.
+    Destroyed,
 }
 
 /// A group as its leader sees it.
