@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use quorate_raft::admin::{AdminClient, Fence, MemberChange};
+use quorate_raft::admin::{AdminClient, Fence, MemberChange, VoterChange};
 
 use quorate_raft::{Home, Host, Lane, MachineError, RaftError, Transport, TransportError};
 use quorate_types::runtime::BoxFuture;
@@ -47,7 +47,7 @@ fn client(node: &TestNode, network: &Network) -> AdminClient {
 }
 
 fn fence(term: u64, attempt: u32) -> Fence {
-    Fence { who: MigrationId(5), term, attempt }
+    Fence { migration: MigrationId(5), term, attempt }
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_voter_leaves_and_comes_relative_to_the_membership_found() {
         let replica = ReplicaId(10 + gone.id.0);
         let client = client(gone, &network);
         for _ in 0..2 {
-            let change = MemberChange::Voters(None, Some(replica));
+            let change = MemberChange::Voters(VoterChange { add: None, remove: Some(replica) });
             client.change(GROUP, change, fence(1, 1)).await.unwrap();
         }
         let seen = client.progress(GROUP).await.unwrap();

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_types::membership::{Fence, GroupProgress};
 use quorate_types::{GroupId, NodeId, ReplicaId};
 
-use super::fence::Fence;
-use super::wire::{AdminReply, AdminRequest, GroupProgress, MemberChange, Task};
+use super::wire::{AdminReply, AdminRequest, MemberChange, Task};
 use crate::error::RaftError;
 use crate::host::Host;
 use crate::transport::{Lane, Transport};

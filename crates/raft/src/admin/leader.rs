@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_types::membership::{Fence, GroupProgress, MemberProgress};
 use quorate_types::runtime::BoxFuture;
 use quorate_types::{GroupId, NodeId, ReplicaId};
 use tokio::time::Instant;
 
-use super::fence::Fence;
-use super::wire::{AdminReply, AdminRequest, GroupProgress, MemberChange, MemberProgress, Task};
+use super::wire::{AdminReply, AdminRequest, MemberChange, Task};
 use crate::error::RaftError;
 use crate::group::Group;
 use crate::host::Host;
@@ -78,10 +78,9 @@ async fn change(group: &Group, change: MemberChange) -> Result<(), RaftError> {
     match change {
         MemberChange::AddLearner(replica, node) => group.add_learner(replica, node).await,
         MemberChange::RemoveLearner(replica) => group.remove_learner(replica).await,
-        MemberChange::Voters(add, remove) => {
+        MemberChange::Voters(change) => {
             let now = group.status().voters.into_iter().map(|(replica, _)| replica);
-            let kept = now.filter(|replica| Some(*replica) != remove);
-            group.set_voters(kept.chain(add).collect()).await
+            group.set_voters(change.applied_to(now)).await
         }
     }
 }
