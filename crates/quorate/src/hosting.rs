@@ -21,7 +21,7 @@ use quorate_raft::{
     Group, GroupClass, GroupSpec, Home, Host, MachineError, RaftLog, SEED_INDEX, StateMachine,
     seeded_host_row,
 };
-use quorate_types::runtime::{self, BoxFuture};
+use quorate_types::runtime::BoxFuture;
 use quorate_types::{Blob, GroupId, KeyRange, NodeId, ReplicaId, ShardId, watch};
 use tokio::sync::Notify;
 
@@ -96,25 +96,9 @@ impl Hosting {
             } else if let Some(reason) = status.halted {
                 self.failure
                     .send(Some(Arc::new(NodeError::Halted { group: status.group, reason })));
-            } else if group.leadership().borrow().leading {
-                self.remove_strangers(&view, &group, &status.learners).await;
-            }
-        }
-    }
-
-    /// Removes learners that the metadata has given up. A coordinator that was
-    /// deposed may have added them late: fences are only in the memory of the
-    /// leader that saw them.
-    async fn remove_strangers(
-        &self,
-        view: &ClusterView,
-        group: &Group,
-        learners: &[(ReplicaId, NodeId)],
-    ) {
-        for (replica, _) in learners {
-            if view.is_retired(group.id(), *replica) {
-                let removed = group.remove_learner(*replica).await;
-                self.logged(group.id(), removed);
+            } else {
+                let is_stranger = |learner| view.is_retired(status.group, learner);
+                self.logged(status.group, group.remove_strangers(is_stranger).await);
             }
         }
     }
@@ -258,27 +242,20 @@ impl Hosting {
             .map_err(|error| NodeError::layer("metadata", error))?;
         let machine = Box::new(EngineMachine::new(store, core));
         let raft = self.create(METADATA_GROUP, replica, GroupClass::Metadata, machine).await?;
-        let (directory, mut leadership) = (Arc::clone(&self.directory), raft.leadership());
-        drop(runtime::spawn(async move {
-            while leadership.changed().await.is_ok() {
-                directory.learn_leader(leadership.borrow_and_update().leader);
-            }
-        }));
+        let directory = Arc::clone(&self.directory);
+        raft.on_leader(move |leader| directory.learn_leader(leader));
         self.metadata.set_replica(Some(Arc::new(MetadataGroup(raft))));
         Ok(())
     }
 
     /// Lets what Raft knows of a group's leader steer messages.
     fn follow(&self, destination: Destination, raft: &Group) {
-        let (directory, mut leadership) = (Arc::clone(&self.directory), raft.leadership());
-        drop(runtime::spawn(async move {
-            while leadership.changed().await.is_ok() {
-                let leader = leadership.borrow_and_update().leader;
-                if leader.is_some() {
-                    directory.learned(destination, leader);
-                }
+        let directory = Arc::clone(&self.directory);
+        raft.on_leader(move |leader| {
+            if leader.is_some() {
+                directory.learned(destination, leader);
             }
-        }));
+        });
     }
 
     fn on_fork(&self) -> OnFork {

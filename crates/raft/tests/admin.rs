@@ -12,7 +12,7 @@ use quorate_raft::admin::{AdminClient, Fence, MemberChange, VoterChange};
 
 use quorate_raft::{Home, Host, Lane, MachineError, RaftError, Transport, TransportError};
 use quorate_types::runtime::BoxFuture;
-use quorate_types::{GroupId, MigrationId, NodeId, ReplicaId};
+use quorate_types::{GroupId, MigrationId, NodeId, ReplicaId, watch};
 use support::*;
 
 const GROUP: GroupId = GroupId(1);
@@ -144,6 +144,55 @@ fn without_a_leader_that_answers_the_outcome_is_unknown() {
         assert!(matches!(lost, Err(RaftError::Unknown)), "{lost:?}");
         let nowhere = client.progress(GroupId(9)).await;
         assert!(matches!(nowhere, Err(RaftError::Unknown)), "{nowhere:?}");
+    });
+}
+
+#[test]
+fn the_leader_removes_the_learners_that_are_named() {
+    simulate(async {
+        let network = Network::default();
+        let nodes = seeded_cluster(&network, &[1]).await;
+        let leader = leader_of(&groups_of(&nodes, 1)).await;
+        for learner in [LEARNER, ReplicaId(15)] {
+            leader.add_learner(learner, NodeId(4)).await.unwrap();
+        }
+        let learners = || leader.status().learners.into_iter().map(|(learner, _)| learner);
+        for group in groups_of(&nodes, 1) {
+            if group.replica() != leader.replica() {
+                group.remove_strangers(|_| true).await.unwrap();
+            }
+        }
+        assert_eq!(learners().count(), 2, "those who do not lead remove nobody");
+        for _ in 0..2 {
+            leader.remove_strangers(|learner| learner == LEARNER).await.unwrap();
+            assert_eq!(learners().collect::<Vec<_>>(), [ReplicaId(15)]);
+        }
+        let leads_at = NodeId(leader.replica().0 - 10);
+        network.isolate(leads_at);
+        let alone = leader.remove_strangers(|_| true).await;
+        assert!(alone.is_err(), "{alone:?}");
+    });
+}
+
+#[test]
+fn whoever_asked_learns_of_each_new_leader() {
+    simulate(async {
+        let network = Network::default();
+        let nodes = seeded_cluster(&network, &[1]).await;
+        let leader = leader_of(&groups_of(&nodes, 1)).await;
+        propose(&leader, "so that followers have answered").await;
+        let to = nodes.iter().find(|node| ReplicaId(10 + node.id.0) != leader.replica()).unwrap();
+        let (learned, mut learns) = watch::channel(None);
+        leader.on_leader(move |node| learned.send(node));
+        let client = client(to, &network);
+        client.transfer(GROUP, ReplicaId(10 + to.id.0), None).await.unwrap();
+        learns.wait_for(|node| *node == Some(to.id)).await.unwrap();
+        // The replica's end is the end of it.
+        let home =
+            nodes.iter().find(|node| node.host.group(GROUP).unwrap().replica() == leader.replica());
+        drop(leader);
+        home.unwrap().host.remove(GROUP).await.unwrap();
+        while learns.changed().await.is_ok() {}
     });
 }
 
