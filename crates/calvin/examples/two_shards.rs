@@ -53,6 +53,13 @@ impl Store for Memory {
         Ok((page, found.next().is_some()))
     }
 
+    fn middle_key(&self) -> std::result::Result<Option<Blob>, StoreError> {
+        let rows = self.data.lock();
+        let keys = rows.keys();
+        let middle = keys.len() / 2;
+        Ok(keys.clone().nth(middle).filter(|_| middle > 0).cloned())
+    }
+
     fn commit(&self, _: u64, _: Blob, writes: WriteSet) -> std::result::Result<(), StoreError> {
         for (space, changes) in [(Space::Data, writes.data), (Space::System, writes.system)] {
             let mut rows = self.of(space).lock();

@@ -41,6 +41,13 @@ pub trait Store: Send + Sync {
         rows_max: usize,
     ) -> Result<(Vec<(Blob, Blob)>, bool), StoreError>;
 
+    /// A key that halves the data, closely, and is no longer than it has to
+    /// be; `None` if there are fewer than two rows.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    fn middle_key(&self) -> Result<Option<Blob>, StoreError>;
+
     /// Commits what the log up to `index` changed, with the raft host's own
     /// row, at once: visible on return, durable later (the log is the
     /// durability until then).

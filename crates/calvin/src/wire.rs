@@ -105,6 +105,8 @@ pub enum Request {
         /// How many at the most.
         limit: u32,
     },
+    /// Tell the key in the middle of a shard's data, by any replica.
+    MiddleKey(ShardId),
 }
 
 /// See [`Request::Execute`].
@@ -161,6 +163,8 @@ pub enum Reply {
     Gone,
     /// Nothing can be said; ask again with the same request id.
     Unknown,
+    /// The key in the middle of a shard's data, if there are two rows.
+    MiddleKey(Option<Blob>),
 }
 
 macro_rules! wire_format {

@@ -11,6 +11,7 @@ mod services {
     mod client;
     mod gate;
     mod log;
+    mod middle;
     mod reads;
     mod weather;
     mod wires;

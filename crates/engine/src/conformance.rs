@@ -44,6 +44,7 @@ pub async fn engine_suite(make: impl Fn() -> Arc<dyn Engine>) {
     removing_leaves_siblings_alone(&*make()).await;
     equal_states_have_equal_hashes(&*make(), &*make()).await;
     the_middle_key_halves_the_data(&*make()).await;
+    the_middle_key_is_no_longer_than_it_has_to_be(&*make()).await;
 }
 
 fn batch(index: u64, rows: &[(&str, Option<&str>)]) -> Batch {
@@ -472,4 +473,14 @@ async fn the_middle_key_halves_the_data(engine: &dyn Engine) {
     let below = KeyRange { start: Blob::new(), end: Some(middle) };
     let below = engine.scan(A, Space::Data, &below, ALL).unwrap().rows.len();
     assert!((4_900..5_100).contains(&below), "{below} of 10,000 rows are below the middle");
+}
+
+async fn the_middle_key_is_no_longer_than_it_has_to_be(engine: &dyn Engine) {
+    let tail = "x".repeat(2_000);
+    let (one, other) = (format!("banana{tail}"), format!("bandana{tail}"));
+    seeded(engine, &[&one, &other]);
+    assert_eq!(engine.middle_key(A).unwrap(), Some("band".into()));
+    engine.apply(A, fork(3, "band")).unwrap();
+    assert_eq!(keys(engine, A), [one]);
+    assert_eq!(keys(engine, B), [other]);
 }

@@ -270,8 +270,10 @@ pub trait Engine: Send + Sync + 'static {
     fn status(&self, shard: ShardId) -> Result<ShardStatus, EngineError>;
 
     /// A key that halves the shard's data by bytes, closely; `None` if there
-    /// are fewer than two rows. Reads the whole shard: ask before a split, not
-    /// to decide upon one.
+    /// are fewer than two rows. It need not be a row's: of the first row above
+    /// it, it is the shortest prefix that still sorts after the row before, so
+    /// that it is short even where keys are long. Reads the whole shard: ask
+    /// before a split, not to decide upon one.
     ///
     /// # Errors
     /// [`EngineError::UnknownShard`], [`EngineError::Corrupt`].

@@ -90,11 +90,12 @@ pub(crate) fn hash(source: &impl Source) -> Result<StateHash, EngineError> {
 pub(crate) fn middle_key(source: &impl Source) -> Result<Option<Blob>, EngineError> {
     let mut candidates: Vec<(u64, Blob)> = Vec::new();
     let (mut total_bytes, mut step_bytes, mut due_bytes) = (0_u64, 1_u64, 1_u64);
+    let mut before = Blob::new();
     walk(source, Space::Data, |key, value| {
         let row_bytes = (key.len() + value.len()) as u64;
         // The first row is no candidate: nothing would be left below it.
         if total_bytes >= due_bytes {
-            candidates.push((total_bytes, key));
+            candidates.push((total_bytes, key.separator_from(&before)));
             if candidates.len() > MIDDLE_CANDIDATES_MAX {
                 step_bytes = (total_bytes / MIDDLE_CANDIDATES_MAX as u64).max(1) * 2;
                 let mut is_kept = false;
@@ -106,6 +107,7 @@ pub(crate) fn middle_key(source: &impl Source) -> Result<Option<Blob>, EngineErr
             due_bytes = total_bytes + step_bytes;
         }
         total_bytes += row_bytes.max(1);
+        before = key;
     })?;
     let half = total_bytes / 2;
     let middle = candidates.into_iter().min_by_key(|(before, _)| before.abs_diff(half));

@@ -5,12 +5,13 @@
 use quorate_types::{GroupId, MigrationId, NodeId, ReplicaId};
 use zerompk::{FromMessagePack, ToMessagePack};
 
-use crate::groups::{ReplicaGroup, Role};
+use crate::groups::{Replica, ReplicaGroup, Role};
 use crate::limits::REPLICAS_PER_GROUP_MAX;
 use crate::nodes::NodeState;
 use crate::operators::{Operator, OperatorState, Task};
 use crate::registry::Registry;
 use crate::reply::{Limited, Refusal, Reply};
+use crate::view::ClusterView;
 
 /// What becomes of a group's replicas.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
@@ -80,6 +81,18 @@ pub struct Move {
     pub added: Option<ReplicaId>,
     /// The replica that leaves: a voter in the map until the move commits.
     pub removed: Option<ReplicaId>,
+}
+
+impl ClusterView {
+    /// The replica that leaves and the one that comes by a move, while the
+    /// group has both. `None` for a move that only adds or removes one, and
+    /// for what is no move.
+    #[must_use]
+    pub fn replacement(&self, operator: &Operator) -> Option<(&Replica, &Replica)> {
+        let Task::Move(planned) = &operator.task else { return None };
+        let group = self.group(operator.group)?;
+        Some((group.replica(planned.removed?)?, group.replica(planned.added?)?))
+    }
 }
 
 impl Registry {

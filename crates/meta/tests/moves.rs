@@ -44,6 +44,24 @@ fn write(id: u128, expected: Option<u64>, row: &str, finished: bool) -> Command 
 }
 
 #[test]
+fn a_move_names_who_leaves_and_who_comes_until_it_is_over() {
+    let mut host = Host::with_spare();
+    let begun = host.operator(host.begin_move(GROUP, replace(1, 4)));
+    let view = host.registry.view();
+    let (from, to) = view.replacement(&begun).unwrap();
+    assert_eq!((from.node, to.node, to.id), (NodeId(1), NodeId(4), added(&begun.task)));
+    host.operator(COMMIT);
+    assert_eq!(host.registry.view().replacement(&begun), None, "the one that left is gone");
+}
+
+#[test]
+fn a_move_that_only_adds_replaces_nobody() {
+    let mut host = Host::with_spare();
+    let begun = host.operator(host.begin_move(GROUP, ReplicaChange::Add { to: NodeId(4) }));
+    assert_eq!(host.registry.view().replacement(&begun), None);
+}
+
+#[test]
 fn a_move_shows_a_learner_and_then_replaces_the_voter() {
     let mut host = Host::with_spare();
     let begun = host.operator(host.begin_move(GROUP, replace(1, 4)));

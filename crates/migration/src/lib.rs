@@ -14,8 +14,7 @@ pub use executor::{Config, Executor, Running, Status};
 pub use local::LocalJournal;
 pub use machine::{CAUGHT_UP_OBSERVATIONS, Delay, Done, Effect, Machine, Policy, Step};
 pub use ports::{
-    ControlError, Fence, Journal, JournalError, Progress, Removal, ReplicaControl, ReplicaProgress,
-    VoterChange, admit,
+    ControlError, Journal, JournalError, Progress, Removal, ReplicaControl, ReplicaProgress, admit,
 };
 pub use row::{
     AbortReason, Change, Checkpoint, MigrationRow, Outcome, Phase, Place, Position, Promotion,
@@ -23,3 +22,5 @@ pub use row::{
 };
 pub use shared::{SharedJournal, SharedRow, SharedRows};
 pub use table::{MigrationStateTable, Quarantined, TableConfig, TableError};
+
+pub use quorate_types::membership::{Fence, GroupProgress, MemberProgress, VoterChange};

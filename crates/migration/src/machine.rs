@@ -15,9 +15,10 @@
 
 use std::time::Duration;
 
+use quorate_types::membership::{Fence, VoterChange};
 use quorate_types::{NodeId, ReplicaId};
 
-use crate::ports::{ControlError, Fence, Progress, Removal, VoterChange};
+use crate::ports::{ControlError, Progress, Removal};
 use crate::row::{AbortReason, Checkpoint, MigrationRow, Outcome, Position, Promotion, Refusal};
 
 /// Consecutive observations in which the target must keep up before it counts

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use quorate_types::membership::{Fence, GroupProgress, MemberProgress, VoterChange};
 use quorate_types::runtime::BoxFuture;
 use quorate_types::{GroupId, MigrationId, NodeId, ReplicaId};
 
@@ -91,35 +92,17 @@ pub fn admit(
     Ok(change?)
 }
 
-/// On whose behalf an effect is performed. The adapter keeps the newest fence
-/// of each migration that has touched a group and refuses older ones
-/// ([`Refusal::Fenced`]), so that a call that was delayed on its way cannot
-/// undo what a later attempt did. Keeping it in the memory of the group's
-/// leader suffices, together with a deadline on calls: a leader elected
-/// meanwhile refuses a late call by that deadline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fence {
-    /// The migration.
-    pub migration: MigrationId,
-    /// The authority's term.
-    pub term: u64,
-    /// The migration's attempt.
-    pub attempt: u32,
-}
-
-impl Fence {
-    /// Whether an effect under `self` must be refused once `seen` has acted.
-    #[must_use]
-    pub fn is_older_than(&self, seen: &Self) -> bool {
-        self.migration == seen.migration && (self.term, self.attempt) < (seen.term, seen.attempt)
-    }
-}
-
 /// A hand on the Raft groups of the cluster.
 ///
 /// Every effect is idempotent: done twice, or found done, it is `Ok`. An
 /// effect whose outcome is unknown is [`ControlError::Unavailable`]; the
 /// coordinator observes and tries again.
+///
+/// The adapter keeps the newest [`Fence`] of each migration that has touched a
+/// group and refuses older ones ([`Refusal::Fenced`]), so that a call that was
+/// delayed on its way cannot undo what a later attempt did. Keeping it in the
+/// memory of the group's leader suffices, together with a deadline on calls: a
+/// leader elected meanwhile refuses a late call by that deadline.
 pub trait ReplicaControl: Send + Sync + 'static {
     /// What the group's leader knows now. The leader must have confirmed that
     /// it still leads, and the membership must be committed, or this is
@@ -169,16 +152,6 @@ pub trait ReplicaControl: Send + Sync + 'static {
     ) -> BoxFuture<Result<Removal, ControlError>>;
 }
 
-/// Who comes and who goes in one joint change. Relative to the membership
-/// found, so that a repetition changes nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct VoterChange {
-    /// The learner that becomes a voter.
-    pub add: Option<ReplicaId>,
-    /// The voter that leaves the group; it does not stay as a learner.
-    pub remove: Option<ReplicaId>,
-}
-
 /// What became of a removed replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
@@ -213,6 +186,23 @@ pub struct ReplicaProgress {
     /// Whether it has answered the leader lately, by the group's own timings.
     /// In an idle group a dead replica's log matches for ever; only this tells.
     pub is_fresh: bool,
+}
+
+impl From<GroupProgress> for Progress {
+    fn from(seen: GroupProgress) -> Self {
+        let progress = |member: &MemberProgress| {
+            let MemberProgress { replica, matched, is_fresh, .. } = *member;
+            (replica, ReplicaProgress { matched, is_fresh })
+        };
+        Self {
+            leader: Some(seen.leader),
+            last_log: seen.last_log,
+            replicas: seen.members.iter().map(progress).collect(),
+            voters: seen.replicas(true).collect(),
+            learners: seen.replicas(false).collect(),
+            outgoing: seen.outgoing.map(|voters| voters.into_iter().collect()),
+        }
+    }
 }
 
 impl Progress {

@@ -308,8 +308,7 @@ impl Parts {
             Arc::new(transport(channel::ADMIN)),
             move |group| candidates.candidates(group),
         );
-        let asked = Arc::<NodePeers>::clone(&peers) as Arc<dyn quorate_meta::Peers>;
-        let metadata = Arc::new(MetadataClient::new(known, asked));
+        let metadata = Arc::new(MetadataClient::new(known, peers));
         let (failure, failures) = watch::channel(None);
         let hosting = Arc::new_cyclic(|this| Hosting {
             node,
@@ -326,6 +325,8 @@ impl Parts {
             failure: failure.clone(),
             this: Weak::clone(this),
         });
+        let home = Arc::downgrade(&hosting);
+        host.belong_to(home);
         let membership = Arc::new(Membership::new(
             MembershipConfig {
                 own: NodeSpec::new(node, who.disk, address.clone(), self.config.labels.clone()),
@@ -358,7 +359,6 @@ impl Parts {
             host: host.clone(),
             registry,
             directory: Arc::clone(&directory),
-            peers,
             calls: Arc::clone(&calls),
             services,
             gate: Arc::clone(&gate),

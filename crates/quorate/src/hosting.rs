@@ -2,6 +2,7 @@
 //! and a reconciliation loop makes it so.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -17,16 +18,16 @@ use quorate_meta::{
     SEQUENCER_GROUP, shard_group, shard_of,
 };
 use quorate_raft::{
-    Group, GroupClass, GroupSpec, Host, RaftError, RaftLog, SEED_INDEX, StateMachine,
+    Group, GroupClass, GroupSpec, Home, Host, MachineError, RaftLog, SEED_INDEX, StateMachine,
     seeded_host_row,
 };
-use quorate_types::runtime::{self, BoxFuture};
+use quorate_types::runtime::BoxFuture;
 use quorate_types::{Blob, GroupId, KeyRange, NodeId, ReplicaId, ShardId, watch};
 use tokio::sync::Notify;
 
 use crate::directory::Directory;
 use crate::error::NodeError;
-use crate::machine::EngineMachine;
+use crate::machine::{EngineMachine, halt};
 use crate::metadata::MetadataGroup;
 use crate::storage::{EngineStore, HOST_ROW_KEY, METADATA_SPACE, SEQUENCER_SPACE};
 
@@ -90,34 +91,19 @@ impl Hosting {
         for group in self.host.groups() {
             let status = group.status();
             if view.is_retired(status.group, status.replica) {
-                self.logged(status.group, self.destroy(status.group, status.replica).await);
+                let destroyed = self.host.destroy(status.group, status.replica).await;
+                self.logged(status.group, destroyed);
             } else if let Some(reason) = status.halted {
                 self.failure
                     .send(Some(Arc::new(NodeError::Halted { group: status.group, reason })));
-            } else if group.leadership().borrow().leading {
-                self.remove_strangers(&view, &group, &status.learners).await;
+            } else {
+                let is_stranger = |learner| view.is_retired(status.group, learner);
+                self.logged(status.group, group.remove_strangers(is_stranger).await);
             }
         }
     }
 
-    /// Removes learners that the metadata has given up. A coordinator that was
-    /// deposed may have added them late: fences are only in the memory of the
-    /// leader that saw them.
-    async fn remove_strangers(
-        &self,
-        view: &ClusterView,
-        group: &Group,
-        learners: &[(ReplicaId, NodeId)],
-    ) {
-        for (replica, _) in learners {
-            if view.is_retired(group.id(), *replica) {
-                let removed = group.remove_learner(*replica).await;
-                self.logged(group.id(), removed.map_err(|error| NodeError::layer("raft", error)));
-            }
-        }
-    }
-
-    fn logged(&self, group: GroupId, outcome: Result<(), NodeError>) {
+    fn logged(&self, group: GroupId, outcome: Result<(), impl Display>) {
         if let Err(error) = outcome {
             tracing::error!(%group, %error, "a replica could not be brought in line");
         }
@@ -256,27 +242,20 @@ impl Hosting {
             .map_err(|error| NodeError::layer("metadata", error))?;
         let machine = Box::new(EngineMachine::new(store, core));
         let raft = self.create(METADATA_GROUP, replica, GroupClass::Metadata, machine).await?;
-        let (directory, mut leadership) = (Arc::clone(&self.directory), raft.leadership());
-        drop(runtime::spawn(async move {
-            while leadership.changed().await.is_ok() {
-                directory.learn_leader(leadership.borrow_and_update().leader);
-            }
-        }));
+        let directory = Arc::clone(&self.directory);
+        raft.on_leader(move |leader| directory.learn_leader(leader));
         self.metadata.set_replica(Some(Arc::new(MetadataGroup(raft))));
         Ok(())
     }
 
     /// Lets what Raft knows of a group's leader steer messages.
     fn follow(&self, destination: Destination, raft: &Group) {
-        let (directory, mut leadership) = (Arc::clone(&self.directory), raft.leadership());
-        drop(runtime::spawn(async move {
-            while leadership.changed().await.is_ok() {
-                let leader = leadership.borrow_and_update().leader;
-                if leader.is_some() {
-                    directory.learned(destination, leader);
-                }
+        let directory = Arc::clone(&self.directory);
+        raft.on_leader(move |leader| {
+            if leader.is_some() {
+                directory.learned(destination, leader);
             }
-        }));
+        });
     }
 
     fn on_fork(&self) -> OnFork {
@@ -288,29 +267,20 @@ impl Hosting {
             }
         })
     }
+}
 
-    /// Destroys a replica for good; its id leaves a tombstone in the log.
-    pub(crate) async fn destroy(
-        &self,
-        group: GroupId,
-        replica: ReplicaId,
-    ) -> Result<(), NodeError> {
-        let stored = self.host.log().groups();
-        if stored.iter().any(|(id, later)| *id == group && *later != replica) {
-            return Ok(()); // A later replica of the group lives here.
-        }
+impl Home for Hosting {
+    fn close(&self, group: GroupId) {
         match shard_of(group) {
             Some(shard) => self.services.remove_shard(shard),
             None if group == METADATA_GROUP => self.metadata.set_replica(None),
             None => self.services.remove_sequencer(),
         }
-        match self.host.remove(group).await {
-            // Gone already; what an interrupted removal left behind goes now.
-            Ok(()) | Err(RaftError::UnknownGroup(_)) => {}
-            Err(error) => return Err(NodeError::layer("raft", error)),
-        }
-        let removed = self.engine.remove(space_of(group)).await;
-        removed.map_err(|error| NodeError::layer("engine", error))
+    }
+
+    fn erase(&self, group: GroupId) -> BoxFuture<Result<(), MachineError>> {
+        let engine = Arc::clone(&self.engine);
+        Box::pin(async move { engine.remove(space_of(group)).await.map_err(halt) })
     }
 }
 

@@ -2,7 +2,6 @@
 
 mod builder;
 mod config;
-mod control;
 mod coordinator;
 mod directory;
 mod error;

@@ -121,6 +121,6 @@ impl SnapshotWriter for Writer {
     }
 }
 
-fn halt(error: EngineError) -> MachineError {
+pub(crate) fn halt(error: EngineError) -> MachineError {
     MachineError::caused_by("the engine failed", error)
 }

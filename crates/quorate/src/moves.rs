@@ -4,22 +4,20 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_meta::{Command, JournalRow, JournalWrite, MetadataClient, Operator, Task};
+use quorate_meta::{
+    Command, JournalRow, JournalWrite, MetadataClient, Operator, Replica, shard_of,
+};
 use quorate_migration::{
     ControlError, Fence, JournalError, MigrationRow, Outcome, Place, Progress, Refusal, Removal,
-    ReplicaControl, ReplicaProgress, SharedRow, SharedRows, VoterChange,
+    ReplicaControl, SharedRow, SharedRows, VoterChange,
 };
 use quorate_raft::RaftError;
-use quorate_raft::admin::{AdminClient, GroupProgress, MemberChange, MemberProgress};
+use quorate_raft::admin::{AdminClient, MemberChange};
 use quorate_types::runtime::BoxFuture;
 use quorate_types::{Blob, GroupId, Hlc, MigrationId, NodeId, ReplicaId};
 
-use crate::control::{ControlReply, ControlRequest, shard_of};
 use crate::error::AdminError;
 use crate::node::NodeInner;
-
-/// How long the destruction of a replica may take.
-const CALL_DEADLINE: Duration = Duration::from_secs(15);
 
 /// The rows of the executor's journal, in the metadata log.
 pub(crate) struct MetadataRows(pub(crate) Arc<MetadataClient>);
@@ -69,32 +67,20 @@ impl SharedRows for MetadataRows {
 impl NodeInner {
     /// A move that the metadata planned gets its migration row, once.
     pub(crate) async fn begin_migration(&self, operator: &Operator) -> Result<(), AdminError> {
-        let view = self.directory.view();
-        let Task::Move(planned) = &operator.task else { return Ok(()) };
-        if view.journal_row(operator.id).is_some() {
-            return Ok(());
-        }
-        let Some(term) = self.metadata.authority() else { return Ok(()) };
-        let group = view.group(operator.group);
-        let place = |replica: Option<ReplicaId>| {
-            let replica = group?.replica(replica?)?;
-            Some(Place { node: replica.node, replica: replica.id })
-        };
-        let (Some(from), Some(to)) = (place(planned.removed), place(planned.added)) else {
+        let (view, authority) = (self.directory.view(), self.metadata.authority());
+        let is_begun = view.journal_row(operator.id).is_some();
+        let Some(term) = authority.filter(|_| !is_begun) else { return Ok(()) };
+        let Some((from, to)) = view.replacement(operator) else {
             let reason = "the executor moves replicas; it does not add or remove alone";
             self.metadata.run(&Command::AbandonMove { migration: operator.id }).await?;
             return Err(AdminError::Refused(reason.into()));
         };
+        let place = |replica: &Replica| Place { node: replica.node, replica: replica.id };
         let hlc = Hlc { millis: self.clock.wall_millis(), counter: 0, node: self.node };
-        let shard = shard_of(operator.group).unwrap_or_default();
-        let row = MigrationRow::planned(operator.id, (shard, operator.group), from, to, term, hlc);
-        let write = JournalWrite {
-            id: operator.id,
-            expected: None,
-            row: Blob(row.seal()),
-            finished: false,
-        };
-        self.metadata.journal(write).await?;
+        let group = (shard_of(operator.group).unwrap_or_default(), operator.group);
+        let row = MigrationRow::planned(operator.id, group, place(from), place(to), term, hlc);
+        let (id, row) = (operator.id, Blob(row.seal()));
+        self.metadata.journal(JournalWrite { id, expected: None, row, finished: false }).await?;
         self.wake_executor();
         Ok(())
     }
@@ -130,34 +116,13 @@ impl GroupControl {
         group: GroupId,
         change: MemberChange,
     ) -> BoxFuture<Result<(), ControlError>> {
-        self.ask(move |groups| async move { groups.change(group, change, raft_fence(fence)).await })
-    }
-}
-
-const fn raft_fence(fence: Fence) -> quorate_raft::admin::Fence {
-    let Fence { migration, term, attempt } = fence;
-    quorate_raft::admin::Fence { who: migration, term, attempt }
-}
-
-fn progress(seen: GroupProgress) -> Progress {
-    let members = seen.members.iter();
-    let progress = |member: &MemberProgress| {
-        let MemberProgress { replica, matched, is_fresh, .. } = *member;
-        (replica, ReplicaProgress { matched, is_fresh })
-    };
-    Progress {
-        leader: Some(seen.leader),
-        last_log: seen.last_log,
-        replicas: members.map(progress).collect(),
-        voters: seen.replicas(true).collect(),
-        learners: seen.replicas(false).collect(),
-        outgoing: seen.outgoing.map(|voters| voters.0.into_iter().collect()),
+        self.ask(move |groups| async move { groups.change(group, change, fence).await })
     }
 }
 
 impl ReplicaControl for GroupControl {
     fn progress(&self, group: GroupId) -> BoxFuture<Result<Progress, ControlError>> {
-        self.ask(move |groups| async move { groups.progress(group).await.map(progress) })
+        self.ask(move |groups| async move { groups.progress(group).await.map(Progress::from) })
     }
 
     fn add_learner(
@@ -176,7 +141,7 @@ impl ReplicaControl for GroupControl {
         group: GroupId,
         change: VoterChange,
     ) -> BoxFuture<Result<(), ControlError>> {
-        self.change(fence, group, MemberChange::Voters(change.add, change.remove))
+        self.change(fence, group, MemberChange::Voters(change))
     }
 
     fn transfer_leader(
@@ -186,8 +151,7 @@ impl ReplicaControl for GroupControl {
         to: ReplicaId,
         _pause_budget: Duration,
     ) -> BoxFuture<Result<Duration, ControlError>> {
-        let fence = Some(raft_fence(fence));
-        self.ask(move |groups| async move { groups.transfer(group, to, fence).await })
+        self.ask(move |groups| async move { groups.transfer(group, to, Some(fence)).await })
     }
 
     fn remove(
@@ -206,15 +170,9 @@ impl ReplicaControl for GroupControl {
             let Some(home) = home.map(|replica| replica.node) else {
                 return Ok(Removal::NodeUnreachable);
             };
-            let request = ControlRequest::Destroy { group, replica };
-            let destroyed = if home == inner.node {
-                Ok(inner.destroy(group, replica).await)
-            } else {
-                inner.peers.control(home, &request, CALL_DEADLINE).await
-            };
-            Ok(match destroyed {
-                Ok(ControlReply::Done) => Removal::Destroyed,
-                _ => Removal::NodeUnreachable,
+            Ok(match inner.groups.destroy(home, group, replica).await {
+                Ok(()) => Removal::Destroyed,
+                Err(_) => Removal::NodeUnreachable,
             })
         })
     }

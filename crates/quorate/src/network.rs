@@ -13,7 +13,6 @@ use quorate_types::codec::CodecError;
 use quorate_types::hello::Hello;
 use quorate_types::runtime::BoxFuture;
 
-use crate::control::{ControlReply, ControlRequest};
 use crate::directory::Directory;
 use crate::node::NodeInner;
 
@@ -25,11 +24,9 @@ pub(crate) mod channel {
     pub(crate) const REQUEST: u8 = 2;
     /// One-way messages between transaction services.
     pub(crate) const MESSAGE: u8 = 3;
-    /// Control of replicas.
-    pub(crate) const CONTROL: u8 = 4;
     /// The metadata: founding, joining, commands, the view.
     pub(crate) const METADATA: u8 = 5;
-    /// Administration of groups: members, leaders.
+    /// Administration of groups: members, leaders, the end of replicas.
     pub(crate) const ADMIN: u8 = 6;
 }
 
@@ -65,10 +62,6 @@ async fn dispatch(
             inner.services.receive(&payload).map_err(malformed)?;
             Ok(Bytes::new())
         }
-        channel::CONTROL => {
-            let request = ControlRequest::from_bytes(&payload).map_err(malformed)?;
-            Ok(inner.control(request).await.to_bytes())
-        }
         channel::METADATA => {
             let handled = inner.membership.handle(&payload).await;
             handled.map_err(|error| error.to_string())
@@ -77,27 +70,11 @@ async fn dispatch(
     }
 }
 
-/// What carries calvin's bytes, and control calls, over the node's network.
+/// What carries calvin's and meta's bytes over the node's network.
 pub(crate) struct NodePeers {
     pub(crate) network: Arc<dyn Network>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) introduce: Introduce,
-}
-
-impl NodePeers {
-    /// A control call to another node.
-    pub(crate) async fn control(
-        &self,
-        to: NodeId,
-        request: &ControlRequest,
-        deadline: Duration,
-    ) -> Result<ControlReply, TransportError> {
-        let payload = request.to_bytes();
-        let reply = self.network.call(to, Lane::Data, channel::CONTROL, payload, deadline).await?;
-        let malformed = |error: CodecError| error.to_string();
-        let reply = ControlReply::from_bytes(&reply).map_err(malformed);
-        reply.map_err(|reason| TransportError::Rejected { to, reason })
-    }
 }
 
 impl quorate_meta::Peers for NodePeers {

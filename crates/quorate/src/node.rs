@@ -18,17 +18,16 @@ use quorate_raft::Host;
 use quorate_raft::admin::AdminClient;
 use quorate_raft::tcp::{Mesh, Service};
 use quorate_types::env::Clock;
-use quorate_types::{ClusterId, Epoch, GroupId, KeyRange, MigrationId, NodeId, ReplicaId, watch};
+use quorate_types::{ClusterId, Epoch, KeyRange, MigrationId, NodeId, watch};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use crate::builder::NodeBuilder;
 use crate::config::NodeConfig;
-use crate::control::{ControlReply, ControlRequest};
 use crate::directory::Directory;
 use crate::error::NodeError;
 use crate::hosting::Hosting;
-use crate::network::{NodePeers, Switch};
+use crate::network::Switch;
 
 /// Without watermarks for so long the sequencer is gone, or this node is cut
 /// off; an election takes a second or two.
@@ -45,7 +44,6 @@ pub(crate) struct NodeInner {
     pub(crate) host: Host,
     pub(crate) registry: Arc<Mutex<Registry>>,
     pub(crate) directory: Arc<Directory>,
-    pub(crate) peers: Arc<NodePeers>,
     pub(crate) calls: Arc<WirePeers>,
     pub(crate) services: Arc<NodeServices>,
     pub(crate) gate: Arc<ReplyGate>,
@@ -99,13 +97,6 @@ impl NodeInner {
         }
     }
 
-    pub(crate) async fn destroy(&self, group: GroupId, replica: ReplicaId) -> ControlReply {
-        match self.hosting.destroy(group, replica).await {
-            Ok(()) => ControlReply::Done,
-            Err(error) => ControlReply::Unavailable(error.to_string().as_str().into()),
-        }
-    }
-
     /// Whether this node can route any command, and can expect an answer: the
     /// watermarks, without which no reply leaves, keep coming.
     fn is_serving(&self) -> bool {
@@ -128,16 +119,6 @@ impl NodeInner {
         let is_covered = is_covered && self.cluster().is_some();
         self.was_covered.store(is_covered, Ordering::Relaxed);
         is_covered
-    }
-
-    /// Does what another node asks for.
-    pub(crate) async fn control(&self, request: ControlRequest) -> ControlReply {
-        match request {
-            ControlRequest::Destroy { group, replica } => self.destroy(group, replica).await,
-            ControlRequest::MiddleKey(shard) => {
-                ControlReply::Key(self.engine.middle_key(shard).ok().flatten())
-            }
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use quorate_crdt::NodeLoad;
 use quorate_meta::{
     Command, METADATA_GROUP, Operator as Running, ReplicaChange, Role, SEQUENCER_GROUP, Task,
-    ZONE_LABEL, shard_group,
+    ZONE_LABEL, shard_group, shard_of,
 };
 use quorate_placement::{
     Authority, ClusterSource, ClusterView, Group, InFlight, Members, NodeState, NodeView, Operator,
@@ -20,12 +20,8 @@ use quorate_raft::RaftError;
 use quorate_types::runtime::BoxFuture;
 use quorate_types::{Blob, GroupId, MigrationId, NodeId, ShardId};
 
-use crate::control::{ControlReply, ControlRequest, shard_of};
 use crate::error::AdminError;
 use crate::node::NodeInner;
-
-/// How long one call to another node may take.
-const CALL_DEADLINE: Duration = Duration::from_secs(3);
 
 /// The share of a machine that an unconfigured node counts for.
 const DEFAULT_WEIGHT: u32 = 100;
@@ -232,28 +228,13 @@ impl NodeInner {
         let view = self.directory.view();
         let at = match at {
             Some(at) => at,
-            None => self.middle_key(shard).await.ok_or_else(|| {
+            None => self.services.middle_key(shard).await.ok_or_else(|| {
                 AdminError::Refused(format!("shard {} has too few keys to split", shard.0))
             })?,
         };
         let command = view.plan_split(MigrationId::random(), shard, at);
         let missing = || AdminError::NotFound(format!("there is no shard {shard}"));
         self.begin_operator(command.ok_or_else(missing)?).await
-    }
-
-    /// The middle of a shard's data, asked of whoever has a replica.
-    async fn middle_key(&self, shard: ShardId) -> Option<Blob> {
-        if self.engine.range(shard).ok().flatten().is_some() {
-            return self.engine.middle_key(shard).ok().flatten();
-        }
-        for target in self.directory.group_nodes(shard_group(shard)) {
-            let request = ControlRequest::MiddleKey(shard);
-            let asked = self.peers.control(target, &request, CALL_DEADLINE);
-            if let Ok(ControlReply::Key(Some(key))) = asked.await {
-                return Some(key);
-            }
-        }
-        None
     }
 
     async fn begin_operator(&self, command: Command) -> Result<MigrationId, AdminError> {

@@ -45,6 +45,10 @@ impl Store for EngineStore {
         Ok((page.rows, page.more))
     }
 
+    fn middle_key(&self) -> Result<Option<Blob>, StoreError> {
+        self.engine.middle_key(self.shard).map_err(store_error)
+    }
+
     fn commit(&self, index: u64, host_row: Blob, writes: WriteSet) -> Result<(), StoreError> {
         let mut system = mutations(writes.system);
         system.push(Mutation::put(HOST_ROW_KEY, host_row));

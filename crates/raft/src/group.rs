@@ -319,6 +319,17 @@ impl Group {
         self.inner.leadership.clone()
     }
 
+    /// Calls `learn` with the leader, where known, at every change of who leads
+    /// from now on, until the replica stops.
+    pub fn on_leader(&self, learn: impl Fn(Option<NodeId>) + Send + Sync + 'static) {
+        let mut leadership = self.leadership();
+        drop(quorate_types::runtime::spawn(async move {
+            while leadership.changed().await.is_ok() {
+                learn(leadership.borrow_and_update().leader);
+            }
+        }));
+    }
+
     /// A view of the group as of now.
     #[must_use]
     pub fn status(&self) -> GroupStatus {
@@ -392,6 +403,28 @@ impl Group {
     pub async fn remove_learner(&self, replica: ReplicaId) -> Result<(), RaftError> {
         let removal = ChangeMembers::RemoveNodes(BTreeSet::from([replica.0]));
         self.change(self.inner.raft.change_membership(removal, true)).await
+    }
+
+    /// Removes the learners that `is_stranger` names, if this replica leads. A
+    /// coordinator that was deposed may have added them late: fences are only
+    /// in the memory of the leader that saw them.
+    ///
+    /// # Errors
+    /// As for [`Self::remove_learner`]; the learners after the one that failed
+    /// are still there.
+    pub async fn remove_strangers(
+        &self,
+        is_stranger: impl Fn(ReplicaId) -> bool,
+    ) -> Result<(), RaftError> {
+        if !self.leadership().borrow().leading {
+            return Ok(());
+        }
+        for (learner, _) in self.status().learners {
+            if is_stranger(learner) {
+                self.remove_learner(learner).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes exactly `voters` vote, through a joint configuration. New ones

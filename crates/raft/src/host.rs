@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -19,7 +19,7 @@ use crate::error::RaftError;
 use crate::group::{Counters, Group, Parts};
 use crate::inbox;
 use crate::log::{LogEngine, LogState, LogStats, Vote};
-use crate::machine::StateMachine;
+use crate::machine::{MachineError, StateMachine};
 use crate::transport::Transport;
 
 /// A replica to be run.
@@ -57,6 +57,20 @@ pub struct HostMetrics {
     pub flushes: u64,
 }
 
+/// Whoever gave a host its replicas (port): has their machines' rows, and uses
+/// their groups.
+pub trait Home: Send + Sync + 'static {
+    /// A replica is about to be destroyed: stops using its group.
+    fn close(&self, group: GroupId);
+
+    /// A replica is gone and never comes back: removes what its machine stored.
+    /// Called again after an interruption, then perhaps with nothing left.
+    ///
+    /// # Errors
+    /// When it could not be removed.
+    fn erase(&self, group: GroupId) -> BoxFuture<Result<(), MachineError>>;
+}
+
 /// All replicas of a node. Clones share it.
 #[derive(Clone)]
 pub struct Host {
@@ -74,6 +88,7 @@ struct Inner {
     receiving: Arc<Semaphore>,
     counters: Arc<Counters>,
     fences: Fences,
+    home: OnceLock<Weak<dyn Home>>,
     is_closed: AtomicBool,
 }
 
@@ -118,6 +133,7 @@ impl Host {
             in_transition: Mutex::default(),
             counters: Arc::default(),
             fences: Fences::default(),
+            home: OnceLock::new(),
             is_closed: AtomicBool::new(false),
         });
         drop(quorate_types::runtime::spawn(reap_stagings(Arc::downgrade(&inner))));
@@ -197,6 +213,35 @@ impl Host {
             running.shutdown().await;
         }
         Ok(self.inner.log.forget(group, replica).await?)
+    }
+
+    /// Tells the host whom its replicas belong to, once: [`Self::destroy`] asks
+    /// for its help. The host does not keep it alive, as it may keep the host.
+    pub fn belong_to(&self, home: Weak<dyn Home>) {
+        self.inner.home.get_or_init(|| home);
+    }
+
+    /// Destroys a replica for good: its group is used no more, its id leaves a
+    /// tombstone, then its rows go. Repeating it finishes what was interrupted
+    /// and changes nothing more; a later replica of the group is left alone.
+    ///
+    /// # Errors
+    /// [`RaftError::Refused`] while the host belongs to nobody, otherwise what
+    /// went wrong; it may have happened in part.
+    pub async fn destroy(&self, group: GroupId, replica: ReplicaId) -> Result<(), RaftError> {
+        let home = self.inner.home.get().and_then(Weak::upgrade);
+        let nobody = || RaftError::Refused("nobody owns the replicas here".to_owned());
+        let home = home.ok_or_else(nobody)?;
+        let stored = self.inner.log.groups();
+        if stored.iter().any(|(id, later)| *id == group && *later != replica) {
+            return Ok(());
+        }
+        home.close(group);
+        match self.remove(group).await {
+            // Gone already; what an interrupted removal left behind goes now.
+            Ok(()) | Err(RaftError::UnknownGroup(_)) => Ok(home.erase(group).await?),
+            Err(error) => Err(error),
+        }
     }
 
     /// Answers a message that the transport carried here from `from`. A

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_raft::admin::{AdminClient, Fence, MemberChange};
-use quorate_raft::{Lane, RaftError, Transport, TransportError};
+use parking_lot::Mutex;
+use quorate_raft::admin::{AdminClient, Fence, MemberChange, VoterChange};
+
+use quorate_raft::{Home, Host, Lane, MachineError, RaftError, Transport, TransportError};
 use quorate_types::runtime::BoxFuture;
-use quorate_types::{GroupId, MigrationId, NodeId, ReplicaId};
+use quorate_types::{GroupId, MigrationId, NodeId, ReplicaId, watch};
 use support::*;
 
 const GROUP: GroupId = GroupId(1);
@@ -45,7 +47,7 @@ fn client(node: &TestNode, network: &Network) -> AdminClient {
 }
 
 fn fence(term: u64, attempt: u32) -> Fence {
-    Fence { who: MigrationId(5), term, attempt }
+    Fence { migration: MigrationId(5), term, attempt }
 }
 
 #[test]
@@ -82,7 +84,7 @@ fn a_voter_leaves_and_comes_relative_to_the_membership_found() {
         let replica = ReplicaId(10 + gone.id.0);
         let client = client(gone, &network);
         for _ in 0..2 {
-            let change = MemberChange::Voters(None, Some(replica));
+            let change = MemberChange::Voters(VoterChange { add: None, remove: Some(replica) });
             client.change(GROUP, change, fence(1, 1)).await.unwrap();
         }
         let seen = client.progress(GROUP).await.unwrap();
@@ -142,6 +144,152 @@ fn without_a_leader_that_answers_the_outcome_is_unknown() {
         assert!(matches!(lost, Err(RaftError::Unknown)), "{lost:?}");
         let nowhere = client.progress(GroupId(9)).await;
         assert!(matches!(nowhere, Err(RaftError::Unknown)), "{nowhere:?}");
+    });
+}
+
+#[test]
+fn the_leader_removes_the_learners_that_are_named() {
+    simulate(async {
+        let network = Network::default();
+        let nodes = seeded_cluster(&network, &[1]).await;
+        let leader = leader_of(&groups_of(&nodes, 1)).await;
+        for learner in [LEARNER, ReplicaId(15)] {
+            leader.add_learner(learner, NodeId(4)).await.unwrap();
+        }
+        let learners = || leader.status().learners.into_iter().map(|(learner, _)| learner);
+        for group in groups_of(&nodes, 1) {
+            if group.replica() != leader.replica() {
+                group.remove_strangers(|_| true).await.unwrap();
+            }
+        }
+        assert_eq!(learners().count(), 2, "those who do not lead remove nobody");
+        for _ in 0..2 {
+            leader.remove_strangers(|learner| learner == LEARNER).await.unwrap();
+            assert_eq!(learners().collect::<Vec<_>>(), [ReplicaId(15)]);
+        }
+        let leads_at = NodeId(leader.replica().0 - 10);
+        network.isolate(leads_at);
+        let alone = leader.remove_strangers(|_| true).await;
+        assert!(alone.is_err(), "{alone:?}");
+    });
+}
+
+#[test]
+fn whoever_asked_learns_of_each_new_leader() {
+    simulate(async {
+        let network = Network::default();
+        let nodes = seeded_cluster(&network, &[1]).await;
+        let leader = leader_of(&groups_of(&nodes, 1)).await;
+        propose(&leader, "so that followers have answered").await;
+        let to = nodes.iter().find(|node| ReplicaId(10 + node.id.0) != leader.replica()).unwrap();
+        let (learned, mut learns) = watch::channel(None);
+        leader.on_leader(move |node| learned.send(node));
+        let client = client(to, &network);
+        client.transfer(GROUP, ReplicaId(10 + to.id.0), None).await.unwrap();
+        learns.wait_for(|node| *node == Some(to.id)).await.unwrap();
+        // The replica's end is the end of it.
+        let home =
+            nodes.iter().find(|node| node.host.group(GROUP).unwrap().replica() == leader.replica());
+        drop(leader);
+        home.unwrap().host.remove(GROUP).await.unwrap();
+        while learns.changed().await.is_ok() {}
+    });
+}
+
+/// A home that remembers what it was asked, and whose rows stay at first.
+struct TestHome {
+    host: Host,
+    calls: Mutex<Vec<String>>,
+    failures: Mutex<usize>,
+}
+
+impl TestHome {
+    fn of(node: &TestNode, failures: usize) -> Arc<Self> {
+        let (host, failures) = (node.host.clone(), Mutex::new(failures));
+        let home = Arc::new(Self { host, calls: Mutex::default(), failures });
+        let given = Arc::downgrade(&home);
+        node.host.belong_to(given);
+        home
+    }
+
+    fn calls(&self) -> Vec<String> {
+        std::mem::take(&mut *self.calls.lock())
+    }
+}
+
+impl Home for TestHome {
+    fn close(&self, group: GroupId) {
+        let runs = self.host.group(group).is_some();
+        self.calls.lock().push(format!("close {}, runs: {runs}", group.0));
+    }
+
+    fn erase(&self, group: GroupId) -> BoxFuture<Result<(), MachineError>> {
+        let runs = self.host.group(group).is_some();
+        self.calls.lock().push(format!("erase {}, runs: {runs}", group.0));
+        let mut failures = self.failures.lock();
+        let outcome = match *failures {
+            0 => Ok(()),
+            _ => Err(MachineError::new("the rows stay")),
+        };
+        *failures = failures.saturating_sub(1);
+        Box::pin(std::future::ready(outcome))
+    }
+}
+
+#[test]
+fn a_replica_is_destroyed_at_its_home_from_any_node() {
+    simulate(async {
+        let network = Network::default();
+        let nodes = seeded_cluster(&network, &[1]).await;
+        for (asking, home) in [(0, 2), (1, 1)] {
+            let (from, at) = (&nodes[asking], &nodes[home]);
+            let (test_home, replica) = (TestHome::of(at, 1), ReplicaId(10 + at.id.0));
+            let client = client(from, &network);
+            let failed = client.destroy(at.id, GROUP, replica).await;
+            assert!(matches!(failed, Err(RaftError::Unknown)), "{failed:?}");
+            assert_eq!(test_home.calls(), ["close 1, runs: true", "erase 1, runs: false"]);
+            assert!(at.host.log().is_tombstoned(GROUP, replica));
+            // What was interrupted is finished, and asking once more is fine.
+            for _ in 0..2 {
+                client.destroy(at.id, GROUP, replica).await.unwrap();
+                assert_eq!(test_home.calls(), ["close 1, runs: false", "erase 1, runs: false"]);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_late_request_to_destroy_spares_the_later_replica() {
+    simulate(async {
+        let network = Network::default();
+        let mut nodes = seeded_cluster(&network, &[1]).await;
+        let home = TestHome::of(&nodes[0], 0);
+        let client = client(&nodes[1], &network);
+        client.destroy(NodeId(1), GROUP, ReplicaId(11)).await.unwrap();
+        home.calls();
+        nodes[0].stores.remove(&GROUP);
+        nodes[0].create(1, 14).await;
+        client.destroy(NodeId(1), GROUP, ReplicaId(11)).await.unwrap();
+        assert_eq!(home.calls(), Vec::<String>::new());
+        assert_eq!(nodes[0].host.group(GROUP).unwrap().replica(), LEARNER);
+    });
+}
+
+#[test]
+fn without_a_home_or_a_way_to_it_nothing_is_destroyed() {
+    simulate(async {
+        let network = Network::default();
+        let nodes = seeded_cluster(&network, &[1]).await;
+        let client = client(&nodes[0], &network);
+        let homeless = client.destroy(NodeId(2), GROUP, ReplicaId(12)).await;
+        assert!(matches!(homeless, Err(RaftError::Refused(_))), "{homeless:?}");
+        drop(TestHome::of(&nodes[1], 0));
+        let gone = client.destroy(NodeId(2), GROUP, ReplicaId(12)).await;
+        assert!(matches!(gone, Err(RaftError::Refused(_))), "{gone:?}");
+        network.isolate(NodeId(2));
+        let cut = client.destroy(NodeId(2), GROUP, ReplicaId(12)).await;
+        assert!(matches!(cut, Err(RaftError::Unknown)), "{cut:?}");
+        assert!(nodes[1].host.group(GROUP).is_some());
     });
 }
 

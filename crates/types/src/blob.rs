@@ -26,6 +26,16 @@ impl Blob {
     pub const fn from_static(bytes: &'static [u8]) -> Self {
         Self(Bytes::from_static(bytes))
     }
+
+    /// The shortest prefix of this key that still sorts after `below`: a key
+    /// that separates the two and is no longer than it has to be. The whole
+    /// key if it does not sort after `below` itself.
+    #[must_use]
+    pub fn separator_from(&self, below: &[u8]) -> Self {
+        let common = self.iter().zip(below).take_while(|(own, other)| own == other).count();
+        let length = if **self > *below { common + 1 } else { self.len() };
+        Self(self.0.slice(..length.min(self.len())))
+    }
 }
 
 impl Deref for Blob {

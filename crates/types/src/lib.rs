@@ -11,6 +11,7 @@ pub mod group_log;
 pub mod hello;
 pub mod hlc;
 mod ids;
+pub mod membership;
 pub mod owner;
 mod range;
 pub mod runtime;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use quorate_types::env::Clock;
-use quorate_types::{NodeId, ShardId};
+use quorate_types::{Blob, KeyRange, NodeId, ShardId};
 
 use super::sequencer::{InitialMap, SequencerReplica, SequencerService};
 use super::shard::{ShardReplica, ShardService, Surroundings};
@@ -14,6 +14,9 @@ use crate::ports::{Destination, GroupLog, Peers, Router};
 use crate::reply_gate::ReplyGate;
 use crate::sequencer::SequencerLimits;
 use crate::wire::{PeerMessage, Reply, Request};
+
+/// How long another node may look for the middle of a shard: it reads all of it.
+const MIDDLE_KEY_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Limits and intervals of the services.
 #[derive(Clone, Copy, Debug)]
@@ -128,6 +131,27 @@ impl NodeServices {
         self.sequencer.read().clone()
     }
 
+    /// A short key in the middle of a shard's data: by this node's replica, or
+    /// else by the first that tells of those a route names. `None` when there
+    /// are fewer than two rows, or nobody can tell.
+    pub async fn middle_key(&self, shard: ShardId) -> Option<Blob> {
+        if let Some(own) = self.shard(shard)
+            && let Reply::MiddleKey(key) = own.middle_key()
+        {
+            return key;
+        }
+        let Surroundings { node, peers, router, .. } = &self.around;
+        let routes = router.overlapping(&KeyRange::all());
+        let route = routes.into_iter().find(|route| route.shard == shard)?;
+        for other in route.voters.into_iter().filter(|voter| voter != node) {
+            let asked = peers.call(other, Request::MiddleKey(shard), MIDDLE_KEY_DEADLINE);
+            if let Ok(Reply::MiddleKey(Some(key))) = asked.await {
+                return Some(key);
+            }
+        }
+        None
+    }
+
     /// Handles a one-way message.
     pub fn handle(&self, message: PeerMessage) {
         match message {
@@ -168,6 +192,10 @@ impl NodeServices {
             },
             Request::Keys { shard, from, limit } => match self.shard(shard) {
                 Some(shard) => shard.keys(from, limit),
+                None => Reply::NotLeader(None),
+            },
+            Request::MiddleKey(shard) => match self.shard(shard) {
+                Some(shard) => shard.middle_key(),
                 None => Reply::NotLeader(None),
             },
             Request::Submit(submission) => match self.sequencer() {

@@ -682,6 +682,21 @@ impl ShardService {
         }
     }
 
+    /// The middle of the data as this replica has applied it: a split may be
+    /// anywhere, so whoever has the data can tell.
+    pub(super) fn middle_key(&self) -> Reply {
+        if self.replica.machine().is_none() {
+            return Reply::NotLeader(None); // There is no data yet.
+        }
+        match self.replica.store.middle_key() {
+            Ok(key) => Reply::MiddleKey(key),
+            Err(error) => {
+                tracing::error!(%error, shard = %self.shard(), "the middle cannot be found");
+                Reply::Unknown
+            }
+        }
+    }
+
     /// The shard's keys as this replica knows them.
     #[must_use]
     pub fn range(&self) -> Option<KeyRange> {

@@ -107,7 +107,9 @@ impl Wires {
             | Request::Submit(Submission { request, .. })
             | Request::Await { request, .. }
             | Request::Fence { request, .. } => (None, Some(Held::RepliesTo(request.client))),
-            Request::Change(_) | Request::Map | Request::Keys { .. } => (None, None),
+            Request::Change(_) | Request::Map | Request::Keys { .. } | Request::MiddleKey(_) => {
+                (None, None)
+            }
         };
         self.travel(there).await;
         let request = Request::from_bytes(&request.to_bytes()).unwrap();

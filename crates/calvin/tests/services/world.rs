@@ -132,6 +132,10 @@ impl World {
         }
     }
 
+    pub fn services(&self, node: NodeId) -> &NodeServices {
+        &self.nodes[&node].services
+    }
+
     pub fn session(&self) -> Session {
         self.client.session()
     }

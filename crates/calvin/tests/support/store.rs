@@ -137,6 +137,13 @@ impl Store for MemStore {
         })
     }
 
+    fn middle_key(&self) -> Result<Option<Blob>, StoreError> {
+        let inner = self.inner.lock();
+        let keys = inner.rows.data.keys();
+        let middle = keys.len() / 2;
+        Ok(keys.clone().nth(middle).filter(|_| middle > 0).cloned())
+    }
+
     fn commit(&self, index: u64, _host_row: Blob, writes: WriteSet) -> Result<(), StoreError> {
         let mut inner = self.inner.lock();
         if inner.history_max > 0 {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_types::hlc::HlcClock;
+use quorate_types::membership::Fence;
 use quorate_types::{Hlc, MigrationId, runtime, watch};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::{Config, Running, Shared, Status};
 use crate::machine::{Delay, Done, Effect, Machine, Step};
-use crate::ports::{ControlError, Fence, Journal, JournalError, ReplicaControl};
+use crate::ports::{ControlError, Journal, JournalError, ReplicaControl};
 use crate::row::{MigrationRow, Outcome, Position};
 
 /// How a migration left its task.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_types::membership::{Fence, GroupProgress};
 use quorate_types::{GroupId, NodeId, ReplicaId};
 
-use super::fence::Fence;
-use super::wire::{AdminReply, AdminRequest, GroupProgress, MemberChange, Task};
+use super::wire::{AdminReply, AdminRequest, MemberChange, Task};
 use crate::error::RaftError;
 use crate::host::Host;
 use crate::transport::{Lane, Transport};
@@ -19,7 +19,7 @@ const CALL_DEADLINE: Duration = Duration::from_secs(15);
 type Candidates = dyn Fn(GroupId) -> Vec<NodeId> + Send + Sync;
 
 /// Changes groups wherever their leaders are, by asking candidates in turn
-/// until the leader has answered.
+/// until the leader has answered, and destroys replicas wherever they live.
 ///
 /// Every task may be asked again: of a change that was made already a
 /// repetition changes nothing.
@@ -93,6 +93,29 @@ impl AdminClient {
         }
     }
 
+    /// Destroys a replica on the node where it lives, its `home`; see
+    /// [`Host::destroy`].
+    ///
+    /// # Errors
+    /// [`RaftError::Refused`] when it did not happen; [`RaftError::Unknown`]
+    /// when it may have happened.
+    pub async fn destroy(
+        &self,
+        home: NodeId,
+        group: GroupId,
+        replica: ReplicaId,
+    ) -> Result<(), RaftError> {
+        let request = AdminRequest { group, task: Task::Destroy(replica), fence: None };
+        match self.ask(home, &request).await {
+            Some(AdminReply::Destroyed) => Ok(()),
+            Some(AdminReply::Refused(reason)) => Err(refused(&reason)),
+            other => {
+                tracing::debug!(%group, %replica, ?other, "a replica may not be destroyed");
+                Err(RaftError::Unknown)
+            }
+        }
+    }
+
     async fn run(&self, request: AdminRequest) -> Result<AdminReply, RaftError> {
         let group = request.group;
         for candidate in (self.candidates)(group) {
@@ -103,9 +126,7 @@ impl AdminClient {
                     tracing::debug!(%group, ?reason, "a group's leader does not know");
                     return Err(RaftError::Unknown);
                 }
-                Some(AdminReply::Refused(reason)) => {
-                    return Err(RaftError::Refused(String::from_utf8_lossy(&reason).into_owned()));
-                }
+                Some(AdminReply::Refused(reason)) => return Err(refused(&reason)),
                 Some(reply) => return Ok(reply),
             }
         }
@@ -114,7 +135,8 @@ impl AdminClient {
 
     async fn ask(&self, candidate: NodeId, request: &AdminRequest) -> Option<AdminReply> {
         if candidate == self.node {
-            return Some(self.host.lead(request.clone()).await);
+            // Boxed, or the work of every task would be part of each caller's future.
+            return Some(Box::pin(self.host.perform(request.clone())).await);
         }
         let payload = request.to_bytes();
         let reply = self.transport.call(candidate, Lane::Data, payload, CALL_DEADLINE).await;
@@ -123,4 +145,8 @@ impl AdminClient {
             .inspect_err(|error| tracing::warn!(%candidate, %error, "a reply cannot be read"))
             .ok()
     }
+}
+
+fn refused(reason: &[u8]) -> RaftError {
+    RaftError::Refused(String::from_utf8_lossy(reason).into_owned())
 }

@@ -1,13 +1,14 @@
-//! The leader's side.
+//! The side that is asked: a group's leader, or a replica's home.
 
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_types::membership::{Fence, GroupProgress, MemberProgress};
 use quorate_types::runtime::BoxFuture;
-use quorate_types::{NodeId, ReplicaId};
+use quorate_types::{GroupId, NodeId, ReplicaId};
 use tokio::time::Instant;
 
-use super::wire::{AdminReply, AdminRequest, GroupProgress, MemberChange, MemberProgress, Task};
+use super::wire::{AdminReply, AdminRequest, MemberChange, Task};
 use crate::error::RaftError;
 use crate::group::Group;
 use crate::host::Host;
@@ -18,7 +19,7 @@ const ELECTION_DEADLINE: Duration = Duration::from_secs(5);
 
 impl Host {
     /// Answers a request of an [`AdminClient`](super::AdminClient) that a
-    /// transport carried here. Only the group's leader does what is asked; a
+    /// transport carried here. Only the group's leader changes the group; a
     /// replica that does not lead says who does.
     ///
     /// # Errors
@@ -27,34 +28,49 @@ impl Host {
         let host = self.clone();
         Box::pin(async move {
             match AdminRequest::from_bytes(&payload) {
-                Ok(request) => Ok(host.lead(request).await.to_bytes()),
+                Ok(request) => Ok(host.perform(request).await.to_bytes()),
                 Err(error) => Err(RaftError::Malformed(error.to_string())),
             }
         })
     }
 
-    pub(super) async fn lead(&self, request: AdminRequest) -> AdminReply {
-        let AdminRequest { group, task, fence } = request;
-        let Some(group) = self.group(group) else { return AdminReply::NotLeader(None) };
-        let leadership = *group.leadership().borrow();
-        if !leadership.leading {
-            return AdminReply::NotLeader(leadership.leader);
-        }
-        if fence.is_some_and(|fence| !self.fences().admits(fence)) {
-            return AdminReply::Refused("a later attempt has acted".into());
-        }
-        let done = match task {
-            Task::Progress => progress(&group).await.map(AdminReply::Progress),
-            Task::Change(change) => {
-                self::change(&group, change).await.map(|()| AdminReply::Changed)
-            }
-            Task::Transfer(to) => transfer(&group, to).await.map(AdminReply::Transferred),
-        };
-        done.unwrap_or_else(|error| match error {
+    pub(super) async fn perform(&self, request: AdminRequest) -> AdminReply {
+        self.act(request).await.unwrap_or_else(|error| match error {
             RaftError::NotLeader { leader } => AdminReply::NotLeader(leader),
             RaftError::Refused(reason) => AdminReply::Refused(reason.as_str().into()),
             error => AdminReply::Unknown(error.to_string().as_str().into()),
         })
+    }
+
+    async fn act(&self, request: AdminRequest) -> Result<AdminReply, RaftError> {
+        let AdminRequest { group, task, fence } = request;
+        Ok(match task {
+            Task::Progress => AdminReply::Progress(progress(&self.led(group, fence)?).await?),
+            Task::Change(change) => {
+                self::change(&self.led(group, fence)?, change).await?;
+                AdminReply::Changed
+            }
+            Task::Transfer(to) => {
+                AdminReply::Transferred(transfer(&self.led(group, fence)?, to).await?)
+            }
+            Task::Destroy(replica) => {
+                self.destroy(group, replica).await?;
+                AdminReply::Destroyed
+            }
+        })
+    }
+
+    /// A group that is led here and that no later attempt has changed.
+    fn led(&self, group: GroupId, fence: Option<Fence>) -> Result<Group, RaftError> {
+        let group = self.group(group).ok_or(RaftError::NotLeader { leader: None })?;
+        let leadership = *group.leadership().borrow();
+        if !leadership.leading {
+            return Err(RaftError::NotLeader { leader: leadership.leader });
+        }
+        if fence.is_some_and(|fence| !self.fences().admits(fence)) {
+            return Err(RaftError::Refused("a later attempt has acted".to_owned()));
+        }
+        Ok(group)
     }
 }
 
@@ -62,10 +78,9 @@ async fn change(group: &Group, change: MemberChange) -> Result<(), RaftError> {
     match change {
         MemberChange::AddLearner(replica, node) => group.add_learner(replica, node).await,
         MemberChange::RemoveLearner(replica) => group.remove_learner(replica).await,
-        MemberChange::Voters(add, remove) => {
+        MemberChange::Voters(change) => {
             let now = group.status().voters.into_iter().map(|(replica, _)| replica);
-            let kept = now.filter(|replica| Some(*replica) != remove);
-            group.set_voters(kept.chain(add).collect()).await
+            group.set_voters(change.applied_to(now)).await
         }
     }
 }

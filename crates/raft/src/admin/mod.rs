@@ -7,6 +7,8 @@ mod leader;
 mod wire;
 
 pub use client::AdminClient;
+pub use fence::FENCES_MAX;
 pub(crate) use fence::Fences;
-pub use fence::{FENCES_MAX, Fence};
-pub use wire::{GroupProgress, MemberChange, MemberProgress};
+pub use wire::MemberChange;
+
+pub use quorate_types::membership::{Fence, GroupProgress, MemberProgress, VoterChange};

@@ -1,10 +1,10 @@
 //! Requests and replies, each `[format u8][msgpack]`.
 
 use bytes::Bytes;
-use quorate_types::{Blob, GroupId, NodeId, ReplicaId, Seq};
+use quorate_types::membership::{Fence, GroupProgress, VoterChange};
+use quorate_types::{Blob, GroupId, NodeId, ReplicaId};
 use zerompk::{FromMessagePack, ToMessagePack};
 
-use super::fence::Fence;
 use crate::consensus::wire::{WireError, open, versioned};
 
 /// The newest format of requests and replies.
@@ -16,13 +16,13 @@ const FORMAT: u8 = 1;
 pub enum MemberChange {
     /// A replica on a node begins to receive the log.
     AddLearner(ReplicaId, NodeId),
-    /// The first becomes a voter, the second leaves the group.
-    Voters(Option<ReplicaId>, Option<ReplicaId>),
+    /// A learner becomes a voter, a voter leaves the group, or both.
+    Voters(VoterChange),
     /// A replica that does not vote leaves the group.
     RemoveLearner(ReplicaId),
 }
 
-/// What the leader of a group is asked.
+/// What the leader of a group, or the home of a replica, is asked.
 #[derive(Clone, Debug, PartialEq, Eq, ToMessagePack, FromMessagePack)]
 pub(crate) enum Task {
     /// How far are the members?
@@ -31,6 +31,8 @@ pub(crate) enum Task {
     Change(MemberChange),
     /// Hand the leadership to a voter.
     Transfer(ReplicaId),
+    /// Destroy a replica where it lives: asked of its home, not the leader.
+    Destroy(ReplicaId),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, ToMessagePack, FromMessagePack)]
@@ -54,32 +56,8 @@ pub(crate) enum AdminReply {
     Refused(Blob),
     /// It may have happened.
     Unknown(Blob),
-}
-
-/// A group as its leader sees it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, ToMessagePack, FromMessagePack)]
-pub struct GroupProgress {
-    /// The leading replica.
-    pub leader: ReplicaId,
-    /// The leader's last log index.
-    pub last_log: u64,
-    /// Voters and learners, the leader included.
-    pub members: Seq<MemberProgress>,
-    /// The voters being left, while the membership is joint.
-    pub outgoing: Option<Seq<ReplicaId>>,
-}
-
-/// One member of a group as its leader sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ToMessagePack, FromMessagePack)]
-pub struct MemberProgress {
-    /// The replica.
-    pub replica: ReplicaId,
-    /// Whether it votes.
-    pub is_voter: bool,
-    /// The last index known to equal the leader's.
-    pub matched: u64,
-    /// Whether it answered the leader lately.
-    pub is_fresh: bool,
+    /// The replica is gone for good.
+    Destroyed,
 }
 
 impl AdminRequest {
@@ -99,13 +77,5 @@ impl AdminReply {
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
         open("administration reply", FORMAT, bytes)
-    }
-}
-
-impl GroupProgress {
-    /// The members that vote, or those that do not.
-    pub fn replicas(&self, is_voter: bool) -> impl Iterator<Item = ReplicaId> {
-        let members = self.members.iter().filter(move |member| member.is_voter == is_voter);
-        members.map(|member| member.replica)
     }
 }

@@ -1,6 +1,7 @@
-//! Lengths that are announced and not there.
+//! Lengths that are announced and not there, and keys that separate others.
 
 use quorate_types::codec::{CodecError, decode, encode};
+use quorate_types::env::{Rng, SplitMix};
 use quorate_types::{Blob, Seq};
 
 #[test]
@@ -64,4 +65,29 @@ fn a_blob_prints_text_as_text_and_never_all_of_it() {
     assert_eq!(format!("{:?}", Blob::from("key")), "\"key\"");
     assert_eq!(format!("{:?}", Blob::from(&[0, 255])), "\"\\x00\\xff\"");
     assert!(format!("{:?}", Blob::from(vec![b'a'; 100_000])).ends_with("\"+99936B"));
+}
+
+#[test]
+fn a_separator_is_the_shortest_prefix_that_sorts_after_the_key_below() {
+    let mut rng = SplitMix::new(5);
+    let mut key = || -> Vec<u8> { (0..rng.below(5)).map(|_| rng.below(3) as u8).collect() };
+    for _ in 0..10_000 {
+        let (one, other) = (key(), key());
+        let (below, middle) = if one < other { (one, other) } else { (other, one) };
+        if below == middle {
+            continue;
+        }
+        let separator = Blob::from(middle.clone()).separator_from(&below);
+        let found = (1..=middle.len()).map(|length| &middle[..length]);
+        let shortest = found.into_iter().find(|prefix| *prefix > below.as_slice()).unwrap();
+        assert_eq!(&*separator, shortest, "{below:?} and {middle:?}");
+    }
+}
+
+#[test]
+fn a_key_that_is_not_above_another_is_not_shortened() {
+    assert_eq!(Blob::from("ab").separator_from(b"ab"), "ab".into());
+    assert_eq!(Blob::from("ab").separator_from(b"abc"), "ab".into());
+    assert_eq!(Blob::from("ab").separator_from(b"b"), "ab".into());
+    assert_eq!(Blob::new().separator_from(b""), Blob::new());
 }

@@ -18,6 +18,7 @@ mod env;
 mod frame;
 mod hello;
 mod hlc;
+mod membership;
 mod owner;
 mod range;
 mod watch;

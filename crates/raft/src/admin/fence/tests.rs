@@ -1,7 +1,7 @@
 use super::*;
 
-fn fence(who: u128, term: u64, attempt: u32) -> Fence {
-    Fence { who: MigrationId(who), term, attempt }
+fn fence(migration: u128, term: u64, attempt: u32) -> Fence {
+    Fence { migration: MigrationId(migration), term, attempt }
 }
 
 #[test]
@@ -17,8 +17,8 @@ fn a_later_attempt_or_term_shuts_earlier_ones_out() {
 #[test]
 fn as_many_are_kept_as_the_limit_says() {
     let fences = Fences::default();
-    for who in 0..=FENCES_MAX as u128 {
-        assert!(fences.admits(fence(who, 2, 0)));
+    for migration in 0..=FENCES_MAX as u128 {
+        assert!(fences.admits(fence(migration, 2, 0)));
     }
     assert!(fences.admits(fence(0, 1, 0)), "the oldest name made room");
     assert!(!fences.admits(fence(FENCES_MAX as u128, 1, 0)));
