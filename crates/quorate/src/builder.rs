@@ -25,7 +25,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::NodeConfig;
 use crate::coordinator::coordinate;
-use crate::directory::Directory;
+use crate::directory::{Directory, Places, candidates};
 use crate::error::NodeError;
 use crate::gossip::report;
 use crate::hosting::Hosting;
@@ -264,7 +264,8 @@ impl Parts {
         let mut addresses = known_addresses(&self.config);
         addresses.insert(node, address.clone());
         let known = Arc::new(quorate_meta::Directory::new(node, addresses));
-        let directory = Directory::new(Arc::clone(&known), Arc::clone(&registry));
+        let places = Places { known: Arc::clone(&known), registry: Arc::clone(&registry) };
+        let directory = Arc::new(Directory::new(node, places));
         let (network, gossip, tcp): (Arc<dyn Network>, _, _) = match self.links {
             Links::Other(network, transport, inbound) => {
                 (network, Some((transport, inbound)), None)
@@ -299,12 +300,12 @@ impl Parts {
         let raft_transport = Arc::new(transport(channel::RAFT));
         let host = Host::open(self.config.raft.clone(), log, raft_transport)
             .map_err(|error| NodeError::layer("raft", error))?;
-        let candidates = Arc::clone(&directory);
+        let asked = Arc::clone(&directory);
         let groups = AdminClient::new(
             node,
             host.clone(),
             Arc::new(transport(channel::ADMIN)),
-            move |group| candidates.candidates(group),
+            move |group| candidates(&asked, group),
         );
         let asked = Arc::<NodePeers>::clone(&peers) as Arc<dyn quorate_meta::Peers>;
         let metadata = Arc::new(MetadataClient::new(known, asked));
