@@ -12,7 +12,7 @@ use quorate_engine::{Engine, RedbConfig, RedbEngine};
 use quorate_gossip::{Driver, Inbound, Setup, TcpConfig, Transport};
 use quorate_meta::{IdentityFile, Membership, MembershipConfig, MetadataClient, NodeSpec};
 use quorate_migration::{Executor, MigrationStateTable, SharedJournal, TableConfig};
-use quorate_placement::{LexicographicPolicy, PlacementPolicy, Scheduler};
+use quorate_placement::{CheckedProposer, LexicographicPolicy, PlacementPolicy, Scheduler};
 use quorate_raft::admin::AdminClient;
 use quorate_raft::tcp::{Mesh, MeshConfig};
 use quorate_raft::{ChannelTransport, Host, LogEngine, Network, RedbLog, RedbLogConfig};
@@ -33,7 +33,7 @@ use crate::listen::{Book, Door};
 use crate::moves::{GroupControl, MetadataRows};
 use crate::network::{Introduce, NodePeers, Switch, channel};
 use crate::node::{Node, NodeInner, known_addresses};
-use crate::placing::{Eyes, Hands};
+use crate::placing::Placing;
 use crate::projection;
 
 /// The engine's file in the node's directory.
@@ -393,9 +393,9 @@ impl Parts {
             .scheduler
             .clone()
             .map(|config| {
-                let eyes = Arc::new(Eyes::new(Arc::downgrade(&inner)));
-                let hands = Arc::new(Hands(Arc::downgrade(&inner)));
-                Scheduler::spawn(eyes, hands, self.policy, config)
+                let placing = Arc::new(Placing::new(Arc::downgrade(&inner)));
+                let proposer = Arc::new(CheckedProposer::new(Arc::clone(&placing)));
+                Scheduler::spawn(placing, proposer, self.policy, config)
             })
             .transpose()
             .map_err(|error| NodeError::layer("placement", error))?;
