@@ -58,10 +58,7 @@ impl NodeInner {
             group: record.group,
         };
         let allocations = view.shards().map(allocation);
-        let now_millis = self.clock.wall_millis();
-        if self.registry.lock().publish(allocations, view.version(), now_millis) {
-            self.gossip.notify_changed();
-        }
+        self.spread(|registry, now| registry.publish(allocations, view.version(), now));
     }
 
     async fn advance(self: &Arc<Self>, operator: &Operator) {

@@ -5,7 +5,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use quorate_calvin::{Destination, Router, ShardService};
-use quorate_crdt::{NodeLoad, ShardLoad};
+use quorate_crdt::{NodeLoad, Registry, ShardLoad};
 use quorate_types::NodeId;
 
 use crate::node::NodeInner;
@@ -28,11 +28,20 @@ pub(crate) async fn report(node: Weak<NodeInner>) {
 }
 
 impl NodeInner {
+    /// Writes what gossip is to spread, if the write says that it changed
+    /// anything.
+    pub(crate) fn spread(&self, write: impl FnOnce(&mut Registry, u64) -> bool) {
+        let keep = |mark_millis| self.identity.keep_clock(mark_millis);
+        match Registry::write(&self.registry, self.clock.wall_millis(), keep, write) {
+            Ok(true) => self.gossip.notify_changed(),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "nothing is told: the clock's mark is not kept"),
+        }
+    }
+
     fn report_load(&self) {
-        let (load, now_millis) = (self.measure(), self.clock.wall_millis());
-        let high_water = self.registry.lock().refresh(&load, now_millis, TOMBSTONE_AGE_MILLIS);
-        self.keep_clock(high_water);
-        self.gossip.notify_changed();
+        let load = self.measure();
+        self.spread(|registry, now| registry.refresh(&load, now, TOMBSTONE_AGE_MILLIS));
     }
 
     fn measure(&self) -> NodeLoad {

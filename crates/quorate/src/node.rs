@@ -66,13 +66,6 @@ impl NodeInner {
         self.identity.identity().cluster
     }
 
-    /// Persists the hybrid clock's mark before timestamps beyond it are used.
-    pub(crate) fn keep_clock(&self, high_water_millis: u64) {
-        if let Err(error) = self.identity.keep_clock(high_water_millis) {
-            tracing::error!(%error, "the clock's mark cannot be kept");
-        }
-    }
-
     /// Runs the replicas that earlier lives of this node had.
     pub(crate) async fn reopen(&self) -> Result<(), NodeError> {
         for (group, replica) in self.host.log().groups() {
