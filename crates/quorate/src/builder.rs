@@ -24,7 +24,6 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::NodeConfig;
-use crate::coordinator::coordinate;
 use crate::directory::{Directory, Places, candidates};
 use crate::error::NodeError;
 use crate::gossip::report;
@@ -401,7 +400,8 @@ impl Parts {
             .map_err(|error| NodeError::layer("placement", error))?;
         inner.gossip.join(&inner.membership.seeds());
         tasks.push(runtime::spawn(Hosting::run(Arc::downgrade(&hosting))));
-        tasks.push(runtime::spawn(coordinate(Arc::downgrade(&inner))));
+        let (coordinator, effects) = (Arc::clone(&inner.metadata), Arc::downgrade(&inner));
+        tasks.push(runtime::spawn(async move { coordinator.coordinate(effects).await }));
         tasks.push(runtime::spawn(report(Arc::downgrade(&inner))));
         tasks.push(runtime::spawn(projection::project(Arc::downgrade(&inner), table)));
         let member = Arc::clone(&inner);
