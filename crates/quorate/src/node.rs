@@ -1,6 +1,5 @@
 //! A node: all layers put together.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,7 +55,6 @@ pub(crate) struct NodeInner {
     pub(crate) load_meter: Mutex<RateMeter>,
     pub(crate) groups: AdminClient,
     pub(crate) authority: watch::Sender<Option<u64>>,
-    pub(crate) cluster: watch::Sender<Option<ClusterId>>,
     pub(crate) executor: Mutex<Option<Executor>>,
     pub(crate) was_covered: AtomicBool,
 }
@@ -72,12 +70,6 @@ impl NodeInner {
             self.hosting.open(group, replica).await?;
         }
         Ok(())
-    }
-
-    /// Makes it known to gossip and in handshakes that the node is a member.
-    pub(crate) fn adopt(&self, cluster: ClusterId) {
-        self.gossip.set_cluster(cluster);
-        self.cluster.send(Some(cluster));
     }
 
     pub(crate) fn wake_executor(&self) {
@@ -251,9 +243,4 @@ impl Drop for Node {
         }
         self.inner.gossip.shutdown();
     }
-}
-
-/// The addresses of the founding nodes.
-pub(crate) fn known_addresses(config: &NodeConfig) -> BTreeMap<NodeId, String> {
-    config.initial_cluster.iter().cloned().collect()
 }
