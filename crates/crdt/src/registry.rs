@@ -124,12 +124,18 @@ impl Registry {
         self.loads.iter(&self.map)
     }
 
+    /// The reports that this build can read.
+    #[must_use]
+    pub fn readable_loads(&self) -> BTreeMap<NodeId, NodeLoad> {
+        self.loads().filter_map(|(node, load)| Some((node, load.ok()?))).collect()
+    }
+
     /// Who leads each shard by the reports: of those that say they do, the one
     /// of the latest term. Reports that this build cannot read say nothing.
     #[must_use]
     pub fn leaders(&self) -> BTreeMap<ShardId, NodeId> {
         let mut newest: BTreeMap<ShardId, (u64, NodeId)> = BTreeMap::new();
-        for (node, load) in self.loads().filter_map(|(node, load)| Some((node, load.ok()?))) {
+        for (node, load) in self.readable_loads() {
             for shard in load.shards.iter().filter(|shard| shard.leader) {
                 let known = newest.entry(shard.shard).or_default();
                 *known = (*known).max((shard.term, node));

@@ -45,19 +45,11 @@ impl NodeInner {
     }
 
     fn measure(&self) -> NodeLoad {
-        let mut shards: Vec<ShardLoad> =
+        let shards: Vec<ShardLoad> =
             self.services.shards().iter().map(|service| self.measure_shard(service)).collect();
         let applied = shards.iter().map(|shard| (shard.shard, shard.applied_index)).collect();
         let rates = self.load_meter.lock().measure(applied, REPORT_EVERY);
-        for shard in &mut shards {
-            shard.operations_per_second = rates.get(&shard.shard).copied().unwrap_or_default();
-        }
-        NodeLoad {
-            node: self.node,
-            used_bytes: shards.iter().map(|shard| shard.bytes).sum(),
-            shards: shards.into(),
-            ..NodeLoad::default()
-        }
+        NodeLoad::measured(self.node, shards, &rates)
     }
 
     fn measure_shard(&self, service: &ShardService) -> ShardLoad {
@@ -90,7 +82,6 @@ impl NodeInner {
 
     /// Every readable load report.
     pub(crate) fn loads(&self) -> BTreeMap<NodeId, NodeLoad> {
-        let registry = self.registry.lock();
-        registry.loads().filter_map(|(node, load)| Some((node, load.ok()?))).collect()
+        self.registry.lock().readable_loads()
     }
 }
