@@ -9,6 +9,7 @@ mod lock;
 mod ports;
 mod procedure;
 mod reply_gate;
+mod router;
 pub mod sequencer;
 mod service;
 pub mod shard;
@@ -26,6 +27,7 @@ pub use procedure::{
     Access, Call, Footprint, Inputs, Outcome, Procedures, RangeAccess, Read, Rows, Write,
 };
 pub use reply_gate::ReplyGate;
+pub use router::{Allocations, HintedRouter};
 pub use service::{
     ChangeError, ChangeOrder, InitialMap, NodeServices, OnFork, SequencerReplica, SequencerService,
     ServiceConfig, ShardReplica, ShardService, Wire, WirePeers, order_change,

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use quorate_types::{Blob, Hlc, NodeId, Seq, ShardId};
 use zerompk::{FromMessagePack, ToMessagePack};
 
@@ -18,6 +20,23 @@ pub struct NodeLoad {
     pub capacity_operations_per_second: u64,
     /// Its replicas.
     pub shards: Seq<ShardLoad>,
+}
+
+impl NodeLoad {
+    /// What `node` carries with these replicas, of which each serves so many
+    /// operations per second; none where no rate is known.
+    #[must_use]
+    pub fn measured(
+        node: NodeId,
+        mut shards: Vec<ShardLoad>,
+        rates: &BTreeMap<ShardId, u64>,
+    ) -> Self {
+        for shard in &mut shards {
+            shard.operations_per_second = rates.get(&shard.shard).copied().unwrap_or_default();
+        }
+        let used_bytes = shards.iter().map(|shard| shard.bytes).fold(0, u64::saturating_add);
+        Self { node, used_bytes, shards: shards.into(), ..Self::default() }
+    }
 }
 
 /// What one replica of a shard carries.

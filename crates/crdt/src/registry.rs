@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use quorate_types::hlc::HlcClock;
 use quorate_types::{Hlc, NodeId, ShardId};
 
@@ -123,12 +124,18 @@ impl Registry {
         self.loads.iter(&self.map)
     }
 
+    /// The reports that this build can read.
+    #[must_use]
+    pub fn readable_loads(&self) -> BTreeMap<NodeId, NodeLoad> {
+        self.loads().filter_map(|(node, load)| Some((node, load.ok()?))).collect()
+    }
+
     /// Who leads each shard by the reports: of those that say they do, the one
     /// of the latest term. Reports that this build cannot read say nothing.
     #[must_use]
     pub fn leaders(&self) -> BTreeMap<ShardId, NodeId> {
         let mut newest: BTreeMap<ShardId, (u64, NodeId)> = BTreeMap::new();
-        for (node, load) in self.loads().filter_map(|(node, load)| Some((node, load.ok()?))) {
+        for (node, load) in self.readable_loads() {
             for shard in load.shards.iter().filter(|shard| shard.leader) {
                 let known = newest.entry(shard.shard).or_default();
                 *known = (*known).max((shard.term, node));
@@ -156,13 +163,39 @@ impl Registry {
     }
 
     /// Publishes this node's report, and forgets what every member has seen
-    /// removed at least `age_millis_min` ago. Returns the clock mark to persist.
-    pub fn refresh(&mut self, load: &NodeLoad, now_millis: u64, age_millis_min: u64) -> u64 {
-        if let Err(error) = self.report_load(load, now_millis) {
+    /// removed at least `age_millis_min` ago; whether the report was taken.
+    pub fn refresh(&mut self, load: &NodeLoad, now_millis: u64, age_millis_min: u64) -> bool {
+        let reported = self.report_load(load, now_millis);
+        if let Err(error) = &reported {
             tracing::warn!(%error, "this node's load cannot be reported");
         }
         self.collect(now_millis, age_millis_min);
-        self.high_water_millis()
+        reported.is_ok()
+    }
+
+    /// Writes to a registry that anti-entropy reads at the same time. `keep`
+    /// persists a clock mark, and does nothing when that mark is persisted.
+    ///
+    /// No peer ever sees a timestamp that a later life of this node could draw
+    /// again: the mark above all that `write` draws at `now_millis` is durable
+    /// before `write` is called.
+    ///
+    /// # Errors
+    /// That of `keep`; then nothing is written.
+    pub fn write<T, E>(
+        shared: &Mutex<Self>,
+        now_millis: u64,
+        keep: impl Fn(u64) -> Result<(), E>,
+        write: impl FnOnce(&mut Self, u64) -> T,
+    ) -> Result<T, E> {
+        // Without the lock first: the disk is slow, and whoever looks for a
+        // shard waits for the lock.
+        let mark_millis = shared.lock().clock.reserve(now_millis);
+        keep(mark_millis)?;
+        let mut registry = shared.lock();
+        // A merge in between may have moved the clock on.
+        keep(registry.clock.reserve(now_millis))?;
+        Ok(write(&mut registry, now_millis))
     }
 
     /// The shared map, for reading.
@@ -171,8 +204,8 @@ impl Registry {
         &self.map
     }
 
-    /// The clock mark. Persist it whenever it has changed, before anything
-    /// written since leaves the node.
+    /// The clock mark. It is to be durable before anything written since
+    /// leaves the node; [`Self::write`] sees to that.
     #[must_use]
     pub const fn high_water_millis(&self) -> u64 {
         self.clock.high_water()

@@ -8,6 +8,10 @@
     missing_docs
 )]
 
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+
+use parking_lot::Mutex;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use quorate_crdt::{
@@ -15,7 +19,7 @@ use quorate_crdt::{
     Registry, RegistryConfig, ShardLoad,
 };
 use quorate_types::anti_entropy::{State, StateError};
-use quorate_types::hlc::AHEAD_MILLIS_MAX;
+use quorate_types::hlc::{AHEAD_MILLIS_MAX, HIGH_WATER_WINDOW_MILLIS};
 use quorate_types::{Blob, GroupId, Hlc, KeyRange, NodeId, ShardEpoch, ShardId};
 
 const BUDGET_BYTES: usize = 64 << 10;
@@ -248,14 +252,105 @@ fn publishing_changes_what_differs_and_nothing_that_a_later_fence_decided() {
 }
 
 #[test]
-fn a_refresh_reports_and_tells_the_mark_to_persist() {
+fn a_refresh_reports_this_node_and_no_other() {
     let mut table = registry(1, 1, 0);
     let load = NodeLoad { node: NodeId(1), used_bytes: 7, ..NodeLoad::default() };
-    assert_eq!(table.refresh(&load, 1_000, 0), table.high_water_millis());
+    assert!(table.refresh(&load, 1_000, 0));
     assert_eq!(table.load(NodeId(1)).unwrap().unwrap().used_bytes, 7);
     let foreign = NodeLoad { node: NodeId(2), ..load };
-    table.refresh(&foreign, 1_001, 0);
+    assert!(!table.refresh(&foreign, 1_001, 0));
     assert_eq!(table.load(NodeId(2)).unwrap(), None);
+    assert_eq!(table.readable_loads().len(), 1);
+}
+
+#[test]
+fn a_measured_load_is_the_sum_of_its_replicas_at_their_rates() {
+    let shard = |shard, bytes| ShardLoad { shard: ShardId(shard), bytes, ..ShardLoad::default() };
+    let rates = [(ShardId(1), 30), (ShardId(9), 50)].into();
+    let load = NodeLoad::measured(NodeId(1), vec![shard(1, 5), shard(2, 6)], &rates);
+    assert_eq!((load.node, load.used_bytes), (NodeId(1), 11));
+    let rates: Vec<u64> = load.shards.iter().map(|shard| shard.operations_per_second).collect();
+    assert_eq!(rates, [30, 0], "a rate that nobody measured is none");
+    let huge = NodeLoad::measured(NodeId(1), vec![shard(1, u64::MAX); 2], &[].into());
+    assert_eq!(huge.used_bytes, u64::MAX);
+}
+
+/// Writes an allocation whose mark `keep` is to persist, and says when it was
+/// stamped.
+fn write<E>(
+    shared: &Mutex<Registry>,
+    now_millis: u64,
+    keep: impl Fn(u64) -> Result<(), E>,
+) -> Result<u64, E> {
+    Registry::write(shared, now_millis, keep, |table, now_millis| {
+        assert!(table.publish([allocation(1, KeyRange::all(), now_millis)], 5, now_millis));
+        let (key, _) = table.map().scan(Keyspace(b'a')).next().unwrap();
+        table.map().entry(key).unwrap().stamp.hlc.millis
+    })
+}
+
+#[test]
+fn a_timestamp_lies_below_a_mark_that_was_kept_before() {
+    let shared = Mutex::new(registry(1, 1, 0));
+    let kept = Cell::new(0);
+    let keep = |mark_millis| {
+        kept.set(mark_millis);
+        Ok::<(), ()>(())
+    };
+    for now_millis in [1_000, 1_001, 20_000, 3_000] {
+        let stamped_millis = write(&shared, now_millis, keep).unwrap();
+        assert!(stamped_millis < kept.get(), "{stamped_millis} under {}", kept.get());
+        assert!(shared.lock().high_water_millis() <= kept.get());
+    }
+}
+
+#[test]
+fn what_a_merge_brings_meanwhile_is_below_the_mark_too() {
+    let mut ahead = registry(2, 1, 0);
+    ahead.allocate(&allocation(7, KeyRange::all(), 2), 5, 1_000 + AHEAD_MILLIS_MAX - 1).unwrap();
+    let shared = Mutex::new(registry(1, 1, 0));
+    let kept = RefCell::new(Vec::new());
+    let keep = |mark_millis| {
+        if kept.borrow().is_empty() {
+            pull(&mut shared.lock(), &ahead);
+        }
+        kept.borrow_mut().push(mark_millis);
+        Ok::<(), ()>(())
+    };
+    let drawn = Registry::write(&shared, 1_000, keep, |table, now| table.tick(now).millis);
+    let kept = kept.into_inner();
+    assert!(kept[0] <= drawn.unwrap(), "the merge did not move the clock");
+    assert!(drawn.unwrap() < kept[1]);
+}
+
+#[test]
+fn nothing_is_written_under_a_mark_that_is_not_kept() {
+    let shared = Mutex::new(registry(1, 1, 0));
+    let before = shared.lock().root();
+    assert_eq!(write(&shared, 1_000, |_| Err("no space")), Err("no space"));
+    assert_eq!(shared.lock().root(), before);
+    assert!(shared.lock().allocations().is_empty());
+    // Tried again, the same mark is asked for again.
+    let asked = Cell::new(0);
+    let keep = |mark_millis| {
+        asked.set(mark_millis);
+        Ok::<(), ()>(())
+    };
+    assert!(write(&shared, 1_001, keep).unwrap() < asked.get());
+}
+
+#[test]
+fn many_writes_within_a_window_need_one_mark() {
+    let shared = Mutex::new(registry(1, 1, 0));
+    let marks = RefCell::new(BTreeSet::new());
+    let keep = |mark_millis| {
+        marks.borrow_mut().insert(mark_millis);
+        Ok::<(), ()>(())
+    };
+    for now_millis in 1_000..1_000 + HIGH_WATER_WINDOW_MILLIS - 1 {
+        write(&shared, now_millis, keep).unwrap();
+    }
+    assert_eq!(marks.borrow().len(), 1);
 }
 
 #[test]

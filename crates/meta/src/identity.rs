@@ -4,11 +4,12 @@
 use std::io;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use quorate_types::codec::{self, CodecError};
 use quorate_types::disk::{Disk, DiskFile};
+use quorate_types::hello::{Hello, Protocol};
 use quorate_types::owner::Owner;
-use quorate_types::{ClusterId, DiskId, NodeId};
+use quorate_types::{Blob, ClusterId, DiskId, NodeId};
 use zerompk::{FromMessagePack, ToMessagePack};
 
 const FILE: &str = "identity";
@@ -33,6 +34,15 @@ pub struct Identity {
     /// Whether the node's log and engine were created: from then on their
     /// files must be there and be this disk's.
     pub has_stores: bool,
+}
+
+impl Identity {
+    /// How the node introduces itself, listening at `address`.
+    #[must_use]
+    pub const fn hello(&self, protocol: Protocol, address: Blob) -> Hello {
+        let Self { node, disk, cluster, incarnation, .. } = *self;
+        Hello { protocol, lane: 0, cluster, node, disk, incarnation, address }
+    }
 }
 
 /// Why a directory cannot be used under an identity.
@@ -63,7 +73,10 @@ pub enum IdentityError {
 pub struct IdentityFile {
     file: Arc<dyn DiskFile>,
     is_new: bool,
-    identity: Mutex<Identity>,
+    /// What is on the disk. Apart from the writer's lock, so that who reads it
+    /// never waits for the disk.
+    identity: RwLock<Identity>,
+    writing: Mutex<()>,
 }
 
 impl IdentityFile {
@@ -89,7 +102,8 @@ impl IdentityFile {
             has_stores: false,
         });
         identity.incarnation += 1;
-        Ok(Self { file, is_new: found.is_none(), identity: Mutex::new(identity) })
+        let identity = RwLock::new(identity);
+        Ok(Self { file, is_new: found.is_none(), identity, writing: Mutex::default() })
     }
 
     /// Makes a new directory this identity's, durably, before stores are
@@ -121,7 +135,7 @@ impl IdentityFile {
     /// The identity of this life.
     #[must_use]
     pub fn identity(&self) -> Identity {
-        *self.identity.lock()
+        *self.identity.read()
     }
 
     /// Binds the directory to a cluster, durably.
@@ -146,8 +160,8 @@ impl IdentityFile {
 
     /// Memory changes only after the disk has.
     fn change(&self, change: impl FnOnce(&mut Identity)) -> Result<(), IdentityError> {
-        let mut known = self.identity.lock();
-        let mut identity = *known;
+        let _writing = self.writing.lock();
+        let mut identity = self.identity();
         change(&mut identity);
         let row = codec::seal_row(FILE.as_bytes(), VERSION, &codec::encode(&identity));
         let mut bytes = Vec::with_capacity(FILE_BYTES);
@@ -157,7 +171,7 @@ impl IdentityFile {
         bytes.resize(FILE_BYTES, 0);
         self.file.write(0, &bytes)?;
         self.file.sync()?;
-        *known = identity;
+        *self.identity.write() = identity;
         Ok(())
     }
 }

@@ -17,7 +17,7 @@ use crate::error::MetaError;
 use crate::identity::{IdentityError, IdentityFile};
 use crate::initial::InitialCluster;
 use crate::nodes::NodeSpec;
-use crate::ports::{BoxError, Host};
+use crate::ports::{BoxError, Host, Peers};
 use crate::wire::{Request, Response};
 
 /// The pause between tries, while others start.
@@ -52,6 +52,22 @@ pub struct MembershipConfig {
     pub initial: InitialCluster,
     /// Addresses of running members, for a further node.
     pub join: Vec<String>,
+}
+
+impl MembershipConfig {
+    /// Asks every address in it whether this disk is welcome there, so that
+    /// one that is not fails before it has done anything, and not as a silent
+    /// member. Who does not answer has nothing against it.
+    ///
+    /// # Errors
+    /// [`MembershipError::Refused`]
+    pub async fn ask_around(&self, peers: &dyn Peers) -> Result<(), MembershipError> {
+        let others = self.initial.members.iter().filter(|(node, _)| *node != self.own.node);
+        for address in others.map(|(_, address)| address).chain(&self.join) {
+            peers.introduce(address).await?;
+        }
+        Ok(())
+    }
 }
 
 /// Makes the node a member and admits others.

@@ -1,10 +1,12 @@
-//! Commands that begin an operator on what a view shows. They name the state
-//! they were planned on, and are refused where it has passed.
+//! Operators that are begun on what a view shows. Their commands name the
+//! state they were planned on, and are refused where it has passed.
 
-use quorate_types::{Blob, GroupId, MigrationId, ShardId};
+use quorate_types::{Blob, GroupId, MigrationId, NodeId, ReplicaId, ShardId};
 
+use crate::client::{AdminError, MetadataClient};
 use crate::command::Command;
 use crate::moves::{BeginMove, ReplicaChange};
+use crate::reply::Reply;
 use crate::splits::BeginSplit;
 use crate::view::ClusterView;
 
@@ -30,4 +32,51 @@ impl ClusterView {
         let (epoch, generation) = (record.epoch, self.group(record.group)?.generation);
         Some(Command::BeginSplit(BeginSplit { operator, shard, at, epoch, generation }))
     }
+    /// The replica on a node, to be handed its group's leadership. Whether it
+    /// may have it is for the group to say: Raft's membership decides.
+    ///
+    /// # Errors
+    /// [`AdminError`] when there is no such group, or no replica of it there.
+    pub fn replica_to_lead(&self, group: GroupId, on: NodeId) -> Result<ReplicaId, AdminError> {
+        let replica = self.group(group).ok_or_else(|| no_group(group))?.replica_on(on);
+        let missing = || AdminError::Refused(format!("{on} has no replica of {group}"));
+        replica.map(|replica| replica.id).ok_or_else(missing)
+    }
+}
+
+impl MetadataClient {
+    /// Begins to change a group's replicas, and says under which id.
+    ///
+    /// # Errors
+    /// [`AdminError`]; after [`AdminError::Unavailable`] it may have begun, and
+    /// the view will show it.
+    pub async fn begin_move(
+        &self,
+        group: GroupId,
+        change: ReplicaChange,
+    ) -> Result<MigrationId, AdminError> {
+        let planned = self.directory().view().plan_move(MigrationId::random(), group, change);
+        self.begin(planned.ok_or_else(|| no_group(group))?).await
+    }
+
+    /// Begins to cut a shard at a key, and says under which id.
+    ///
+    /// # Errors
+    /// As [`MetadataClient::begin_move`].
+    pub async fn begin_split(&self, shard: ShardId, at: Blob) -> Result<MigrationId, AdminError> {
+        let planned = self.directory().view().plan_split(MigrationId::random(), shard, at);
+        let missing = || AdminError::NotFound(format!("there is no shard {shard}"));
+        self.begin(planned.ok_or_else(missing)?).await
+    }
+
+    async fn begin(&self, command: Command) -> Result<MigrationId, AdminError> {
+        match self.run(&command).await? {
+            Reply::Operator(operator) => Ok(operator.id),
+            other => Err(AdminError::Unavailable(format!("unexpected reply {other:?}"))),
+        }
+    }
+}
+
+fn no_group(group: GroupId) -> AdminError {
+    AdminError::NotFound(format!("there is no group {group}"))
 }

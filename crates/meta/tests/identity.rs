@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use quorate_meta::{IdentityError, IdentityFile};
 use quorate_types::disk::{Disk, DiskFile};
+use quorate_types::hello::Protocol;
 use quorate_types::{ClusterId, NodeId};
 
 /// A disk of one file whose syncs can be made to fail.
@@ -183,4 +184,27 @@ fn what_could_not_be_synced_is_not_believed() {
     disk.edit(|content| content.syncs_fail = true);
     assert!(matches!(file.adopt(ClusterId(7)), Err(IdentityError::Disk(_))));
     assert_eq!(file.identity().cluster, None);
+}
+
+#[test]
+fn a_node_introduces_itself_by_what_is_on_its_disk() {
+    let disk = OneFile::default();
+    let file = open(&disk);
+    let before = file.identity().hello(Protocol::Mesh, "n1:7000".into());
+    assert_eq!((before.node, before.disk), (NodeId(1), file.identity().disk));
+    assert_eq!((before.cluster, before.incarnation), (None, 1));
+    file.adopt(ClusterId(7)).unwrap();
+    let after = file.identity().hello(Protocol::Mesh, "n1:7000".into());
+    assert_eq!(after.cluster, Some(ClusterId(7)));
+}
+
+#[test]
+fn a_mark_is_written_once_and_not_when_it_is_kept() {
+    let disk = OneFile::default();
+    let file = open(&disk);
+    file.keep_clock(500).unwrap();
+    disk.edit(|content| content.syncs_fail = true);
+    file.keep_clock(500).unwrap();
+    assert!(file.keep_clock(501).is_err());
+    assert_eq!(file.identity().clock_millis, 500);
 }

@@ -268,3 +268,25 @@ fn what_cannot_be_founded_is_told() {
     let cut = InitialCluster { shards: 3, split_keys: vec![b"m".to_vec()], ..listed(3) };
     assert_eq!(flaw(cut), InitialFlaw::SplitKeys);
 }
+
+/// Who is asked, and whether anybody there is against this node.
+async fn ask_around(own: u64, join: &[&str], unwelcome: &str) -> Result<(), MembershipError> {
+    let mut others = Others::silent();
+    others.unwelcome.insert(unwelcome.to_owned());
+    let join = join.iter().map(|address| (*address).to_owned()).collect();
+    let config = MembershipConfig { own: node(own), initial: listed(3), join };
+    config.ask_around(&others).await
+}
+
+#[tokio::test]
+async fn whoever_refuses_the_disk_is_heard_before_anything_is_done() {
+    for (join, unwelcome) in [(&[][..], "n3:7000"), (&["n9:7000"], "n9:7000")] {
+        let refused = ask_around(1, join, unwelcome).await;
+        assert!(matches!(refused, Err(MembershipError::Refused(_))), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_does_not_ask_itself_and_silence_is_no_refusal() {
+    assert!(ask_around(3, &["n9:7000"], "n3:7000").await.is_ok());
+}

@@ -24,7 +24,7 @@ pub use policy::{
     SplitPolicy,
 };
 pub use scheduler::{
-    Action, Authority, ClusterSource, Proposer, Scheduler, SchedulerConfig, SchedulerCore,
-    SchedulerHandle, SchedulerStatus,
+    Action, Authority, CheckedProposer, ClusterSource, Executor, Proposer, Scheduler,
+    SchedulerConfig, SchedulerCore, SchedulerHandle, SchedulerStatus,
 };
 pub use view::{ClusterView, Members, NodeState, NodeView, ShardView, SystemGroupView};

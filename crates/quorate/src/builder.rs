@@ -1,5 +1,6 @@
 //! Putting a node together: every layer can be replaced through its port.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
@@ -12,28 +13,27 @@ use quorate_engine::{Engine, RedbConfig, RedbEngine};
 use quorate_gossip::{Driver, Inbound, Setup, TcpConfig, Transport};
 use quorate_meta::{IdentityFile, Membership, MembershipConfig, MetadataClient, NodeSpec};
 use quorate_migration::{Executor, MigrationStateTable, SharedJournal, TableConfig};
-use quorate_placement::{LexicographicPolicy, PlacementPolicy, Scheduler};
+use quorate_placement::{CheckedProposer, LexicographicPolicy, PlacementPolicy, Scheduler};
 use quorate_raft::admin::AdminClient;
 use quorate_raft::tcp::{Mesh, MeshConfig};
 use quorate_raft::{ChannelTransport, Host, LogEngine, Network, RedbLog, RedbLogConfig};
 use quorate_types::disk::{DeferredDisk, DirectoryDisk, Disk};
 use quorate_types::env::{Clock, SystemClock};
-use quorate_types::hello::{Hello, Protocol};
+use quorate_types::hello::Protocol;
 use quorate_types::{Blob, runtime, watch};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::NodeConfig;
-use crate::coordinator::coordinate;
-use crate::directory::Directory;
+use crate::directory::{Directory, Places, candidates};
 use crate::error::NodeError;
 use crate::gossip::report;
 use crate::hosting::Hosting;
 use crate::listen::{Book, Door};
 use crate::moves::{GroupControl, MetadataRows};
 use crate::network::{Introduce, NodePeers, Switch, channel};
-use crate::node::{Node, NodeInner, known_addresses};
-use crate::placing::{Eyes, Hands};
+use crate::node::{Node, NodeInner};
+use crate::placing::Placing;
 use crate::projection;
 
 /// The engine's file in the node's directory.
@@ -47,9 +47,9 @@ enum Links {
     Other(Arc<dyn Network>, Arc<dyn Transport>, mpsc::Receiver<Inbound>),
 }
 
-/// Puts a [`Node`] together. What is not replaced is the default.
-pub struct NodeBuilder {
-    config: NodeConfig,
+/// What is not the default.
+#[derive(Default)]
+struct Replaced {
     disk: Option<Arc<dyn Disk>>,
     engine: Option<Arc<dyn Engine>>,
     log: Option<Arc<dyn LogEngine>>,
@@ -59,59 +59,56 @@ pub struct NodeBuilder {
     links: Option<Links>,
 }
 
+/// Puts a [`Node`] together. What is not replaced is the default.
+pub struct NodeBuilder {
+    config: NodeConfig,
+    replaced: Replaced,
+}
+
 impl NodeBuilder {
     pub(crate) fn new(config: NodeConfig) -> Self {
-        Self {
-            config,
-            disk: None,
-            engine: None,
-            log: None,
-            procedures: None,
-            policy: None,
-            clock: None,
-            links: None,
-        }
+        Self { config, replaced: Replaced::default() }
     }
 
     /// Replaces the directory by another disk.
     #[must_use]
     pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
-        self.disk = Some(disk);
+        self.replaced.disk = Some(disk);
         self
     }
 
     /// Replaces the storage engine.
     #[must_use]
     pub fn engine(mut self, engine: Arc<dyn Engine>) -> Self {
-        self.engine = Some(engine);
+        self.replaced.engine = Some(engine);
         self
     }
 
     /// Replaces the Raft log's storage.
     #[must_use]
     pub fn log(mut self, log: Arc<dyn LogEngine>) -> Self {
-        self.log = Some(log);
+        self.replaced.log = Some(log);
         self
     }
 
     /// Sets the transaction procedures; [`KeyValue`] unless replaced.
     #[must_use]
     pub fn procedures(mut self, procedures: Arc<dyn Procedures>) -> Self {
-        self.procedures = Some(procedures);
+        self.replaced.procedures = Some(procedures);
         self
     }
 
     /// Replaces the placement policy.
     #[must_use]
     pub fn placement(mut self, policy: Arc<dyn PlacementPolicy>) -> Self {
-        self.policy = Some(policy);
+        self.replaced.policy = Some(policy);
         self
     }
 
     /// Replaces the clocks.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = Some(clock);
+        self.replaced.clock = Some(clock);
         self
     }
 
@@ -119,7 +116,7 @@ impl NodeBuilder {
     /// operating system chose.
     #[must_use]
     pub fn listener(mut self, listener: TcpListener) -> Self {
-        self.links = Some(Links::Tcp(listener));
+        self.replaced.links = Some(Links::Tcp(listener));
         self
     }
 
@@ -132,7 +129,7 @@ impl NodeBuilder {
         gossip: Arc<dyn Transport>,
         inbound: mpsc::Receiver<Inbound>,
     ) -> Self {
-        self.links = Some(Links::Other(network, gossip, inbound));
+        self.replaced.links = Some(Links::Other(network, gossip, inbound));
         self
     }
 
@@ -142,29 +139,16 @@ impl NodeBuilder {
     /// [`NodeError`], with what to do about it; nothing that the directory
     /// held was changed.
     pub async fn start(self) -> Result<Node, NodeError> {
-        self.config.validate()?;
-        let clock = self.clock.unwrap_or_else(SystemClock::shared);
+        let Self { config, mut replaced } = self;
+        config.validate()?;
         // Before a directory is made for a node that cannot run here.
-        let (links, address) = listen(self.links, &self.config.address).await?;
-        let disk = match self.disk {
+        let (links, address) = listen(replaced.links.take(), &config.address).await?;
+        let disk = match replaced.disk.take() {
             Some(disk) => disk,
-            None => {
-                let opened = DirectoryDisk::open(&self.config.directory);
-                Arc::new(opened.map_err(NodeError::Disk)?) as Arc<dyn Disk>
-            }
+            None => Arc::new(DirectoryDisk::open(&config.directory).map_err(NodeError::Disk)?),
         };
-        let identity = Arc::new(IdentityFile::open(&*disk, self.config.node)?);
-        let parts = Parts {
-            procedures: self.procedures.unwrap_or_else(|| Arc::new(KeyValue)),
-            policy: self.policy.unwrap_or_else(|| Arc::new(LexicographicPolicy::default())),
-            config: self.config,
-            clock,
-            identity,
-            links,
-            address,
-            given: Given { disk, log: self.log, engine: self.engine },
-        };
-        parts.assemble().await
+        let identity = Arc::new(IdentityFile::open(&*disk, config.node)?);
+        Parts { config, disk, identity, links, address, replaced }.assemble().await
     }
 }
 
@@ -184,20 +168,11 @@ async fn listen(given: Option<Links>, address: &str) -> Result<(Links, String), 
 
 struct Parts {
     config: NodeConfig,
-    clock: Arc<dyn Clock>,
+    disk: Arc<dyn Disk>,
     identity: Arc<IdentityFile>,
     links: Links,
     address: String,
-    given: Given,
-    procedures: Arc<dyn Procedures>,
-    policy: Arc<dyn PlacementPolicy>,
-}
-
-/// The disk, and the stores that are not the default ones on it.
-struct Given {
-    disk: Arc<dyn Disk>,
-    log: Option<Arc<dyn LogEngine>>,
-    engine: Option<Arc<dyn Engine>>,
+    replaced: Replaced,
 }
 
 /// What a node keeps on its disk.
@@ -207,14 +182,20 @@ struct Stores {
     table: MigrationStateTable,
 }
 
-impl Given {
-    /// Opens the stores of a node that is welcome in its cluster. Only when all
-    /// are sound is any changed and this life counted.
-    fn open(self, identity: &IdentityFile) -> Result<Stores, NodeError> {
+impl Stores {
+    /// Opens the stores of a node that is welcome in its cluster, save those
+    /// that are given. Only when all are sound is any changed and this life
+    /// counted.
+    fn open(
+        disk: Arc<dyn Disk>,
+        identity: &IdentityFile,
+        log: Option<Arc<dyn LogEngine>>,
+        engine: Option<Arc<dyn Engine>>,
+    ) -> Result<Self, NodeError> {
         identity.claim()?;
-        let deferred = DeferredDisk::over(self.disk);
+        let deferred = DeferredDisk::over(disk);
         let (disk, owner) = (&deferred, Some(identity.owner()));
-        let log = match self.log {
+        let log = match log {
             Some(log) => log,
             None => {
                 let config = RedbLogConfig { owner, ..RedbLogConfig::default() };
@@ -222,7 +203,7 @@ impl Given {
                 Arc::new(opened.map_err(|error| NodeError::store(LOG_FILE, &error))?)
             }
         };
-        let engine = match self.engine {
+        let engine = match engine {
             Some(engine) => engine,
             None => {
                 let config = RedbConfig { owner, ..RedbConfig::default() };
@@ -236,37 +217,30 @@ impl Given {
             .map_err(|error| NodeError::store(&file, &error))?;
         deferred.land().map_err(NodeError::Disk)?;
         identity.begin()?;
-        Ok(Stores { log, engine, table })
+        Ok(Self { log, engine, table })
     }
 }
 
 impl Parts {
     async fn assemble(self) -> Result<Node, NodeError> {
         let node = self.config.node;
+        let clock = self.replaced.clock.unwrap_or_else(SystemClock::shared);
         let who = self.identity.identity();
-        let (cluster, cluster_known) = watch::channel(who.cluster);
-        let address = self.address.clone();
+        let address = self.address;
         let introduce: Introduce = {
-            let address = Blob::from(address.as_str());
-            Arc::new(move || Hello {
-                protocol: Protocol::Mesh,
-                lane: 0,
-                cluster: *cluster_known.borrow(),
-                node,
-                disk: who.disk,
-                incarnation: who.incarnation,
-                address: address.clone(),
-            })
+            let (identity, address) = (Arc::clone(&self.identity), Blob::from(address.as_str()));
+            Arc::new(move || identity.identity().hello(Protocol::Mesh, address.clone()))
         };
         let registry = Arc::new(Mutex::new(Registry::new(RegistryConfig {
             origin: Origin { node, incarnation: who.incarnation },
             high_water_millis: who.clock_millis,
             limits: Limits::default(),
         })));
-        let mut addresses = known_addresses(&self.config);
+        let mut addresses: BTreeMap<_, _> = self.config.initial_cluster.iter().cloned().collect();
         addresses.insert(node, address.clone());
         let known = Arc::new(quorate_meta::Directory::new(node, addresses));
-        let directory = Directory::new(Arc::clone(&known), Arc::clone(&registry));
+        let places = Places { known: Arc::clone(&known), registry: Arc::clone(&registry) };
+        let directory = Arc::new(Directory::new(node, places));
         let (network, gossip, tcp): (Arc<dyn Network>, _, _) = match self.links {
             Links::Other(network, transport, inbound) => {
                 (network, Some((transport, inbound)), None)
@@ -279,13 +253,19 @@ impl Parts {
                 (Arc::new(mesh.clone()), None, Some((mesh, socket, book)))
             }
         };
-        ask_around(&self.config, &*network, &introduce()).await?;
-        let Stores { log, engine, table } = self.given.open(&self.identity)?;
         let peers = Arc::new(NodePeers {
             network: Arc::clone(&network),
             directory: Arc::clone(&directory),
             introduce: Arc::clone(&introduce),
         });
+        let membership = MembershipConfig {
+            own: NodeSpec::new(node, who.disk, address.clone(), self.config.labels.clone()),
+            initial: self.config.initial(),
+            join: self.config.join.clone(),
+        };
+        membership.ask_around(&*peers).await?;
+        let (log, engine) = (self.replaced.log, self.replaced.engine);
+        let Stores { log, engine, table } = Stores::open(self.disk, &self.identity, log, engine)?;
         let calls = Arc::new(WirePeers::new(node, Arc::<NodePeers>::clone(&peers)));
         let gate = Arc::new(ReplyGate::new());
         let services = Arc::new(NodeServices::new(
@@ -293,7 +273,7 @@ impl Parts {
             Arc::<WirePeers>::clone(&calls) as Arc<dyn Peers>,
             Arc::<Directory>::clone(&directory) as Arc<dyn Router>,
             Arc::clone(&gate),
-            Arc::clone(&self.clock),
+            Arc::clone(&clock),
             self.config.services,
         ));
         calls.connect(&services);
@@ -301,12 +281,12 @@ impl Parts {
         let raft_transport = Arc::new(transport(channel::RAFT));
         let host = Host::open(self.config.raft.clone(), log, raft_transport)
             .map_err(|error| NodeError::layer("raft", error))?;
-        let candidates = Arc::clone(&directory);
+        let asked = Arc::clone(&directory);
         let groups = AdminClient::new(
             node,
             host.clone(),
             Arc::new(transport(channel::ADMIN)),
-            move |group| candidates.candidates(group),
+            move |group| candidates(&asked, group),
         );
         let metadata = Arc::new(MetadataClient::new(known, peers));
         let (failure, failures) = watch::channel(None);
@@ -314,7 +294,7 @@ impl Parts {
             node,
             host: host.clone(),
             engine: Arc::clone(&engine),
-            procedures: self.procedures,
+            procedures: self.replaced.procedures.unwrap_or_else(|| Arc::new(KeyValue)),
             services: Arc::clone(&services),
             directory: Arc::clone(&directory),
             metadata: Arc::clone(&metadata),
@@ -328,11 +308,7 @@ impl Parts {
         let home = Arc::downgrade(&hosting);
         host.belong_to(home);
         let membership = Arc::new(Membership::new(
-            MembershipConfig {
-                own: NodeSpec::new(node, who.disk, address.clone(), self.config.labels.clone()),
-                initial: self.config.initial(),
-                join: self.config.join.clone(),
-            },
+            membership,
             Arc::clone(&metadata),
             Arc::clone(&self.identity),
             Arc::<Hosting>::clone(&hosting) as Arc<dyn quorate_meta::Host>,
@@ -342,7 +318,7 @@ impl Parts {
             config: self.config.gossip.clone(),
             tcp: TcpConfig::default(),
             state: Arc::clone(&registry),
-            clock: Arc::clone(&self.clock),
+            clock: Arc::clone(&clock),
         };
         let gossip = match gossip {
             Some((transport, inbound)) => Driver::start_over(setup, transport, inbound),
@@ -353,7 +329,7 @@ impl Parts {
         let inner = Arc::new(NodeInner {
             node,
             address,
-            clock: Arc::clone(&self.clock),
+            clock: Arc::clone(&clock),
             identity: self.identity,
             engine,
             host: host.clone(),
@@ -369,7 +345,6 @@ impl Parts {
             load_meter: Mutex::default(),
             groups,
             authority,
-            cluster,
             executor: Mutex::new(None),
             was_covered: AtomicBool::new(false),
             config: self.config,
@@ -386,29 +361,31 @@ impl Parts {
             Arc::new(SharedJournal::new(rows)),
             Arc::new(GroupControl(Arc::downgrade(&inner))),
             authorities,
-            quorate_migration::Config::new(node, Arc::clone(&self.clock)),
+            quorate_migration::Config::new(node, Arc::clone(&clock)),
         );
         *inner.executor.lock() = Some(executor);
+        let policy = self.replaced.policy.unwrap_or_else(|| Arc::<LexicographicPolicy>::default());
         let scheduler = inner
             .config
             .scheduler
             .clone()
             .map(|config| {
-                let eyes = Arc::new(Eyes::new(Arc::downgrade(&inner)));
-                let hands = Arc::new(Hands(Arc::downgrade(&inner)));
-                Scheduler::spawn(eyes, hands, self.policy, config)
+                let placing = Arc::new(Placing::new(Arc::downgrade(&inner)));
+                let proposer = Arc::new(CheckedProposer::new(Arc::clone(&placing)));
+                Scheduler::spawn(placing, proposer, policy, config)
             })
             .transpose()
             .map_err(|error| NodeError::layer("placement", error))?;
         inner.gossip.join(&inner.membership.seeds());
         tasks.push(runtime::spawn(Hosting::run(Arc::downgrade(&hosting))));
-        tasks.push(runtime::spawn(coordinate(Arc::downgrade(&inner))));
+        let (coordinator, effects) = (Arc::clone(&inner.metadata), Arc::downgrade(&inner));
+        tasks.push(runtime::spawn(async move { coordinator.coordinate(effects).await }));
         tasks.push(runtime::spawn(report(Arc::downgrade(&inner))));
         tasks.push(runtime::spawn(projection::project(Arc::downgrade(&inner), table)));
         let member = Arc::clone(&inner);
         tasks.push(runtime::spawn(async move {
             match member.membership.become_member().await {
-                Ok(cluster) => member.adopt(cluster),
+                Ok(cluster) => member.gossip.set_cluster(cluster),
                 Err(error) => failure.send(Some(Arc::new(error.into()))),
             }
         }));
@@ -429,18 +406,4 @@ async fn end_with(node: oneshot::Receiver<Infallible>, host: Host) {
     if let Err(error) = host.shutdown().await {
         tracing::debug!(%error, "the log was closed before or cannot be");
     }
-}
-
-/// Asks every address it was given whether this disk is welcome, so that one
-/// that is not fails here and not as a silent member.
-async fn ask_around(
-    config: &NodeConfig,
-    network: &dyn Network,
-    ours: &Hello,
-) -> Result<(), NodeError> {
-    let others = config.initial_cluster.iter().filter(|(node, _)| *node != config.node);
-    for address in others.map(|(_, address)| address).chain(&config.join) {
-        network.introduce(address, ours.clone()).await.map_err(NodeError::Refused)?;
-    }
-    Ok(())
 }

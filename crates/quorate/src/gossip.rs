@@ -5,7 +5,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use quorate_calvin::{Destination, Router, ShardService};
-use quorate_crdt::{NodeLoad, ShardLoad};
+use quorate_crdt::{NodeLoad, Registry, ShardLoad};
 use quorate_types::NodeId;
 
 use crate::node::NodeInner;
@@ -28,27 +28,28 @@ pub(crate) async fn report(node: Weak<NodeInner>) {
 }
 
 impl NodeInner {
+    /// Writes what gossip is to spread, if the write says that it changed
+    /// anything.
+    pub(crate) fn spread(&self, write: impl FnOnce(&mut Registry, u64) -> bool) {
+        let keep = |mark_millis| self.identity.keep_clock(mark_millis);
+        match Registry::write(&self.registry, self.clock.wall_millis(), keep, write) {
+            Ok(true) => self.gossip.notify_changed(),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "nothing is told: the clock's mark is not kept"),
+        }
+    }
+
     fn report_load(&self) {
-        let (load, now_millis) = (self.measure(), self.clock.wall_millis());
-        let high_water = self.registry.lock().refresh(&load, now_millis, TOMBSTONE_AGE_MILLIS);
-        self.keep_clock(high_water);
-        self.gossip.notify_changed();
+        let load = self.measure();
+        self.spread(|registry, now| registry.refresh(&load, now, TOMBSTONE_AGE_MILLIS));
     }
 
     fn measure(&self) -> NodeLoad {
-        let mut shards: Vec<ShardLoad> =
+        let shards: Vec<ShardLoad> =
             self.services.shards().iter().map(|service| self.measure_shard(service)).collect();
         let applied = shards.iter().map(|shard| (shard.shard, shard.applied_index)).collect();
         let rates = self.load_meter.lock().measure(applied, REPORT_EVERY);
-        for shard in &mut shards {
-            shard.operations_per_second = rates.get(&shard.shard).copied().unwrap_or_default();
-        }
-        NodeLoad {
-            node: self.node,
-            used_bytes: shards.iter().map(|shard| shard.bytes).sum(),
-            shards: shards.into(),
-            ..NodeLoad::default()
-        }
+        NodeLoad::measured(self.node, shards, &rates)
     }
 
     fn measure_shard(&self, service: &ShardService) -> ShardLoad {
@@ -81,7 +82,6 @@ impl NodeInner {
 
     /// Every readable load report.
     pub(crate) fn loads(&self) -> BTreeMap<NodeId, NodeLoad> {
-        let registry = self.registry.lock();
-        registry.loads().filter_map(|(node, load)| Some((node, load.ok()?))).collect()
+        self.registry.lock().readable_loads()
     }
 }

@@ -1,6 +1,5 @@
 //! A node: all layers put together.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,7 +53,6 @@ pub(crate) struct NodeInner {
     pub(crate) load_meter: Mutex<RateMeter>,
     pub(crate) groups: AdminClient,
     pub(crate) authority: watch::Sender<Option<u64>>,
-    pub(crate) cluster: watch::Sender<Option<ClusterId>>,
     pub(crate) executor: Mutex<Option<Executor>>,
     pub(crate) was_covered: AtomicBool,
 }
@@ -64,25 +62,12 @@ impl NodeInner {
         self.identity.identity().cluster
     }
 
-    /// Persists the hybrid clock's mark before timestamps beyond it are used.
-    pub(crate) fn keep_clock(&self, high_water_millis: u64) {
-        if let Err(error) = self.identity.keep_clock(high_water_millis) {
-            tracing::error!(%error, "the clock's mark cannot be kept");
-        }
-    }
-
     /// Runs the replicas that earlier lives of this node had.
     pub(crate) async fn reopen(&self) -> Result<(), NodeError> {
         for (group, replica) in self.host.log().groups() {
             self.hosting.open(group, replica).await?;
         }
         Ok(())
-    }
-
-    /// Makes it known to gossip and in handshakes that the node is a member.
-    pub(crate) fn adopt(&self, cluster: ClusterId) {
-        self.gossip.set_cluster(cluster);
-        self.cluster.send(Some(cluster));
     }
 
     pub(crate) fn wake_executor(&self) {
@@ -241,9 +226,4 @@ impl Drop for Node {
         }
         self.inner.gossip.shutdown();
     }
-}
-
-/// The addresses of the founding nodes.
-pub(crate) fn known_addresses(config: &NodeConfig) -> BTreeMap<NodeId, String> {
-    config.initial_cluster.iter().cloned().collect()
 }

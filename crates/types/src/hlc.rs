@@ -46,8 +46,8 @@ pub const HIGH_WATER_WINDOW_MILLIS: u64 = 5_000;
 pub const AHEAD_MILLIS_MAX: u64 = DRIFT_MILLIS_MAX + HIGH_WATER_WINDOW_MILLIS;
 
 /// Draws timestamps that never go back, not even over a restart with a clock
-/// set back: the owner persists [`HlcClock::high_water`] whenever it changed
-/// and hands it to the next [`HlcClock::new`].
+/// set back: the owner persists the mark of [`HlcClock::reserve`] before it
+/// uses what it draws, and hands it to the next [`HlcClock::new`].
 ///
 /// A timestamp lies at most [`AHEAD_MILLIS_MAX`] above the time it is drawn
 /// at, unless an earlier one, or the mark of an earlier life, lies higher:
@@ -82,6 +82,21 @@ impl HlcClock {
     /// until this node's clock comes near: either that clock is behind, or the
     /// writer's was ahead, and following it would spread the error.
     pub fn tick(&mut self, now_millis: u64) -> Hlc {
+        self.drawn = self.next(now_millis);
+        self.raise_mark(self.drawn.millis, now_millis);
+        self.drawn
+    }
+
+    /// The mark to persist before drawing at `now_millis`: everything that is
+    /// drawn then, and before another timestamp is observed, lies below it.
+    pub fn reserve(&mut self, now_millis: u64) -> u64 {
+        // Where the counter runs over, timestamps go on in the next millisecond.
+        let last_millis = self.next(now_millis).millis.saturating_add(1);
+        self.raise_mark(last_millis, now_millis);
+        self.high_water_millis
+    }
+
+    fn next(&self, now_millis: u64) -> Hlc {
         let ahead_max = now_millis.saturating_add(AHEAD_MILLIS_MAX);
         let last =
             if self.seen.millis < ahead_max { self.drawn.max(self.seen) } else { self.drawn };
@@ -92,9 +107,7 @@ impl HlcClock {
         } else {
             (last.millis.saturating_add(1), 0)
         };
-        self.drawn = Hlc { millis, counter, node: self.node };
-        self.raise_mark(now_millis);
-        self.drawn
+        Hlc { millis, counter, node: self.node }
     }
 
     /// Takes note of a timestamp seen in a merge: later ticks lie above it, as
@@ -116,14 +129,13 @@ impl HlcClock {
         self.high_water_millis
     }
 
-    /// Keeps the mark above all that was drawn. The window counts from the
-    /// clock, not from the timestamp: a node that restarts over and over would
+    /// Keeps the mark above what is drawn. The window counts from the clock,
+    /// not from the timestamp: a node that restarts over and over would
     /// otherwise move a window ahead with each life.
-    fn raise_mark(&mut self, now_millis: u64) {
-        let drawn = self.drawn.millis;
-        if drawn >= self.high_water_millis {
+    fn raise_mark(&mut self, drawn_millis: u64, now_millis: u64) {
+        if drawn_millis >= self.high_water_millis {
             let window_end = now_millis.saturating_add(HIGH_WATER_WINDOW_MILLIS);
-            self.high_water_millis = window_end.max(drawn.saturating_add(1));
+            self.high_water_millis = window_end.max(drawn_millis.saturating_add(1));
         }
     }
 }

@@ -4,7 +4,7 @@ use quorate_types::runtime::BoxFuture;
 
 use crate::error::{PlacementError, Refused};
 use crate::history::{InFlight, OperatorId};
-use crate::operator::Proposal;
+use crate::operator::{Operator, Proposal};
 use crate::view::ClusterView;
 
 /// The right to act: this node leads the metadata group in `term`.
@@ -24,8 +24,8 @@ pub trait ClusterSource: Send + Sync + 'static {
     fn authority(&self) -> Option<Authority>;
 }
 
-/// Takes proposals. The facade adapts it over the metadata group, which
-/// journals an operator before anything executes it.
+/// Takes proposals. [`CheckedProposer`](crate::CheckedProposer) is one over an
+/// [`Executor`].
 pub trait Proposer: Send + Sync + 'static {
     /// Asks for an operator, provided that the authority's term still leads
     /// and that the proposal's preconditions hold. Accepted means journaled.
@@ -41,4 +41,21 @@ pub trait Proposer: Send + Sync + 'static {
     /// Asks for an operator to be given up. An operator that is past its
     /// point of no return is refused, and completes. Repeating is harmless.
     fn cancel(&self, authority: Authority, id: OperatorId) -> BoxFuture<Result<(), Refused>>;
+}
+
+/// Journals operators and carries them out, without asking whether they still
+/// make sense. The facade adapts it over the metadata group.
+pub trait Executor: Send + Sync + 'static {
+    /// The operators that are in flight.
+    ///
+    /// # Errors
+    /// [`PlacementError::ViewUnavailable`]
+    fn in_flight(&self) -> Result<Vec<InFlight>, PlacementError>;
+
+    /// Begins an operator. Accepted means journaled.
+    fn begin(&self, operator: Operator) -> BoxFuture<Result<OperatorId, Refused>>;
+
+    /// Gives an operator up, unless it is past its point of no return; then
+    /// it completes. Repeating is harmless.
+    fn cancel(&self, id: OperatorId);
 }

@@ -171,3 +171,34 @@ fn only_a_clock_ahead_of_ours_is_inadmissible() {
     assert!(!HlcClock::admissible(u64::MAX, now));
     assert!(HlcClock::admissible(0, now) && HlcClock::admissible(0, u64::MAX));
 }
+
+#[test]
+fn what_is_drawn_after_a_reservation_lies_below_it() {
+    let mut clock = HlcClock::new(NODE, 0);
+    for now in [1_000, 1_001, 7_000, 500, 90_000] {
+        let mark = clock.reserve(now);
+        for _ in 0..100 {
+            assert!(clock.tick(now).millis < mark);
+        }
+        assert_eq!(clock.high_water(), mark);
+    }
+}
+
+#[test]
+fn a_reservation_leaves_room_for_a_counter_that_runs_over() {
+    let mut clock = HlcClock::after(NODE, at(10_000, u32::MAX - 1, NODE.0));
+    let mark = clock.reserve(5);
+    assert_eq!(clock.tick(5), at(10_000, u32::MAX, NODE.0));
+    assert_eq!(clock.tick(5), at(10_001, 0, NODE.0));
+    assert!(10_001 < mark);
+    assert_eq!(clock.high_water(), mark);
+}
+
+#[test]
+fn reservations_move_the_mark_once_per_window() {
+    let mut clock = HlcClock::new(NODE, 0);
+    let now = 1_000..1_000 + 3 * HIGH_WATER_WINDOW_MILLIS - 10;
+    let mut marks: Vec<u64> = now.map(|now| clock.reserve(now)).collect();
+    marks.dedup();
+    assert_eq!(marks.len(), 3, "{marks:?}");
+}

@@ -1,0 +1,114 @@
+//! What is brought about by the node that leads the metadata group.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::drivers::{Group, Others};
+use common::*;
+use quorate_meta::{
+    AdminError, ClusterView, Command, Cut, Directory, Effects, MetadataClient, Operator, Ordered,
+    Sequencer, shard_group,
+};
+use quorate_types::runtime::BoxFuture;
+use quorate_types::{Epoch, MigrationId, NodeId, ShardId};
+
+/// Long enough for every step of an operator.
+const LOOKS: Duration = Duration::from_secs(5);
+
+/// What was brought about. Moves fail; the sequencer orders at once.
+#[derive(Default)]
+struct Outside {
+    terms: Mutex<Vec<Option<u64>>>,
+    published: Mutex<Vec<u64>>,
+    moves: Mutex<Vec<MigrationId>>,
+}
+
+impl Sequencer for Outside {
+    fn order(&self, _: Cut) -> BoxFuture<Result<Ordered, AdminError>> {
+        Box::pin(std::future::ready(Ok(Ordered::Now(Epoch(9)))))
+    }
+}
+
+impl Effects for Outside {
+    fn coordinates(&self, term: Option<u64>) {
+        self.terms.lock().unwrap().push(term);
+    }
+
+    fn publish(&self, view: &ClusterView) {
+        self.published.lock().unwrap().push(view.version());
+    }
+
+    fn begin_move(self: Arc<Self>, operator: Operator) -> BoxFuture<Result<(), AdminError>> {
+        self.moves.lock().unwrap().push(operator.id);
+        let failure = AdminError::Unavailable("no journal".to_owned());
+        Box::pin(std::future::ready(Err(failure)))
+    }
+}
+
+/// A node that leads the metadata of three nodes and a spare one.
+fn leader() -> (Arc<Group>, MetadataClient) {
+    let directory = Arc::new(Directory::new(NodeId(1), BTreeMap::new()));
+    let group = Group::new(Some(Arc::clone(&directory)));
+    for command in [Command::Bootstrap(bootstrap(3, &["m"])), Command::Join(node(4))] {
+        group.apply(&command.encode().unwrap());
+    }
+    let client = MetadataClient::new(directory, Arc::new(Others::silent()));
+    client.set_replica(Some(Arc::clone(&group) as _));
+    (group, client)
+}
+
+/// Coordinates for a while.
+async fn coordinate(client: &MetadataClient) -> Arc<Outside> {
+    let outside = Arc::new(Outside::default());
+    let coordinating = client.coordinate(Arc::downgrade(&outside));
+    assert!(tokio::time::timeout(LOOKS, coordinating).await.is_err(), "ended by itself");
+    outside
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_publishes_and_carries_a_split_to_its_end_though_a_move_waits() {
+    let (_, client) = leader();
+    let waiting = client.begin_move(shard_group(ShardId(1)), replace(1, 4)).await.unwrap();
+    let split = client.begin_split(ShardId(2), "t".into()).await.unwrap();
+    let outside = coordinate(&client).await;
+    let view = client.directory().view();
+    assert!(!view.operator(split).unwrap().is_running());
+    assert!(view.operator(waiting).unwrap().is_running());
+    assert!(outside.moves.lock().unwrap().iter().all(|id| *id == waiting));
+    assert!(outside.moves.lock().unwrap().len() > 1, "asked again");
+    assert_eq!(outside.published.lock().unwrap().last(), Some(&view.version()));
+    assert_eq!(outside.terms.lock().unwrap()[0], Some(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deposed_leader_brings_nothing_about() {
+    let (group, client) = leader();
+    client.begin_split(ShardId(2), "t".into()).await.unwrap();
+    let before = group.edit(|state| {
+        state.is_deposed = true;
+        state.commands.len()
+    });
+    let outside = coordinate(&client).await;
+    assert!(outside.terms.lock().unwrap().iter().all(Option::is_none));
+    assert!(outside.published.lock().unwrap().is_empty());
+    assert_eq!(group.edit(|state| state.commands.len()), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn coordination_ends_with_its_node() {
+    let (_, client) = leader();
+    let outside = Arc::new(Outside::default());
+    let gone = Arc::downgrade(&outside);
+    drop(outside);
+    client.coordinate(gone).await;
+}
