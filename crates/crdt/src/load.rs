@@ -12,7 +12,8 @@ use crate::{CrdtError, DeltaMap, Keyspace, Put};
 pub struct NodeLoad {
     /// The node.
     pub node: NodeId,
-    /// Bytes of storage it may fill.
+    /// Bytes of storage it may fill, those it has filled included; 0 where
+    /// that is not known.
     pub capacity_bytes: u64,
     /// Bytes of storage it has filled.
     pub used_bytes: u64,
@@ -24,18 +25,21 @@ pub struct NodeLoad {
 
 impl NodeLoad {
     /// What `node` carries with these replicas, of which each serves so many
-    /// operations per second; none where no rate is known.
+    /// operations per second; none where no rate is known. It may fill the
+    /// room that is `available_bytes` besides, where that is known.
     #[must_use]
     pub fn measured(
         node: NodeId,
         mut shards: Vec<ShardLoad>,
         rates: &BTreeMap<ShardId, u64>,
+        available_bytes: Option<u64>,
     ) -> Self {
         for shard in &mut shards {
             shard.operations_per_second = rates.get(&shard.shard).copied().unwrap_or_default();
         }
         let used_bytes = shards.iter().map(|shard| shard.bytes).fold(0, u64::saturating_add);
-        Self { node, used_bytes, shards: shards.into(), ..Self::default() }
+        let capacity_bytes = available_bytes.map_or(0, |room| used_bytes.saturating_add(room));
+        Self { node, capacity_bytes, used_bytes, shards: shards.into(), ..Self::default() }
     }
 }
 

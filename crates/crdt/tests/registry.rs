@@ -267,12 +267,12 @@ fn a_refresh_reports_this_node_and_no_other() {
 fn a_measured_load_is_the_sum_of_its_replicas_at_their_rates() {
     let shard = |shard, bytes| ShardLoad { shard: ShardId(shard), bytes, ..ShardLoad::default() };
     let rates = [(ShardId(1), 30), (ShardId(9), 50)].into();
-    let load = NodeLoad::measured(NodeId(1), vec![shard(1, 5), shard(2, 6)], &rates);
-    assert_eq!((load.node, load.used_bytes), (NodeId(1), 11));
+    let load = NodeLoad::measured(NodeId(1), vec![shard(1, 5), shard(2, 6)], &rates, Some(20));
+    assert_eq!((load.node, load.used_bytes, load.capacity_bytes), (NodeId(1), 11, 31));
     let rates: Vec<u64> = load.shards.iter().map(|shard| shard.operations_per_second).collect();
     assert_eq!(rates, [30, 0], "a rate that nobody measured is none");
-    let huge = NodeLoad::measured(NodeId(1), vec![shard(1, u64::MAX); 2], &[].into());
-    assert_eq!(huge.used_bytes, u64::MAX);
+    let huge = NodeLoad::measured(NodeId(1), vec![shard(1, u64::MAX); 2], &[].into(), None);
+    assert_eq!((huge.used_bytes, huge.capacity_bytes), (u64::MAX, 0));
 }
 
 /// Writes an allocation whose mark `keep` is to persist, and says when it was

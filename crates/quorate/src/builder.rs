@@ -265,7 +265,8 @@ impl Parts {
         };
         membership.ask_around(&*peers).await?;
         let (log, engine) = (self.replaced.log, self.replaced.engine);
-        let Stores { log, engine, table } = Stores::open(self.disk, &self.identity, log, engine)?;
+        let Stores { log, engine, table } =
+            Stores::open(Arc::clone(&self.disk), &self.identity, log, engine)?;
         let calls = Arc::new(WirePeers::new(node, Arc::<NodePeers>::clone(&peers)));
         let gate = Arc::new(ReplyGate::new());
         let services = Arc::new(NodeServices::new(
@@ -330,6 +331,7 @@ impl Parts {
             node,
             address,
             clock: Arc::clone(&clock),
+            disk: self.disk,
             identity: self.identity,
             engine,
             host: host.clone(),
@@ -381,7 +383,8 @@ impl Parts {
         let (coordinator, effects) = (Arc::clone(&inner.metadata), Arc::downgrade(&inner));
         tasks.push(runtime::spawn(async move { coordinator.coordinate(effects).await }));
         tasks.push(runtime::spawn(report(Arc::downgrade(&inner))));
-        tasks.push(runtime::spawn(projection::project(Arc::downgrade(&inner), table)));
+        let projected = projection::project(Arc::downgrade(&inner), table, failure.clone());
+        tasks.push(runtime::spawn(projected));
         let member = Arc::clone(&inner);
         tasks.push(runtime::spawn(async move {
             match member.membership.become_member().await {

@@ -49,7 +49,10 @@ impl NodeInner {
             self.services.shards().iter().map(|service| self.measure_shard(service)).collect();
         let applied = shards.iter().map(|shard| (shard.shard, shard.applied_index)).collect();
         let rates = self.load_meter.lock().measure(applied, REPORT_EVERY);
-        NodeLoad::measured(self.node, shards, &rates)
+        let room = self.disk.available_bytes();
+        let room =
+            room.inspect_err(|error| tracing::warn!(%error, "the disk does not tell its room"));
+        NodeLoad::measured(self.node, shards, &rates, room.ok().flatten())
     }
 
     fn measure_shard(&self, service: &ShardService) -> ShardLoad {

@@ -75,7 +75,7 @@ impl Hosting {
         for (child, members) in forked {
             let own = members.iter().find(|member| member.node == self.node);
             if let Some(own) = own {
-                self.logged(shard_group(child), self.open(shard_group(child), own.replica).await);
+                self.begin(shard_group(child), own.replica).await;
             }
         }
         let view = self.directory.view();
@@ -85,7 +85,7 @@ impl Hosting {
             let is_missing = self.host.group(*group).is_none()
                 && !self.host.log().is_tombstoned(*group, replica.id);
             if is_missing && self.prepare(&view, *group, replica) {
-                self.logged(*group, self.open(*group, replica.id).await);
+                self.begin(*group, replica.id).await;
             }
         }
         for group in self.host.groups() {
@@ -94,13 +94,26 @@ impl Hosting {
                 let destroyed = self.host.destroy(status.group, status.replica).await;
                 self.logged(status.group, destroyed);
             } else if let Some(reason) = status.halted {
-                self.failure
-                    .send(Some(Arc::new(NodeError::Halted { group: status.group, reason })));
+                self.fail(status.group, reason);
             } else {
                 let is_stranger = |learner| view.is_retired(status.group, learner);
                 self.logged(status.group, group.remove_strangers(is_stranger).await);
             }
         }
+    }
+
+    /// Opens a replica that this node is to have. One that cannot be opened is
+    /// as bad as one that has halted: nobody may count on it.
+    async fn begin(&self, group: GroupId, replica: ReplicaId) {
+        if let Err(error) = self.open(group, replica).await
+            && self.host.group(group).is_none()
+        {
+            self.fail(group, error.to_string());
+        }
+    }
+
+    fn fail(&self, group: GroupId, reason: String) {
+        self.failure.send(Some(Arc::new(NodeError::Halted { group, reason })));
     }
 
     fn logged(&self, group: GroupId, outcome: Result<(), impl Display>) {

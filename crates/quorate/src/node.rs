@@ -16,6 +16,7 @@ use quorate_placement::{RateMeter, SchedulerHandle};
 use quorate_raft::Host;
 use quorate_raft::admin::AdminClient;
 use quorate_raft::tcp::{Mesh, Service};
+use quorate_types::disk::Disk;
 use quorate_types::env::Clock;
 use quorate_types::{ClusterId, Epoch, KeyRange, MigrationId, NodeId, watch};
 use tokio::sync::oneshot;
@@ -38,6 +39,7 @@ pub(crate) struct NodeInner {
     pub(crate) address: String,
     pub(crate) config: NodeConfig,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) identity: Arc<IdentityFile>,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) host: Host,
@@ -84,13 +86,23 @@ impl NodeInner {
 
     /// Whether this node can route any command, and can expect an answer: the
     /// watermarks, without which no reply leaves, keep coming.
-    fn is_serving(&self) -> bool {
+    fn readiness(&self) -> Result<(), &'static str> {
+        if self.cluster().is_none() {
+            return Err("the node is no member yet: are the other founders, or those to join, up?");
+        }
+        if !self.is_covered() {
+            return Err("the node does not know yet where every key is");
+        }
         // Requests are dated by the watermark: without one they would be born
         // before everything that is remembered.
         let is_dated = self.gate.known().logged > Epoch(0);
-        let age = self.services.watermark_age();
-        let is_current = age.is_some_and(|age| age <= WATERMARK_AGE_MAX);
-        is_dated && is_current && self.is_covered()
+        match self.services.watermark_age().filter(|_| is_dated) {
+            None => Err("the node has not heard of the sequencer yet"),
+            Some(age) if age > WATERMARK_AGE_MAX => {
+                Err("the sequencer has no majority, or this node is cut off from it")
+            }
+            Some(_) => Ok(()),
+        }
     }
 
     /// Whether every key has a route. Once so, it stays so: ranges are only
@@ -101,7 +113,6 @@ impl NodeInner {
         }
         let routes = self.directory.overlapping(&KeyRange::all());
         let is_covered = KeyRange::partition(routes.iter().map(|route| &route.range));
-        let is_covered = is_covered && self.cluster().is_some();
         self.was_covered.store(is_covered, Ordering::Relaxed);
         is_covered
     }
@@ -168,7 +179,18 @@ impl Node {
     /// Whether the node can answer commands now.
     #[must_use]
     pub fn is_serving(&self) -> bool {
-        self.failures.borrow().is_none() && self.inner.is_serving()
+        self.readiness().is_ok()
+    }
+
+    /// Whether the node can answer commands now.
+    ///
+    /// # Errors
+    /// Why not, in words for an operator.
+    pub fn readiness(&self) -> Result<(), String> {
+        match self.failure() {
+            Some(error) => Err(error.to_string()),
+            None => self.inner.readiness().map_err(str::to_owned),
+        }
     }
 
     /// Waits until the node serves.

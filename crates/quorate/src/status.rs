@@ -83,6 +83,13 @@ impl Node {
         Some((route.shard, route.leader, route.voters))
     }
 
+    /// How many stored rows were found damaged since the node started. None
+    /// was served; the shard's replica here should move away.
+    #[must_use]
+    pub fn corrupt_rows(&self) -> usize {
+        self.inner.engine.corruptions().len()
+    }
+
     /// Counters of the Raft host.
     #[must_use]
     pub fn raft_metrics(&self) -> quorate_raft::HostMetrics {

@@ -9,6 +9,7 @@ use quorate_calvin::Call;
 use quorate_meta::ZONE_LABEL;
 use quorate_types::runtime::{self, BoxFuture};
 use quorate_types::{Blob, NodeId, ShardId};
+use tokio::sync::Semaphore;
 
 use crate::admin::{
     self, ADMIN_LABEL, Admin, AdminError, AdminFuture, DrainStatus, GATEWAY_LABEL, MigrationInfo,
@@ -94,12 +95,15 @@ struct Service {
     sessions: Vec<Arc<Session>>,
     turn: AtomicUsize,
     gateway: String,
+    /// One look at the stored rows at a time: a look reads them all.
+    looks: Arc<Semaphore>,
 }
 
 impl Service {
     fn new(node: Arc<Node>, gateway: String) -> Self {
         let sessions = (0..SESSIONS).map(|_| Arc::new(node.forgetful_session())).collect();
-        Self { node, sessions, turn: AtomicUsize::new(0), gateway }
+        let looks = Arc::new(Semaphore::new(1));
+        Self { node, sessions, turn: AtomicUsize::new(0), gateway, looks }
     }
 
     fn session(&self) -> Option<Arc<Session>> {
@@ -202,13 +206,16 @@ impl Service {
 /// Runs a blocking look at the stored rows away from the connections.
 fn look<T: Send + 'static>(
     node: Arc<Node>,
+    looks: Arc<Semaphore>,
     work: impl FnOnce(&Node) -> Result<T, AdminError> + Send + 'static,
 ) -> AdminFuture<T> {
     Box::pin(async move {
+        let turn = looks.acquire_owned().await;
         let (sender, receiver) = tokio::sync::oneshot::channel();
         runtime::thread("admin-look", async move {
             // Nobody waits any more when the receiver is gone.
             let _ = sender.send(work(&node));
+            drop(turn);
         })
         .map_err(|error| AdminError::Unavailable(error.to_string()))?;
         receiver.await.map_err(|_| AdminError::Unavailable("the look was cut off".into()))?
@@ -217,11 +224,7 @@ fn look<T: Send + 'static>(
 
 impl Admin for Service {
     fn readiness(&self) -> Result<(), String> {
-        match self.node.failure() {
-            Some(error) => Err(error.to_string()),
-            None if self.node.is_serving() => Ok(()),
-            None => Err("the node is not (yet) a serving member".to_owned()),
-        }
+        self.node.readiness()
     }
 
     fn metrics(&self) -> String {
@@ -233,6 +236,7 @@ impl Admin for Service {
             ("quorate_watermark_done", marks.done.0),
             ("quorate_dedup_floor", marks.floors.expired.0),
             ("quorate_map_version", self.node.view().version()),
+            ("quorate_corrupt_rows", count(self.node.corrupt_rows())),
             ("quorate_serving", u64::from(self.node.is_serving())),
         ];
         for (name, value) in gauges {
@@ -266,7 +270,7 @@ impl Admin for Service {
     }
 
     fn shards(&self) -> AdminFuture<Vec<ShardInfo>> {
-        look(Arc::clone(&self.node), Self::shards)
+        look(Arc::clone(&self.node), Arc::clone(&self.looks), Self::shards)
     }
 
     fn migrations(&self) -> AdminFuture<Vec<MigrationInfo>> {
