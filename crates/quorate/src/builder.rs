@@ -13,7 +13,9 @@ use quorate_engine::{Engine, RedbConfig, RedbEngine};
 use quorate_gossip::{Driver, Inbound, Setup, TcpConfig, Transport};
 use quorate_meta::{IdentityFile, Membership, MembershipConfig, MetadataClient, NodeSpec};
 use quorate_migration::{Executor, MigrationStateTable, SharedJournal, TableConfig};
-use quorate_placement::{CheckedProposer, LexicographicPolicy, PlacementPolicy, Scheduler};
+use quorate_placement::{
+    CheckedProposer, LexicographicPolicy, PlacementPolicy, Scheduler, SchedulerHandle,
+};
 use quorate_raft::admin::AdminClient;
 use quorate_raft::tcp::{Mesh, MeshConfig};
 use quorate_raft::{ChannelTransport, Host, LogEngine, Network, RedbLog, RedbLogConfig};
@@ -23,6 +25,7 @@ use quorate_types::hello::Protocol;
 use quorate_types::{Blob, runtime, watch};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::AbortHandle;
 
 use crate::config::NodeConfig;
 use crate::directory::{Directory, Places, candidates};
@@ -45,6 +48,30 @@ const LOG_FILE: &str = "log.redb";
 enum Links {
     Tcp(TcpListener),
     Other(Arc<dyn Network>, Arc<dyn Transport>, mpsc::Receiver<Inbound>),
+}
+
+/// The ways to other nodes, with what comes in over them.
+struct Ways {
+    network: Arc<dyn Network>,
+    gossip: Option<(Arc<dyn Transport>, mpsc::Receiver<Inbound>)>,
+    tcp: Option<(Mesh, TcpListener, Book)>,
+}
+
+impl Links {
+    fn open(self, directory: &Arc<Directory>, introduce: &Introduce) -> Ways {
+        match self {
+            Self::Other(network, transport, inbound) => {
+                Ways { network, gossip: Some((transport, inbound)), tcp: None }
+            }
+            Self::Tcp(socket) => {
+                let hello = Arc::clone(introduce);
+                let book = Book { directory: Arc::clone(directory), introduce: Arc::clone(&hello) };
+                let mesh = Mesh::new(MeshConfig::default(), move || hello(), book.clone());
+                let network = Arc::new(mesh.clone());
+                Ways { network, gossip: None, tcp: Some((mesh, socket, book)) }
+            }
+        }
+    }
 }
 
 /// What is not the default.
@@ -241,18 +268,7 @@ impl Parts {
         let known = Arc::new(quorate_meta::Directory::new(node, addresses));
         let places = Places { known: Arc::clone(&known), registry: Arc::clone(&registry) };
         let directory = Arc::new(Directory::new(node, places));
-        let (network, gossip, tcp): (Arc<dyn Network>, _, _) = match self.links {
-            Links::Other(network, transport, inbound) => {
-                (network, Some((transport, inbound)), None)
-            }
-            Links::Tcp(socket) => {
-                let hello = Arc::clone(&introduce);
-                let book =
-                    Book { directory: Arc::clone(&directory), introduce: Arc::clone(&hello) };
-                let mesh = Mesh::new(MeshConfig::default(), move || hello(), book.clone());
-                (Arc::new(mesh.clone()), None, Some((mesh, socket, book)))
-            }
-        };
+        let Ways { network, gossip, tcp } = self.links.open(&directory, &introduce);
         let peers = Arc::new(NodePeers {
             network: Arc::clone(&network),
             directory: Arc::clone(&directory),
@@ -352,52 +368,72 @@ impl Parts {
             config: self.config,
         });
         let switch = Arc::new(Switch(Arc::downgrade(&inner)));
-        let mut tasks = Vec::new();
         let mesh = tcp.map(|(mesh, socket, book)| {
             mesh.listen(socket, Arc::<Switch>::clone(&switch), Arc::new(Door { book, gossip }));
             mesh
         });
         inner.reopen().await?;
-        let rows = Arc::new(MetadataRows(Arc::clone(&inner.metadata)));
-        let executor = Executor::spawn(
-            Arc::new(SharedJournal::new(rows)),
-            Arc::new(GroupControl(Arc::downgrade(&inner))),
-            authorities,
-            quorate_migration::Config::new(node, Arc::clone(&clock)),
-        );
+        let executor = inner.migrate(authorities);
         *inner.executor.lock() = Some(executor);
         let policy = self.replaced.policy.unwrap_or_else(|| Arc::<LexicographicPolicy>::default());
-        let scheduler = inner
-            .config
-            .scheduler
-            .clone()
-            .map(|config| {
-                let placing = Arc::new(Placing::new(Arc::downgrade(&inner)));
-                let proposer = Arc::new(CheckedProposer::new(Arc::clone(&placing)));
-                Scheduler::spawn(placing, proposer, policy, config)
-            })
-            .transpose()
-            .map_err(|error| NodeError::layer("placement", error))?;
+        let scheduler = inner.schedule(policy)?;
         inner.gossip.join(&inner.membership.seeds());
-        tasks.push(runtime::spawn(Hosting::run(Arc::downgrade(&hosting))));
-        let (coordinator, effects) = (Arc::clone(&inner.metadata), Arc::downgrade(&inner));
-        tasks.push(runtime::spawn(async move { coordinator.coordinate(effects).await }));
-        tasks.push(runtime::spawn(report(Arc::downgrade(&inner))));
-        let projected = projection::project(Arc::downgrade(&inner), table, failure.clone());
-        tasks.push(runtime::spawn(projected));
-        let member = Arc::clone(&inner);
-        tasks.push(runtime::spawn(async move {
-            match member.membership.become_member().await {
-                Ok(cluster) => member.gossip.set_cluster(cluster),
-                Err(error) => failure.send(Some(Arc::new(error.into()))),
-            }
-        }));
+        let tasks = inner.work(table, &failure);
         let (alive, ended) = oneshot::channel();
         drop(runtime::spawn(end_with(ended, host)));
         let client = Client::new(calls, directory, gate, inner.config.client);
-        let tasks = tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect();
         let scheduler = Mutex::new(scheduler);
         Ok(Node { inner, client, tasks, scheduler, failures, switch, mesh, _alive: alive })
+    }
+}
+
+impl NodeInner {
+    /// Starts the executor, which migrates while this node has the authority.
+    fn migrate(self: &Arc<Self>, authorities: watch::Receiver<Option<u64>>) -> Executor {
+        let rows = Arc::new(MetadataRows(Arc::clone(&self.metadata)));
+        Executor::spawn(
+            Arc::new(SharedJournal::new(rows)),
+            Arc::new(GroupControl(Arc::downgrade(self))),
+            authorities,
+            quorate_migration::Config::new(self.node, Arc::clone(&self.clock)),
+        )
+    }
+
+    /// Starts the placement's scheduler, unless it is turned off.
+    fn schedule(
+        self: &Arc<Self>,
+        policy: Arc<dyn PlacementPolicy>,
+    ) -> Result<Option<SchedulerHandle>, NodeError> {
+        let Some(config) = self.config.scheduler.clone() else { return Ok(None) };
+        let placing = Arc::new(Placing::new(Arc::downgrade(self)));
+        let proposer = Arc::new(CheckedProposer::new(Arc::clone(&placing)));
+        let scheduler = Scheduler::spawn(placing, proposer, policy, config);
+        scheduler.map(Some).map_err(|error| NodeError::layer("placement", error))
+    }
+
+    /// Starts what a node does for as long as it lives.
+    fn work(
+        self: &Arc<Self>,
+        table: MigrationStateTable,
+        failure: &watch::Sender<Option<Arc<NodeError>>>,
+    ) -> Vec<AbortHandle> {
+        let this = Arc::downgrade(self);
+        let coordinator = Arc::clone(&self.metadata);
+        let effects = Weak::clone(&this);
+        let (member, refused) = (Arc::clone(self), failure.clone());
+        let tasks = [
+            runtime::spawn(Hosting::run(Arc::downgrade(&self.hosting))),
+            runtime::spawn(async move { coordinator.coordinate(effects).await }),
+            runtime::spawn(report(Weak::clone(&this))),
+            runtime::spawn(projection::project(this, table, failure.clone())),
+            runtime::spawn(async move {
+                match member.membership.become_member().await {
+                    Ok(cluster) => member.gossip.set_cluster(cluster),
+                    Err(error) => refused.send(Some(Arc::new(error.into()))),
+                }
+            }),
+        ];
+        tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect()
     }
 }
 
