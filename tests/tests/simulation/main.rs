@@ -115,9 +115,9 @@ impl Fault {
                     is_ordered: false,
                     ..LinkConfig::default()
                 };
-                cluster.network.set_default_link(lossy);
+                cluster.network.set_link(lossy);
                 sleep(lasts).await;
-                cluster.network.set_default_link(LinkConfig::default());
+                cluster.network.set_link(LinkConfig::default());
             }
             Self::Transfer => operator.transfer(chance).await,
             Self::Split => operator.split(chance).await,

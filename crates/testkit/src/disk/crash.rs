@@ -110,11 +110,6 @@ impl CrashDisk {
         platters.armed = Some((at, seed));
     }
 
-    /// Takes an armed crash back.
-    pub fn disarm(&self) {
-        self.platters.lock().armed = None;
-    }
-
     /// The disk as the next boot finds it, with power on and no file locked.
     /// If the present boot has not crashed this is the death of a process
     /// only: its handles die, what it wrote stays.

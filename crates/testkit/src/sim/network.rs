@@ -114,10 +114,9 @@ pub(super) struct State {
     pub(super) chance: SplitMix,
     pub(super) in_flight: usize,
     pub(super) counters: NetworkCounters,
-    default_link: LinkConfig,
+    pub(super) link: LinkConfig,
     in_flight_max: usize,
     endpoints: BTreeMap<NodeId, Endpoint>,
-    links: BTreeMap<(NodeId, NodeId), LinkConfig>,
     cuts: BTreeSet<(NodeId, NodeId)>,
     isolated: BTreeSet<NodeId>,
     /// Who waits for the release of a held direction, in order of arrival.
@@ -135,15 +134,14 @@ pub(super) struct Endpoint {
 impl SimNetwork {
     /// A network of a simulation, whose chance is apart from everyone else's.
     #[must_use]
-    pub fn new(sim: &Sim, default_link: LinkConfig) -> Self {
+    pub fn new(sim: &Sim, link: LinkConfig) -> Self {
         let state = State {
             chance: SplitMix::new(sim.seed() ^ 0x006e_6574_776f_726b),
             in_flight: 0,
             counters: NetworkCounters::default(),
-            default_link,
+            link,
             in_flight_max: IN_FLIGHT_MAX_DEFAULT,
             endpoints: BTreeMap::new(),
-            links: BTreeMap::new(),
             cuts: BTreeSet::new(),
             isolated: BTreeSet::new(),
             held: BTreeMap::new(),
@@ -203,7 +201,7 @@ impl SimNetwork {
     pub fn send(&self, from: NodeId, to: NodeId, payload: Bytes) {
         let copies = {
             let mut state = self.state.lock();
-            let per_mille = state.link(from, to).duplicate_per_mille;
+            let per_mille = state.link.duplicate_per_mille;
             let is_twice = state.chance.below(1000) < u64::from(per_mille);
             state.counters.duplicated += u64::from(is_twice);
             1 + usize::from(is_twice)
@@ -216,14 +214,9 @@ impl SimNetwork {
         }
     }
 
-    /// Changes how all directions behave that have no behaviour of their own.
-    pub fn set_default_link(&self, link: LinkConfig) {
-        self.state.lock().default_link = link;
-    }
-
-    /// Changes how one direction behaves.
-    pub fn set_link(&self, from: NodeId, to: NodeId, link: LinkConfig) {
-        self.state.lock().links.insert((from, to), link);
+    /// Changes how every direction behaves.
+    pub fn set_link(&self, link: LinkConfig) {
+        self.state.lock().link = link;
     }
 
     /// Changes how many messages may be under way at once.
@@ -297,7 +290,7 @@ impl SimNetwork {
         if state.in_flight >= state.in_flight_max {
             return Err(format!("{} messages are under way", state.in_flight));
         }
-        let link = state.link(from, to);
+        let link = state.link;
         let spread_micros = link.latency_max.saturating_sub(link.latency_min).as_micros();
         let spread_micros = u64::try_from(spread_micros).unwrap_or(u64::MAX - 1);
         let latency =
@@ -324,10 +317,6 @@ impl SimNetwork {
 }
 
 impl State {
-    pub(super) fn link(&self, from: NodeId, to: NodeId) -> LinkConfig {
-        self.links.get(&(from, to)).copied().unwrap_or(self.default_link)
-    }
-
     pub(super) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
         let is_isolated = self.isolated.contains(&from) || self.isolated.contains(&to);
         from != to && (is_isolated || self.cuts.contains(&(from, to)))
