@@ -17,8 +17,6 @@ pub struct NodeLoad {
     pub capacity_bytes: u64,
     /// Bytes of storage it has filled.
     pub used_bytes: u64,
-    /// Operations per second it is sized for.
-    pub capacity_operations_per_second: u64,
     /// Its replicas.
     pub shards: Seq<ShardLoad>,
 }
@@ -39,7 +37,7 @@ impl NodeLoad {
         }
         let used_bytes = shards.iter().map(|shard| shard.bytes).fold(0, u64::saturating_add);
         let capacity_bytes = available_bytes.map_or(0, |room| used_bytes.saturating_add(room));
-        Self { node, capacity_bytes, used_bytes, shards: shards.into(), ..Self::default() }
+        Self { node, capacity_bytes, used_bytes, shards: shards.into() }
     }
 }
 
@@ -55,9 +53,6 @@ pub struct ShardLoad {
     pub term: u64,
     /// The last log index applied.
     pub applied_index: u64,
-    /// The hash of the state at that index; replicas that differ in it at the
-    /// same index have diverged.
-    pub state_hash: u64,
     /// Rows stored.
     pub rows: u64,
     /// Bytes stored.
