@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 use quorate_types::{KeyRange, NodeId, ShardId};
@@ -49,6 +50,7 @@ pub struct HintedRouter<A> {
     node: NodeId,
     allocations: A,
     hints: RwLock<Hints>,
+    was_complete: AtomicBool,
 }
 
 impl<A> Deref for HintedRouter<A> {
@@ -64,7 +66,21 @@ impl<A: Allocations> HintedRouter<A> {
     #[must_use]
     pub const fn new(node: NodeId, allocations: A) -> Self {
         let hints = Hints { shards: BTreeMap::new(), sequencer: None, sweep_at: HINTS_KEPT_MIN };
-        Self { node, allocations, hints: RwLock::new(hints) }
+        let was_complete = AtomicBool::new(false);
+        Self { node, allocations, hints: RwLock::new(hints), was_complete }
+    }
+
+    /// Whether every key has a route. Once so, it stays so: ranges are only
+    /// cut and handed over.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        if self.was_complete.load(Ordering::Relaxed) {
+            return true;
+        }
+        let routes = Router::overlapping(self, &KeyRange::all());
+        let is_complete = KeyRange::partition(routes.iter().map(|route| &route.range));
+        self.was_complete.store(is_complete, Ordering::Relaxed);
+        is_complete
     }
 
     /// The leader that was last named for a shard.

@@ -57,6 +57,15 @@ fn leader(router: &impl Router, key: &str) -> Option<NodeId> {
 }
 
 #[test]
+fn a_router_is_complete_once_every_key_has_a_route() {
+    let router = router();
+    let right = router.0.lock().remove(&RIGHT).unwrap();
+    assert!(!router.is_complete());
+    router.0.lock().insert(RIGHT, right);
+    assert!(router.is_complete());
+}
+
+#[test]
 fn until_a_leader_is_named_the_allocations_is_taken() {
     let router = router();
     assert_eq!((leader(&router, "a"), leader(&router, "z")), (Some(NodeId(1)), None));

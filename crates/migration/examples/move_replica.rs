@@ -113,7 +113,6 @@ impl ReplicaControl for OneGroup {
         fence: Fence,
         _: GroupId,
         to: ReplicaId,
-        _: Duration,
     ) -> BoxFuture<Result<Duration, ControlError>> {
         self.act(fence, |group| {
             group.leader = to;

@@ -49,8 +49,9 @@ pub struct Policy {
     /// Attempts of one migration, across all coordinators, so that a move that
     /// brings its coordinators down does not do so for ever.
     pub attempts_max: u32,
-    /// The longest time a leadership transfer may keep a group from taking
-    /// writes; handed to the adapter, which gives the transfer up beyond it.
+    /// The longest time that a leadership transfer should keep a group from
+    /// taking writes. It is kept by the choice of the successor; what exceeds
+    /// it all the same is logged and counted.
     pub pause_budget: Duration,
 }
 
@@ -123,8 +124,6 @@ pub enum Effect {
     TransferLeader {
         /// The next leader.
         to: ReplicaId,
-        /// The longest pause allowed.
-        pause_budget: Duration,
     },
     /// [`crate::ReplicaControl::remove`].
     Remove {
@@ -498,8 +497,7 @@ impl Machine {
         let Some((&to, _)) = candidate else {
             return self.fail(AbortReason::NoLeaderCandidate);
         };
-        let pause_budget = self.policy.pause_budget;
-        self.perform(Effect::TransferLeader { to, pause_budget }, AbortReason::NoLeaderCandidate)
+        self.perform(Effect::TransferLeader { to }, AbortReason::NoLeaderCandidate)
     }
 
     /// An effect that returned and yet does not show is a failure: it is

@@ -130,15 +130,14 @@ pub trait ReplicaControl: Send + Sync + 'static {
     ) -> BoxFuture<Result<(), ControlError>>;
 
     /// Moves the leadership to the voter `to` and returns how long the group
-    /// took no writes. The adapter gives up once the pause would exceed
-    /// `pause_budget`: the old leader takes writes again, and this is
-    /// [`ControlError::Unavailable`].
+    /// took no writes. Nothing brings an old leader back once it has let go, so
+    /// the budget is kept beforehand: a successor that is not at hand, or not
+    /// nearly up to date, is [`ControlError::Refused`].
     fn transfer_leader(
         &self,
         fence: Fence,
         group: GroupId,
         to: ReplicaId,
-        pause_budget: Duration,
     ) -> BoxFuture<Result<Duration, ControlError>>;
 
     /// Takes a learner, or a replica that is no member, out of the group for

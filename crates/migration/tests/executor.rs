@@ -125,9 +125,8 @@ impl ReplicaControl for ModelControl {
         fence: Fence,
         _: GroupId,
         to: ReplicaId,
-        pause_budget: Duration,
     ) -> BoxFuture<Result<Duration, ControlError>> {
-        let done = self.perform(Effect::TransferLeader { to, pause_budget }, fence);
+        let done = self.perform(Effect::TransferLeader { to }, fence);
         Box::pin(async move {
             match done.await? {
                 Done::Transferred(pause) => Ok(pause),

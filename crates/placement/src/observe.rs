@@ -39,16 +39,19 @@ impl Silences {
 #[derive(Debug, Clone, Default)]
 pub struct RateMeter {
     last: BTreeMap<ShardId, u64>,
+    at: Duration,
 }
 
 impl RateMeter {
-    /// How fast each counter rose per second since the last look, `elapsed`
-    /// ago. One that is new, or that fell, has not risen.
+    /// How fast each counter rose per second since the last look. `now` is of
+    /// a clock that never goes back. A counter that is new, or that fell, has
+    /// not risen.
     pub fn measure(
         &mut self,
         counters: BTreeMap<ShardId, u64>,
-        elapsed: Duration,
+        now: Duration,
     ) -> BTreeMap<ShardId, u64> {
+        let elapsed = now.saturating_sub(std::mem::replace(&mut self.at, now));
         let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
         let rate = |(shard, count): (&ShardId, &u64)| {
             let before = self.last.get(shard).copied().unwrap_or(*count);

@@ -54,14 +54,18 @@ fn a_silence_lasts_until_a_sign_of_life_and_begins_anew_after_it() {
 #[test]
 fn a_rate_is_what_a_counter_rose_by() {
     let mut meter = RateMeter::default();
-    let half = Duration::from_millis(500);
-    let mut rate = |count: u64| meter.measure(BTreeMap::from([(SHARD, count)]), half)[&SHARD];
-    assert_eq!(rate(1_000), 0, "new");
-    assert_eq!(rate(1_050), 100);
-    assert_eq!(rate(7), 0, "the replica was replaced");
-    assert_eq!(rate(8), 2);
-    assert_eq!(meter.measure(BTreeMap::new(), half), BTreeMap::new());
-    assert_eq!(meter.measure(BTreeMap::from([(SHARD, 9)]), half)[&SHARD], 0, "it was away");
+    let mut rate = |count: u64, millis| {
+        let now = Duration::from_millis(millis);
+        meter.measure(BTreeMap::from([(SHARD, count)]), now)[&SHARD]
+    };
+    assert_eq!(rate(1_000, 7_000), 0, "new");
+    assert_eq!(rate(1_050, 7_500), 100);
+    assert_eq!(rate(1_150, 9_500), 50, "a late look");
+    assert_eq!(rate(7, 10_000), 0, "the replica was replaced");
+    assert_eq!(rate(8, 10_500), 2);
+    assert_eq!(rate(9, 10_500), 1_000, "no time has passed");
+    assert_eq!(meter.measure(BTreeMap::new(), at(11)), BTreeMap::new());
+    assert_eq!(meter.measure(BTreeMap::from([(SHARD, 19)]), at(12))[&SHARD], 0, "it was away");
 }
 
 #[test]

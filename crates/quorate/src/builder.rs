@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -348,6 +347,7 @@ impl Parts {
             address,
             clock: Arc::clone(&clock),
             disk: self.disk,
+            table: Mutex::new(table),
             identity: self.identity,
             engine,
             host: host.clone(),
@@ -364,7 +364,6 @@ impl Parts {
             groups,
             authority,
             executor: Mutex::new(None),
-            was_covered: AtomicBool::new(false),
             config: self.config,
         });
         let switch = Arc::new(Switch(Arc::downgrade(&inner)));
@@ -378,7 +377,7 @@ impl Parts {
         let policy = self.replaced.policy.unwrap_or_else(|| Arc::<LexicographicPolicy>::default());
         let scheduler = inner.schedule(policy)?;
         inner.gossip.join(&inner.membership.seeds());
-        let tasks = inner.work(table, &failure);
+        let tasks = inner.work(&failure);
         let (alive, ended) = oneshot::channel();
         drop(runtime::spawn(end_with(ended, host)));
         let client = Client::new(calls, directory, gate, inner.config.client);
@@ -412,11 +411,7 @@ impl NodeInner {
     }
 
     /// Starts what a node does for as long as it lives.
-    fn work(
-        self: &Arc<Self>,
-        table: MigrationStateTable,
-        failure: &watch::Sender<Option<Arc<NodeError>>>,
-    ) -> Vec<AbortHandle> {
+    fn work(self: &Arc<Self>, failure: &watch::Sender<Option<Arc<NodeError>>>) -> Vec<AbortHandle> {
         let this = Arc::downgrade(self);
         let coordinator = Arc::clone(&self.metadata);
         let effects = Weak::clone(&this);
@@ -425,7 +420,7 @@ impl NodeInner {
             runtime::spawn(Hosting::run(Arc::downgrade(&self.hosting))),
             runtime::spawn(async move { coordinator.coordinate(effects).await }),
             runtime::spawn(report(Weak::clone(&this))),
-            runtime::spawn(projection::project(this, table, failure.clone())),
+            runtime::spawn(projection::project(this, failure.clone())),
             runtime::spawn(async move {
                 match member.membership.become_member().await {
                     Ok(cluster) => member.gossip.set_cluster(cluster),

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use quorate_calvin::{ChangeOrder, MapChange, Member, order_change};
+use quorate_calvin::{ChangeOrder, MapChange, Member, NeverFits, order_change};
 use quorate_crdt::Allocation;
-use quorate_meta::{ClusterView, Cut, Effects, Operator, Ordered, Role, Sequencer, Shard};
+use quorate_meta::{
+    ClusterView, Cut, CutRefusal, Effects, Operator, Ordered, Role, Sequencer, Shard,
+};
 use quorate_types::ShardId;
 use quorate_types::runtime::BoxFuture;
 
@@ -51,8 +53,17 @@ impl Sequencer for NodeInner {
             match order_change(&*calls, &*directory, change).await {
                 Ok(ChangeOrder::Now(epoch)) => Ok(Ordered::Now(epoch)),
                 Ok(ChangeOrder::Before) => Ok(Ordered::Before),
+                Ok(ChangeOrder::Never(reason)) => Ok(Ordered::Never(refusal(reason))),
                 Err(error) => Err(AdminError::Unavailable(error.to_string())),
             }
         })
+    }
+}
+
+const fn refusal(reason: NeverFits) -> CutRefusal {
+    match reason {
+        NeverFits::ChildTaken => CutRefusal::ChildTaken,
+        NeverFits::KeyOutside => CutRefusal::KeyOutside,
+        NeverFits::EpochPassed => CutRefusal::EpochPassed,
     }
 }

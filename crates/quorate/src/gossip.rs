@@ -1,12 +1,10 @@
 //! What gossip carries: the allocation table and every node's load.
 
-use std::collections::BTreeMap;
 use std::sync::Weak;
 use std::time::Duration;
 
 use quorate_calvin::{Destination, Router, ShardService};
 use quorate_crdt::{NodeLoad, Registry, ShardLoad};
-use quorate_types::NodeId;
 
 use crate::node::NodeInner;
 
@@ -48,7 +46,7 @@ impl NodeInner {
         let shards: Vec<ShardLoad> =
             self.services.shards().iter().map(|service| self.measure_shard(service)).collect();
         let applied = shards.iter().map(|shard| (shard.shard, shard.applied_index)).collect();
-        let rates = self.load_meter.lock().measure(applied, REPORT_EVERY);
+        let rates = self.load_meter.lock().measure(applied, self.clock.monotonic());
         let room = self.disk.available_bytes();
         let room =
             room.inspect_err(|error| tracing::warn!(%error, "the disk does not tell its room"));
@@ -81,10 +79,5 @@ impl NodeInner {
                 self.directory.learned(Destination::Shard(shard), Some(leader));
             }
         }
-    }
-
-    /// Every readable load report.
-    pub(crate) fn loads(&self) -> BTreeMap<NodeId, NodeLoad> {
-        self.registry.lock().readable_loads()
     }
 }

@@ -18,8 +18,8 @@ use quorate_meta::{
     SEQUENCER_GROUP, shard_group, shard_of,
 };
 use quorate_raft::{
-    Group, GroupClass, GroupSpec, Home, Host, MachineError, RaftLog, SEED_INDEX, StateMachine,
-    seeded_host_row,
+    Group, GroupClass, GroupSpec, Home, Host, LogError, MachineError, RaftError, RaftLog,
+    SEED_INDEX, StateMachine, seeded_host_row,
 };
 use quorate_types::runtime::BoxFuture;
 use quorate_types::{Blob, GroupId, KeyRange, NodeId, ReplicaId, ShardId, watch};
@@ -105,9 +105,7 @@ impl Hosting {
     /// Opens a replica that this node is to have. One that cannot be opened is
     /// as bad as one that has halted: nobody may count on it.
     async fn begin(&self, group: GroupId, replica: ReplicaId) {
-        if let Err(error) = self.open(group, replica).await
-            && self.host.group(group).is_none()
-        {
+        if let Err(error) = self.open(group, replica).await {
             self.fail(group, error.to_string());
         }
     }
@@ -179,20 +177,24 @@ impl Hosting {
         if self.host.group(group).is_some() {
             return Ok(());
         }
-        match shard_of(group) {
+        let opened = match shard_of(group) {
             Some(shard) => self.open_shard(group, shard, replica).await,
             None if group == METADATA_GROUP => self.open_metadata(replica).await,
             None => self.open_sequencer(replica).await,
-        }
+        };
+        // Destroyed meanwhile: its rows may have gone from under the opening.
+        if self.host.log().is_tombstoned(group, replica) { Ok(()) } else { opened }
     }
 
+    /// `None` while this replica or an earlier one of the group is just coming
+    /// or going: the loop looks again.
     async fn create(
         &self,
         group: GroupId,
         replica: ReplicaId,
         class: GroupClass,
         machine: Box<dyn StateMachine>,
-    ) -> Result<Group, NodeError> {
+    ) -> Result<Option<Group>, NodeError> {
         let space = space_of(group);
         let failed = |error| NodeError::layer("engine", error);
         let is_there = self.engine.range(space).map_err(failed)?.is_some();
@@ -200,8 +202,15 @@ impl Hosting {
             // The log is about to say durably where this state begins.
             self.engine.flush(space).await.map_err(failed)?;
         }
-        let created = self.host.create(GroupSpec { group, replica, class, machine }).await;
-        created.map_err(|error| NodeError::layer("raft", error))
+        match self.host.create(GroupSpec { group, replica, class, machine }).await {
+            Ok(group) => Ok(Some(group)),
+            Err(
+                RaftError::Exists(_)
+                | RaftError::Closed
+                | RaftError::Log(LogError::Occupied { .. } | LogError::Tombstoned { .. }),
+            ) => Ok(None),
+            Err(error) => Err(NodeError::layer("raft", error)),
+        }
     }
 
     async fn open_shard(
@@ -219,7 +228,9 @@ impl Hosting {
         )
         .map_err(|error| NodeError::layer("calvin", error))?;
         let machine = Box::new(EngineMachine::new(store, Arc::clone(&core)));
-        let raft = self.create(group, replica, GroupClass::Shard, machine).await?;
+        let Some(raft) = self.create(group, replica, GroupClass::Shard, machine).await? else {
+            return Ok(());
+        };
         self.follow(Destination::Shard(shard), &raft);
         let log = Arc::new(RaftLog::new(raft, self.proposal_deadline));
         self.services.add_shard(core, log);
@@ -232,7 +243,11 @@ impl Hosting {
         let core = SequencerReplica::open(Arc::new(store.clone()), applied)
             .map_err(|error| NodeError::layer("calvin", error))?;
         let machine = Box::new(EngineMachine::new(store, Arc::clone(&core)));
-        let raft = self.create(SEQUENCER_GROUP, replica, GroupClass::Sequencer, machine).await?;
+        let Some(raft) =
+            self.create(SEQUENCER_GROUP, replica, GroupClass::Sequencer, machine).await?
+        else {
+            return Ok(());
+        };
         self.follow(Destination::Sequencer, &raft);
         let log = Arc::new(RaftLog::new(raft, self.proposal_deadline));
         let directory = Arc::clone(&self.directory);
@@ -254,7 +269,11 @@ impl Hosting {
         let core = RegistryMachine::open(Box::new(store.clone()), on_change)
             .map_err(|error| NodeError::layer("metadata", error))?;
         let machine = Box::new(EngineMachine::new(store, core));
-        let raft = self.create(METADATA_GROUP, replica, GroupClass::Metadata, machine).await?;
+        let Some(raft) =
+            self.create(METADATA_GROUP, replica, GroupClass::Metadata, machine).await?
+        else {
+            return Ok(());
+        };
         let directory = Arc::clone(&self.directory);
         raft.on_leader(move |leader| directory.learn_leader(leader));
         self.metadata.set_replica(Some(Arc::new(MetadataGroup(raft))));

@@ -8,8 +8,8 @@ use quorate_meta::{
     Command, JournalRow, JournalWrite, MetadataClient, Operator, Replica, shard_of,
 };
 use quorate_migration::{
-    ControlError, Fence, JournalError, MigrationRow, Outcome, Place, Progress, Refusal, Removal,
-    ReplicaControl, SharedRow, SharedRows, VoterChange,
+    ControlError, Executor, Fence, JournalError, MigrationRow, Outcome, Place, Progress, Refusal,
+    Removal, ReplicaControl, SharedRow, SharedRows, VoterChange,
 };
 use quorate_raft::RaftError;
 use quorate_raft::admin::{AdminClient, MemberChange};
@@ -81,7 +81,7 @@ impl NodeInner {
         let row = MigrationRow::planned(operator.id, group, place(from), place(to), term, hlc);
         let (id, row) = (operator.id, Blob(row.seal()));
         self.metadata.journal(JournalWrite { id, expected: None, row, finished: false }).await?;
-        self.wake_executor();
+        self.tell_executor(Executor::wake);
         Ok(())
     }
 }
@@ -149,7 +149,6 @@ impl ReplicaControl for GroupControl {
         fence: Fence,
         group: GroupId,
         to: ReplicaId,
-        _pause_budget: Duration,
     ) -> BoxFuture<Result<Duration, ControlError>> {
         self.ask(move |groups| async move { groups.transfer(group, to, Some(fence)).await })
     }

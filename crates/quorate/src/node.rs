@@ -2,23 +2,22 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use quorate_calvin::{Client, NodeServices, ReplyGate, Router, Session, WirePeers};
+use quorate_calvin::{Client, NodeServices, ReplyGate, Session, WirePeers};
 use quorate_crdt::Registry;
 use quorate_engine::Engine;
 use quorate_gossip::Driver;
 use quorate_meta::{IdentityFile, Membership, MetadataClient};
-use quorate_migration::Executor;
+use quorate_migration::{Executor, MigrationStateTable};
 use quorate_placement::{RateMeter, SchedulerHandle};
 use quorate_raft::Host;
 use quorate_raft::admin::AdminClient;
 use quorate_raft::tcp::{Mesh, Service};
 use quorate_types::disk::Disk;
 use quorate_types::env::Clock;
-use quorate_types::{ClusterId, Epoch, KeyRange, MigrationId, NodeId, watch};
+use quorate_types::{ClusterId, Epoch, NodeId, watch};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
@@ -40,6 +39,7 @@ pub(crate) struct NodeInner {
     pub(crate) config: NodeConfig,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) table: Mutex<MigrationStateTable>,
     pub(crate) identity: Arc<IdentityFile>,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) host: Host,
@@ -56,7 +56,6 @@ pub(crate) struct NodeInner {
     pub(crate) groups: AdminClient,
     pub(crate) authority: watch::Sender<Option<u64>>,
     pub(crate) executor: Mutex<Option<Executor>>,
-    pub(crate) was_covered: AtomicBool,
 }
 
 impl NodeInner {
@@ -72,15 +71,9 @@ impl NodeInner {
         Ok(())
     }
 
-    pub(crate) fn wake_executor(&self) {
+    pub(crate) fn tell_executor(&self, word: impl FnOnce(&Executor)) {
         if let Some(executor) = self.executor.lock().as_ref() {
-            executor.wake();
-        }
-    }
-
-    pub(crate) fn cancel_migration(&self, id: MigrationId) {
-        if let Some(executor) = self.executor.lock().as_ref() {
-            executor.cancel(id);
+            word(executor);
         }
     }
 
@@ -90,7 +83,7 @@ impl NodeInner {
         if self.cluster().is_none() {
             return Err("the node is no member yet: are the other founders, or those to join, up?");
         }
-        if !self.is_covered() {
+        if !self.directory.is_complete() {
             return Err("the node does not know yet where every key is");
         }
         // Requests are dated by the watermark: without one they would be born
@@ -103,18 +96,6 @@ impl NodeInner {
             }
             Some(_) => Ok(()),
         }
-    }
-
-    /// Whether every key has a route. Once so, it stays so: ranges are only
-    /// cut and handed over.
-    fn is_covered(&self) -> bool {
-        if self.was_covered.load(Ordering::Relaxed) {
-            return true;
-        }
-        let routes = self.directory.overlapping(&KeyRange::all());
-        let is_covered = KeyRange::partition(routes.iter().map(|route| &route.range));
-        self.was_covered.store(is_covered, Ordering::Relaxed);
-        is_covered
     }
 }
 

@@ -44,7 +44,7 @@ impl Placing {
         let view = inner.directory.view();
         let (now, members) = (inner.clock.monotonic(), inner.directory.members());
         let silences = self.silences.lock().observe(now, &members, &inner.gossip.alive());
-        let loads = inner.loads();
+        let loads = inner.registry.lock().readable_loads();
         let node = |(node, record): (NodeId, &quorate_meta::Node)| NodeView {
             id: node,
             zone: record.label(ZONE_LABEL).unwrap_or_default().to_owned(),
@@ -99,7 +99,7 @@ impl Executor for Placing {
 
     fn cancel(&self, id: OperatorId) {
         if let Some(inner) = self.node.upgrade() {
-            inner.cancel_migration(MigrationId(id.0));
+            inner.tell_executor(|executor| executor.cancel(MigrationId(id.0)));
         }
     }
 }

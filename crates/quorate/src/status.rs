@@ -7,7 +7,7 @@ use std::sync::Arc;
 use quorate_crdt::NodeLoad;
 use quorate_engine::{EngineError, StateHash};
 use quorate_meta::{ClusterView, Command, METADATA_GROUP, NodeState, SEQUENCER_GROUP, shard_group};
-use quorate_raft::GroupStatus;
+use quorate_migration::MigrationRow;
 use quorate_types::{Blob, ClusterId, MigrationId, NodeId, ShardId};
 
 use crate::error::AdminError;
@@ -36,13 +36,14 @@ impl Node {
     /// What each node last reported to lead and to carry.
     #[must_use]
     pub fn loads(&self) -> BTreeMap<NodeId, NodeLoad> {
-        self.inner.loads()
+        self.inner.registry.lock().readable_loads()
     }
 
-    /// This node's own replica of a shard as Raft sees it, where it has one.
+    /// The migrations as this node's table has them, the latest that ended
+    /// included.
     #[must_use]
-    pub fn replica(&self, shard: ShardId) -> Option<GroupStatus> {
-        self.inner.host.group(shard_group(shard)).map(|group| group.status())
+    pub fn migrations(&self) -> BTreeMap<MigrationId, MigrationRow> {
+        self.inner.table.lock().rows().clone()
     }
 
     /// The hash of this node's own replica, where it has one, over all its

@@ -40,7 +40,12 @@ pub async fn start(config: StartConfig) -> NodeResult {
         [(GATEWAY_LABEL, gateway.clone()), (ADMIN_LABEL, doors.admin_address()?.to_string())];
     node_config.labels.extend(addresses.map(|(name, value)| (name.to_owned(), value)));
     let builder = Node::builder(node_config).procedures(Arc::new(RedisProcedures));
-    let node = Arc::new(builder.start().await?);
+    let mut stopped = stop.clone();
+    let node = tokio::select! {
+        biased;
+        started = builder.start() => Arc::new(started?),
+        _ = stopped.wait_for(|stop| *stop) => return Ok(()),
+    };
     let service = Arc::new(Service::new(Arc::clone(&node), gateway));
     let backend: Arc<dyn Backend> = Arc::<Service>::clone(&service);
     let serving = doors.serve(backend, service, stop.clone());
@@ -197,7 +202,7 @@ impl Service {
             nodes: count(nodes.len()),
             nodes_alive: count(nodes.iter().filter(|node| node.state == "alive").count()),
             shards: count(view.shards().len()),
-            shards_led: nodes.iter().map(|node| node.leaders).sum(),
+            shards_led: count(admin::shards_led(&self.node.liveness(), &self.node.loads())),
             migrations: count(view.running_operators().count()),
         }
     }
@@ -274,7 +279,7 @@ impl Admin for Service {
     }
 
     fn migrations(&self) -> AdminFuture<Vec<MigrationInfo>> {
-        let migrations = admin::migrations(&self.node.view());
+        let migrations = admin::migrations(&self.node.view(), &self.node.migrations());
         Box::pin(async move { Ok(migrations) })
     }
 
@@ -310,6 +315,7 @@ impl Admin for Service {
     fn drain(&self, node: u64) -> AdminFuture<DrainStatus> {
         let inner = Arc::clone(&self.node);
         Box::pin(async move {
+            admin::check_drain(&inner.view(), NodeId(node))?;
             inner.drain_node(NodeId(node)).await.map_err(admin_error)?;
             let replicas_left = count(inner.view().replicas_on(NodeId(node)).count());
             Ok(DrainStatus { node, replicas_left })

@@ -136,8 +136,8 @@ impl Context {
             Effect::ChangeVoters(change) => {
                 self.call(control.change_voters(fence, group, change)).await.map(|()| Done::Plain)
             }
-            Effect::TransferLeader { to, pause_budget } => {
-                let call = control.transfer_leader(fence, group, to, pause_budget);
+            Effect::TransferLeader { to } => {
+                let call = control.transfer_leader(fence, group, to);
                 self.call(call).await.map(Done::Transferred)
             }
             Effect::Remove { replica } => {

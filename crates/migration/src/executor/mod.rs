@@ -307,7 +307,10 @@ impl Driver {
             } else {
                 status.aborted += 1;
             }
-            status.over_budget += u64::from(pause_longest > budget);
+            if pause_longest > budget {
+                tracing::warn!(%id, ?pause_longest, ?budget, "writes paused for too long");
+                status.over_budget += 1;
+            }
             status.pause_longest = status.pause_longest.max(pause_longest);
         });
     }

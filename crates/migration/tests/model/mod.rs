@@ -146,7 +146,7 @@ impl Group {
         match effect {
             Effect::AddLearner { replica, .. } => self.add_learner(replica, is_half),
             Effect::ChangeVoters(change) => self.change_voters(change, is_half),
-            Effect::TransferLeader { to, .. } => self.transfer(to),
+            Effect::TransferLeader { to } => self.transfer(to),
             Effect::Remove { replica } => self.remove(replica, is_half),
         }
     }

@@ -4,7 +4,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use quorate_crdt::NodeLoad;
@@ -12,9 +12,9 @@ use quorate_engine::StateHash;
 use quorate_gossip::Status;
 use quorate_meta::{ClusterView, NodeState, Operator, Role, Task, shard_of};
 use quorate_migration::{MigrationRow, Outcome};
-use quorate_types::{KeyRange, NodeId, ShardId};
+use quorate_types::{GroupId, KeyRange, MigrationId, NodeId, ShardId};
 
-use super::port::{MigrationInfo, NodeInfo, ReplicaInfo, ShardInfo};
+use super::port::{AdminError, MigrationInfo, NodeInfo, ReplicaInfo, ShardInfo};
 
 /// The label that names a node's gateway.
 pub(crate) const GATEWAY_LABEL: &str = "gateway";
@@ -27,10 +27,7 @@ pub(crate) fn nodes(
     liveness: &BTreeMap<NodeId, Status>,
     loads: &BTreeMap<NodeId, NodeLoad>,
 ) -> Vec<NodeInfo> {
-    let leaders = |node: NodeId| {
-        let led = loads.get(&node).map(|load| load.shards.iter().filter(|shard| shard.leader));
-        led.map_or(0, Iterator::count)
-    };
+    let leaders = |node| led_by(node, liveness, loads).count();
     view.nodes()
         .map(|(node, record)| NodeInfo {
             id: node.0,
@@ -43,6 +40,50 @@ pub(crate) fn nodes(
             leaders: count(leaders(node)),
         })
         .collect()
+}
+
+/// How many shards have a leader that is not known to be gone.
+pub(crate) fn shards_led(
+    liveness: &BTreeMap<NodeId, Status>,
+    loads: &BTreeMap<NodeId, NodeLoad>,
+) -> usize {
+    let led = loads.keys().flat_map(|node| led_by(*node, liveness, loads));
+    led.collect::<BTreeSet<_>>().len()
+}
+
+/// The shards that a node said it leads, when it was last heard. One that died
+/// leads nothing, and cannot say so.
+fn led_by<'a>(
+    node: NodeId,
+    liveness: &BTreeMap<NodeId, Status>,
+    loads: &'a BTreeMap<NodeId, NodeLoad>,
+) -> impl Iterator<Item = ShardId> + use<'a> {
+    let is_gone = matches!(liveness.get(&node), Some(Status::Dead | Status::Left));
+    let load = loads.get(&node).filter(|_| !is_gone);
+    let shards = load.into_iter().flat_map(|load| load.shards.iter());
+    shards.filter(|shard| shard.leader).map(|shard| shard.shard)
+}
+
+/// Whether a node can be emptied: each of its groups needs another node that
+/// takes replicas and has none of it.
+pub(crate) fn check_drain(view: &ClusterView, node: NodeId) -> Result<(), AdminError> {
+    if view.node(node).is_none() {
+        return Err(AdminError::NotFound(format!("there is no node {}", node.0)));
+    }
+    let has_room = |group: GroupId| {
+        let mut others = view
+            .members()
+            .filter(|(other, record)| *other != node && record.state == NodeState::Active);
+        others.any(|(other, _)| view.group(group).is_none_or(|g| g.replica_on(other).is_none()))
+    };
+    if view.replicas_on(node).all(|(group, _)| has_room(group)) {
+        return Ok(());
+    }
+    Err(AdminError::Refused(format!(
+        "node {} cannot be emptied: every other node that takes replicas has one of the same \
+         group already; start a further node with --join first",
+        node.0
+    )))
 }
 
 const fn word(status: &Status) -> &'static str {
@@ -84,24 +125,24 @@ pub(crate) fn shard(
 }
 
 /// Moves and splits, the ended ones included for as long as they are kept.
-pub(crate) fn migrations(view: &ClusterView) -> Vec<MigrationInfo> {
+pub(crate) fn migrations(
+    view: &ClusterView,
+    rows: &BTreeMap<MigrationId, MigrationRow>,
+) -> Vec<MigrationInfo> {
     let operators = view.running_operators().chain(view.ended_operators());
-    operators.map(|operator| migration(view, operator)).collect()
+    operators.map(|operator| migration(operator, rows.get(&operator.id))).collect()
 }
 
-fn migration(view: &ClusterView, operator: &Operator) -> MigrationInfo {
-    let row = view
-        .journal_row(operator.id)
-        .and_then(|stored| MigrationRow::open(&operator.id.0.to_be_bytes(), &stored.row).ok());
+fn migration(operator: &Operator, row: Option<&MigrationRow>) -> MigrationInfo {
     let (kind, from, to) = match &operator.task {
         Task::Split(_) => ("split", None, None),
         Task::Move(planned) => ("move", planned.change.from(), planned.change.to()),
     };
-    let error = row.as_ref().and_then(MigrationRow::outcome).and_then(|outcome| match outcome {
+    let error = row.and_then(MigrationRow::outcome).and_then(|outcome| match outcome {
         Outcome::Completed { .. } => None,
         Outcome::Aborted { reason, .. } => Some(format!("{reason:?}")),
     });
-    let phase = match (&operator.task, &row, &error) {
+    let phase = match (&operator.task, row, &error) {
         (Task::Split(split), ..) => format!("{:?}", split.phase),
         (Task::Move(_), _, Some(reason)) => format!("Aborted: {reason}"),
         (Task::Move(_), Some(row), None) => row.phase().to_string(),
@@ -114,7 +155,7 @@ fn migration(view: &ClusterView, operator: &Operator) -> MigrationInfo {
         from: from.map(|node| node.0),
         to: to.map(|node| node.0),
         phase,
-        attempt: row.as_ref().map_or(1, |row| u64::from(row.attempt)),
+        attempt: row.map_or(1, |row| u64::from(row.attempt)),
         write_pause_micros: row.map(|row| row.pause.longest_micros),
         finished: !operator.is_running(),
         error,

@@ -2,6 +2,7 @@
 //! `{"error": "..."}`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
@@ -21,6 +22,9 @@ use crate::metrics::Metrics;
 
 /// Longest request body: a split key of 64 KiB in JSON's longest escapes.
 pub const ADMIN_BODY_BYTES_MAX: usize = 512 << 10;
+
+/// How long requests under way may take once the server is told to stop.
+const DRAIN_MAX: Duration = Duration::from_secs(3);
 
 #[derive(Clone)]
 struct Shared {
@@ -50,7 +54,8 @@ pub fn router(admin: Arc<dyn Admin>, metrics: Metrics) -> Router {
         .with_state(Shared { admin, metrics })
 }
 
-/// Serves the interface until `stop` becomes true or its sender is gone.
+/// Serves the interface until `stop` becomes true or its sender is gone, and
+/// then gives requests under way [`DRAIN_MAX`] to be answered.
 ///
 /// # Errors
 /// When the listener fails.
@@ -60,11 +65,21 @@ pub async fn serve(
     metrics: Metrics,
     mut stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
+    let mut drain = stop.clone();
     let stopped = async move {
         // A sender that is gone means the same as one that says stop.
         let _ = stop.wait_for(|stop| *stop).await;
     };
-    axum::serve(listener, router(admin, metrics)).with_graceful_shutdown(stopped).await
+    let served = axum::serve(listener, router(admin, metrics)).with_graceful_shutdown(stopped);
+    tokio::select! {
+        biased;
+        served = served => served,
+        // A client that never finishes its request does not hold the process.
+        () = async {
+            let _ = drain.wait_for(|stop| *stop).await;
+            tokio::time::sleep(DRAIN_MAX).await;
+        } => Ok(()),
+    }
 }
 
 type Shares = State<Shared>;

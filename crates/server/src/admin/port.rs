@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum AdminError {
     /// There is no such node, shard or migration.
-    #[error("{0} not found")]
+    #[error("{0}")]
     NotFound(String),
     /// It cannot be done as things stand; nothing was changed.
     #[error("{0}")]

@@ -1,6 +1,6 @@
 //! The flags.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -8,6 +8,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use quorate_meta::limits::LABEL_BYTES_MAX;
 
 use super::config::{InitialCluster, JoinList};
+
+/// Where a node's operators connect unless told otherwise: from its own machine.
+pub(super) const ADMIN_DEFAULT: SocketAddr =
+    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8101));
 
 /// A sharded, replicated key-value service with strictly serializable
 /// transactions, over the Redis protocol.
@@ -57,7 +61,7 @@ pub struct StartArgs {
     /// Where clients connect, with the Redis protocol.
     #[arg(long, value_parser = parse_address)]
     pub gateway: Option<SocketAddr>,
-    /// Where operators connect, with HTTP.
+    /// Where operators connect, with HTTP [default: 127.0.0.1:8101].
     #[arg(long, value_parser = parse_address)]
     pub admin: Option<SocketAddr>,
     /// The failure domain that this node stands in, such as a rack: replicas
@@ -120,7 +124,7 @@ pub struct DevArgs {
 #[derive(Args, Debug, Clone)]
 pub struct AdminAddress {
     /// The admin address of any node.
-    #[arg(long, value_name = "ADDR", value_parser = parse_address, default_value = "127.0.0.1:8101")]
+    #[arg(long, value_name = "ADDR", value_parser = parse_address, default_value_t = ADMIN_DEFAULT)]
     pub admin: SocketAddr,
     /// How to print the answer.
     #[arg(long, value_enum, default_value_t = Output::Table)]

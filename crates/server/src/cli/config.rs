@@ -9,7 +9,7 @@ use std::str::FromStr;
 use quorate_types::NodeId;
 use serde::Deserialize;
 
-use super::args::{StartArgs, parse_address, parse_zone};
+use super::args::{ADMIN_DEFAULT, StartArgs, parse_address, parse_zone};
 use crate::gateway::{GatewayLimits, LimitError};
 use crate::serve::ServeConfig;
 
@@ -160,7 +160,7 @@ impl StartConfig {
         let addr = args.addr.or(file.addr).ok_or(ConfigError::Missing("--addr", "addr"))?;
         let gateway = args.gateway.or(file.gateway);
         let gateway = gateway.ok_or(ConfigError::Missing("--gateway", "gateway"))?;
-        let admin = args.admin.or(file.admin).ok_or(ConfigError::Missing("--admin", "admin"))?;
+        let admin = args.admin.or(file.admin).unwrap_or(ADMIN_DEFAULT);
         let membership = match (args.initial_cluster, args.join) {
             // A flag replaces whatever the file says about membership.
             (None, None) => membership(file.initial_cluster, file.join, addr)?,

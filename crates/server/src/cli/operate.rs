@@ -9,7 +9,8 @@ use super::table;
 const NODES: &[&str] =
     &["id", "address", "gateway", "admin", "state", "draining", "replicas", "leaders"];
 const SHARDS: &[&str] = &["id", "range", "leader", "replicas", "epoch", "applied", "state_hash"];
-const MIGRATIONS: &[&str] = &["id", "kind", "shard", "from", "to", "phase", "attempt", "error"];
+const MIGRATIONS: &[&str] =
+    &["id", "kind", "shard", "from", "to", "phase", "attempt", "write_pause_micros", "error"];
 
 /// Asks, and prints the answer.
 pub(super) async fn run(command: Command) -> Result<(), ClientError> {

@@ -6,7 +6,7 @@ use quorate_types::{runtime, watch};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Becomes true on SIGTERM or SIGINT, and, `with_parent`, when standard input
-/// ends.
+/// ends. A second signal ends the process at once, as a crash would.
 ///
 /// # Errors
 /// When the operating system refuses the handlers or a thread.
@@ -16,12 +16,18 @@ pub fn stop_signal(with_parent: bool) -> std::io::Result<watch::Receiver<bool>> 
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = sender.clone();
     drop(runtime::spawn(async move {
-        tokio::select! {
-            biased;
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        let mut is_first = true;
+        loop {
+            let code = tokio::select! {
+                biased;
+                _ = terminate.recv() => 143,
+                _ = interrupt.recv() => 130,
+            };
+            if !std::mem::take(&mut is_first) {
+                std::process::exit(code);
+            }
+            stop.send(true);
         }
-        stop.send(true);
     }));
     if with_parent {
         runtime::thread("parent", async move {

@@ -33,7 +33,7 @@ impl ReferenceAdmin {
                 1 => Ok(Operation { migration: None, message: "begun".into() }),
                 2 => Err(AdminError::Refused("shard 2 is moving already".into())),
                 3 => Err(AdminError::Unavailable("no leader".into())),
-                other => Err(AdminError::NotFound(format!("shard {other}"))),
+                other => Err(AdminError::NotFound(format!("there is no shard {other}"))),
             }
         })
     }
@@ -194,7 +194,7 @@ async fn errors_have_their_status_and_a_text() {
     let refused = r#"{"error":"shard 2 is moving already"}"#;
     assert_eq!(node.post("/v1/shards/2/transfer", to).await, (409, refused.into()));
     assert_eq!(node.post("/v1/shards/3/transfer", to).await.0, 503);
-    let missing = r#"{"error":"shard 4 not found"}"#;
+    let missing = r#"{"error":"there is no shard 4"}"#;
     assert_eq!(node.post("/v1/shards/4/transfer", to).await, (404, missing.into()));
     for (path, body, status) in [
         ("/v1/shards/x/transfer", to, 400),

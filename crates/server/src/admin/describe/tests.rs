@@ -2,7 +2,7 @@
 
 use quorate_crdt::ShardLoad;
 use quorate_meta::{
-    BeginMove, BeginSplit, Bootstrap, Command, JournalWrite, Label, NodeSpec, Registry,
+    BeginMove, BeginSplit, Bootstrap, Command, JournalRow, JournalWrite, Label, NodeSpec, Registry,
     ReplicaChange, Reply, shard_group,
 };
 use quorate_migration::{AbortReason, Checkpoint, Place};
@@ -87,8 +87,16 @@ impl Cluster {
         self.run(Command::Journal(JournalWrite { id: MOVE, expected, row, finished: false }));
     }
 
+    /// What a node's table holds of it.
+    fn rows(&self) -> BTreeMap<MigrationId, MigrationRow> {
+        let open = |(id, stored): (MigrationId, &JournalRow)| {
+            MigrationRow::open(&id.0.to_be_bytes(), &stored.row).map(|row| (id, row)).unwrap()
+        };
+        self.view().journal().map(open).collect()
+    }
+
     fn migration(&self) -> MigrationInfo {
-        let mut found = migrations(self.view());
+        let mut found = migrations(self.view(), &self.rows());
         assert_eq!(found.len(), 1);
         found.remove(0)
     }
@@ -112,6 +120,43 @@ fn a_node_is_told_by_the_metadata_by_gossip_and_by_its_own_report() {
     assert_eq!(doors(&seen[0]), (None, None));
     let text = |text: &str| Some(text.to_owned());
     assert_eq!(doors(&seen[3]), (text("node-4:6400"), text("node-4:8100")));
+}
+
+#[test]
+fn the_dead_lead_nothing_and_no_shard_is_led_twice() {
+    let cluster = Cluster::founded();
+    let led = |node, shards: &[u64]| {
+        let report = |shard: &u64| ShardLoad {
+            shard: ShardId(*shard),
+            leader: true,
+            ..ShardLoad::default()
+        };
+        let shards = shards.iter().map(report).collect::<Vec<_>>().into();
+        (NodeId(node), NodeLoad { node: NodeId(node), shards, ..NodeLoad::default() })
+    };
+    let loads = BTreeMap::from([led(1, &[1, 2]), led(2, &[2, 3]), led(3, &[4])]);
+    let status = |status| (1..=3).zip([Status::Alive, Status::Suspect, status]);
+    let liveness = |last| status(last).map(|(node, seen)| (NodeId(node), seen)).collect();
+    assert_eq!(shards_led(&liveness(Status::Alive), &loads), 4);
+    for gone in [Status::Dead, Status::Left] {
+        assert_eq!(shards_led(&liveness(gone), &loads), 3);
+        let seen = nodes(cluster.view(), &liveness(gone), &loads);
+        assert_eq!(seen.iter().map(|node| node.leaders).collect::<Vec<_>>(), [2, 2, 0, 0]);
+    }
+}
+
+#[test]
+fn a_node_is_drained_only_if_others_have_room() {
+    let mut cluster = Cluster::founded();
+    check_drain(cluster.view(), NodeId(2)).unwrap();
+    check_drain(cluster.view(), NodeId(4)).unwrap();
+    let missing = check_drain(cluster.view(), NodeId(9)).unwrap_err();
+    assert_eq!(missing, AdminError::NotFound("there is no node 9".into()));
+    // The only node without a replica is to be emptied too.
+    cluster.run(Command::SetNodeState { node: NodeId(4), state: NodeState::Draining });
+    let refused = check_drain(cluster.view(), NodeId(2)).unwrap_err();
+    assert!(matches!(&refused, AdminError::Refused(why) if why.contains("--join")), "{refused}");
+    check_drain(cluster.view(), NodeId(4)).unwrap();
 }
 
 #[test]

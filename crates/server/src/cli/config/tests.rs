@@ -35,6 +35,14 @@ fn the_flags_of_the_manual_are_understood() {
 }
 
 #[test]
+fn operators_connect_from_the_machine_itself_unless_told_otherwise() {
+    let line = "quorate start --node 1 --dir data --addr 10.0.0.1:7101 --gateway 10.0.0.1:6401 \
+         --join 10.0.0.2:7101";
+    let config = StartConfig::resolve(start(line)).unwrap();
+    assert_eq!(config.serve.admin, "127.0.0.1:8101".parse().unwrap());
+}
+
+#[test]
 fn a_single_node_keeps_a_single_replica() {
     assert_eq!(resolve("--initial-cluster 1=127.0.0.1:7101").unwrap().replicas, 1);
 }
