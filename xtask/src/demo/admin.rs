@@ -42,6 +42,8 @@ pub(super) struct ReplicaView {
 pub(super) struct ShardView {
     /// Its number.
     pub(super) id: u64,
+    /// Its keys, in words.
+    pub(super) range: String,
     /// The node that leads it, if known.
     pub(super) leader: Option<u64>,
     /// Its replicas.
@@ -62,6 +64,8 @@ impl ShardView {
 /// A migration.
 #[derive(Deserialize, Debug)]
 pub(super) struct MigrationView {
+    /// Its identity.
+    pub(super) id: String,
     /// What it does: `move`, `split`, `merge`.
     pub(super) kind: String,
     /// The shard.
@@ -72,11 +76,23 @@ pub(super) struct MigrationView {
     pub(super) to: Option<u64>,
     /// How far it is.
     pub(super) phase: String,
+    /// Whether it is over.
+    pub(super) finished: bool,
+    /// Why it failed, if so.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub(super) error: Option<String>,
     /// The longest time during which the shard took no writes, in
-    /// microseconds; null when it took them all along. A node that does not
-    /// report it at all is not understood.
+    /// microseconds; null when the node does not measure it. A node that does
+    /// not report it at all is not understood.
     #[serde(deserialize_with = "Option::deserialize")]
     pub(super) write_pause_micros: Option<u64>,
+}
+
+/// An operation that a node has accepted.
+#[derive(Deserialize, Debug)]
+struct Accepted {
+    /// The migration that carries it out.
+    migration: Option<String>,
 }
 
 /// A node's admin interface.
@@ -102,7 +118,8 @@ impl Admin {
         self.get("/v1/nodes")
     }
 
-    /// All shards, with this node's own applied index and hash.
+    /// All shards, with this node's own applied index and hash. The node
+    /// hashes every row that it stores to answer.
     pub(super) fn shards(&self) -> Outcome<Vec<ShardView>> {
         self.get("/v1/shards")
     }
@@ -112,24 +129,30 @@ impl Admin {
         self.get("/v1/migrations")
     }
 
-    /// Asks a node's replica to lead a shard.
+    /// Asks a node's replica to lead a shard; answered when it does.
     pub(super) fn transfer(&self, shard: u64, to: u64) -> Outcome {
-        self.post(&format!("/v1/shards/{shard}/transfer"), &json!({ "to": to }))
+        self.post(&format!("/v1/shards/{shard}/transfer"), &json!({ "to": to })).map(drop)
     }
 
-    /// Asks for a shard to be split in the middle of its keys.
-    pub(super) fn split(&self, shard: u64) -> Outcome {
-        self.post(&format!("/v1/shards/{shard}/split"), &json!({}))
+    /// Asks for a shard to be split in the middle of its keys; the migration
+    /// that does it.
+    pub(super) fn split(&self, shard: u64) -> Outcome<String> {
+        let accepted = self.post(&format!("/v1/shards/{shard}/split"), &json!({}))?;
+        accepted.migration.ok_or_else(|| "the split of a shard names no migration".into())
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str) -> Outcome<T> {
-        let body = self.expect_success("GET", path, "")?;
-        let value = serde_json::from_str(&body);
-        value.map_err(|error| format!("GET {path} of {}: {error}", self.address).into())
+        self.request("GET", path, "")
     }
 
-    fn post(&self, path: &str, body: &Value) -> Outcome {
-        self.expect_success("POST", path, &body.to_string()).map(drop)
+    fn post(&self, path: &str, body: &Value) -> Outcome<Accepted> {
+        self.request("POST", path, &body.to_string())
+    }
+
+    fn request<T: DeserializeOwned>(&self, method: &str, path: &str, body: &str) -> Outcome<T> {
+        let body = self.expect_success(method, path, body)?;
+        let value = serde_json::from_str(&body);
+        value.map_err(|error| format!("{method} {path} of {}: {error}", self.address).into())
     }
 
     fn expect_success(&self, method: &str, path: &str, body: &str) -> Outcome<String> {

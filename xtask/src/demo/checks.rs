@@ -5,9 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::admin::ShardView;
+use super::admin::{Admin, MigrationView, ShardView};
 use super::cluster::Cluster;
-use super::progress::wait_until;
+use super::interrupt::{Interrupt, Wait};
 use super::resp::{Connection, Reply};
 use super::workload::account;
 use crate::Outcome;
@@ -17,6 +17,9 @@ const ANSWERS_MAX: Duration = Duration::from_secs(30);
 
 /// How long replicas may take to reach the same index once nobody writes.
 const AGREEMENT_MAX: Duration = Duration::from_secs(20);
+
+/// How long placement may take to end what it has begun.
+const REST_MAX: Duration = Duration::from_secs(30);
 
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -105,6 +108,22 @@ fn ask_once<'a>(
     Ok(reason)
 }
 
+/// Waits until no migration is under way: a replica that moves is compared
+/// with nothing.
+pub(super) fn rest(admin: &Admin, interrupt: &Interrupt) -> Outcome {
+    interrupt.wait_until(&Wait::new("placement comes to rest", REST_MAX), || {
+        Ok(admin.migrations().map_or_else(|error| Err(error.to_string()), |all| at_rest(&all)))
+    })
+}
+
+fn at_rest(migrations: &[MigrationView]) -> Result<(), String> {
+    let running = migrations.iter().filter(|migration| !migration.finished);
+    let running: Vec<String> = running
+        .map(|MigrationView { kind, shard, phase, .. }| format!("{kind} of shard {shard}: {phase}"))
+        .collect();
+    if running.is_empty() { Ok(()) } else { Err(running.join("; ")) }
+}
+
 /// What the agreement of replicas covers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Agreed {
@@ -119,9 +138,14 @@ pub(super) struct Agreed {
 ///
 /// # Errors
 /// At once when two replicas differ at one index; when time is up otherwise.
-pub(super) fn agreement(cluster: &Cluster) -> Outcome<Agreed> {
+pub(super) fn agreement(
+    cluster: &Cluster,
+    interrupt: &Interrupt,
+    poll: Duration,
+) -> Outcome<Agreed> {
     let mut hashes = Hashes::default();
-    wait_until("state hashes agree", AGREEMENT_MAX, || {
+    let wait = Wait { what: "state hashes agree", limit: AGREEMENT_MAX, poll };
+    interrupt.wait_until(&wait, || {
         let mut views = Vec::new();
         for node in cluster.nodes() {
             match cluster.admin(node).shards() {

@@ -1,13 +1,15 @@
 //! Nodes as processes on this machine.
 
 use std::fs::OpenOptions;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::admin::Admin;
-use super::progress::wait_until;
+use super::folder::Folder;
+use super::interrupt::{Interrupt, Wait};
 use crate::Outcome;
 
 /// The nodes that found the cluster; one more joins later.
@@ -22,13 +24,8 @@ pub(super) const REPLICAS: u32 = 3;
 /// How long a node may take until it serves.
 const READY_MAX: Duration = Duration::from_secs(30);
 
-/// Ports come in blocks: node N listens at the block's first port plus N for
-/// nodes, and these distances above it for clients and operators. All lie
-/// below the range from which systems take the ports of outgoing connections,
-/// so that a node that was killed finds its own free again.
-const BLOCK_PORTS: u16 = 20;
-const BLOCKS: u16 = 500;
-const FIRST_PORT: u16 = 17_000;
+/// Node N listens at the folder's first port plus N for nodes, and these
+/// distances above it for clients and operators.
 const GATEWAY_ABOVE: u16 = 5;
 const ADMIN_ABOVE: u16 = 10;
 
@@ -36,30 +33,24 @@ const ADMIN_ABOVE: u16 = 10;
 #[derive(Debug)]
 pub(super) struct Cluster {
     server: PathBuf,
-    dir: PathBuf,
-    base_port: u16,
+    folder: Folder,
     is_kept: bool,
+    interrupt: Interrupt,
     running: Vec<(u64, Child)>,
 }
 
 impl Cluster {
     /// A cluster without nodes, in an empty folder beside the program.
-    pub(super) fn create(server: &Path, is_kept: bool) -> Outcome<Self> {
-        let base_port = free_block().ok_or("no block of free ports was found")?;
-        // Two running clusters never have the same ports, so a folder of this
-        // name is a leftover.
+    pub(super) fn create(server: &Path, is_kept: bool, interrupt: &Interrupt) -> Outcome<Self> {
         let target = server.ancestors().nth(2).ok_or("the server's program has no folder")?;
-        let dir = target.join("demo").join(base_port.to_string());
-        if dir.exists() {
-            std::fs::remove_dir_all(&dir)?;
-        }
-        std::fs::create_dir_all(&dir)?;
-        Ok(Self { server: server.to_path_buf(), dir, base_port, is_kept, running: Vec::new() })
+        let folder = Folder::claim(&target.join("demo"))?;
+        let (server, interrupt) = (server.to_path_buf(), interrupt.clone());
+        Ok(Self { server, folder, is_kept, interrupt, running: Vec::new() })
     }
 
     /// Where data and logs are.
     pub(super) fn dir(&self) -> &Path {
-        &self.dir
+        &self.folder.path
     }
 
     /// Where clients reach a node.
@@ -75,7 +66,7 @@ impl Cluster {
     fn address(&self, above: u16, node: u64) -> SocketAddr {
         // Nodes have one digit.
         let number = u16::try_from(node).unwrap_or_default();
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.base_port + above + number))
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.folder.base_port + above + number))
     }
 
     /// Starts a node, for the first time or again.
@@ -86,15 +77,18 @@ impl Cluster {
             .arg("start")
             .args(["--node", &node.to_string()])
             .arg("--dir")
-            .arg(self.dir.join(format!("node-{node}")))
+            .arg(self.dir().join(format!("node-{node}")))
             .args(["--addr", &self.address(0, node).to_string()])
             .args(["--gateway", &self.gateway(node).to_string()])
             .args(["--admin", &self.address(ADMIN_ABOVE, node).to_string()])
             .args(self.membership(node))
             .stdout(Stdio::null())
-            .stderr(log);
+            .stderr(log)
+            // A Ctrl-C is for the demo, which then ends its nodes.
+            .process_group(0);
         // However this process ends, its nodes see their standard input end,
-        // and follow; unless they are meant to stay.
+        // and follow; unless they are meant to stay. Then only a SIGKILL of
+        // this process leaves them behind.
         if self.is_kept {
             command.stdin(Stdio::null());
         } else {
@@ -121,16 +115,21 @@ impl Cluster {
 
     /// Waits until a node serves.
     pub(super) fn wait_ready(&mut self, node: u64) -> Outcome {
-        let log = self.log(node);
-        let admin = self.admin(node);
-        let child = self.child(node)?;
-        wait_until(&format!("node {node} serves"), READY_MAX, || {
-            if let Some(status) = child.try_wait()? {
-                let said = tail(&log);
-                return Err(format!("node {node} ended by itself ({status}): {said}").into());
-            }
-            Ok(admin.ready())
-        })
+        let what = format!("node {node} serves");
+        let interrupt = self.interrupt.clone();
+        interrupt.wait_until(&Wait::new(&what, READY_MAX), || self.ready(node))
+    }
+
+    /// Whether a node serves; why not yet, otherwise.
+    ///
+    /// # Errors
+    /// When it never will, because it has ended.
+    pub(super) fn ready(&mut self, node: u64) -> Outcome<Result<(), String>> {
+        if let Some(status) = self.child(node)?.try_wait()? {
+            let said = tail(&self.log(node));
+            return Err(format!("node {node} ended by itself ({status}): {said}").into());
+        }
+        Ok(self.admin(node).ready())
     }
 
     /// SIGKILL.
@@ -148,7 +147,7 @@ impl Cluster {
     }
 
     fn log(&self, node: u64) -> PathBuf {
-        self.dir.join(format!("node-{node}.log"))
+        self.dir().join(format!("node-{node}.log"))
     }
 
     /// The nodes that run.
@@ -160,7 +159,7 @@ impl Cluster {
 
     /// Nodes that have ended although nobody ended them, and how.
     pub(super) fn fallen(&mut self) -> Vec<String> {
-        let logs = self.dir.clone();
+        let logs = self.dir().to_path_buf();
         let fallen = self.running.iter_mut().filter_map(|(node, child)| {
             let status = child.try_wait().ok()??;
             let log = logs.join(format!("node-{node}.log"));
@@ -175,6 +174,10 @@ impl Cluster {
 
     /// Leaves the processes running; says how to use and to end them.
     pub(super) fn leave_running(mut self) -> String {
+        self.running.retain_mut(|(_, child)| matches!(child.try_wait(), Ok(None)));
+        if self.running.is_empty() {
+            return format!("no node runs; logs and data are in {}\n", self.dir().display());
+        }
         let mut text = String::from("the cluster goes on:\n");
         for node in self.nodes() {
             let (gateway, admin) = (self.gateway(node), self.address(ADMIN_ABOVE, node));
@@ -186,7 +189,7 @@ impl Cluster {
         }
         let ids: Vec<String> = self.running.iter().map(|(_, c)| c.id().to_string()).collect();
         text.push_str(&format!("end it with: kill {}\n", ids.join(" ")));
-        text.push_str(&format!("its data is in {}\n", self.dir.display()));
+        text.push_str(&format!("its data is in {}\n", self.dir().display()));
         self.running.clear();
         text
     }
@@ -194,10 +197,11 @@ impl Cluster {
     /// Ends every node and removes what they stored.
     pub(super) fn remove(mut self) -> Outcome {
         self.end();
-        Ok(std::fs::remove_dir_all(&self.dir)?)
+        Ok(std::fs::remove_dir_all(self.dir())?)
     }
 
-    fn end(&mut self) {
+    /// Ends every node.
+    pub(super) fn end(&mut self) {
         for (_, mut child) in self.running.drain(..) {
             // What fails here is a process that has ended already.
             let _ = child.kill();
@@ -210,18 +214,6 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// The first port of a block in which nobody listens. Where the search begins
-/// depends on the process, so that two demos rarely meet.
-fn free_block() -> Option<u16> {
-    let own = u16::try_from(std::process::id() % u32::from(BLOCKS)).unwrap_or_default();
-    let blocks = (own..BLOCKS).chain(0..own).map(|block| FIRST_PORT + block * BLOCK_PORTS);
-    let is_free = |base: &u16| {
-        (*base..base + BLOCK_PORTS)
-            .all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
-    };
-    blocks.into_iter().find(is_free)
 }
 
 /// The last lines of a node's log.

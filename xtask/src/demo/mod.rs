@@ -4,7 +4,10 @@
 mod admin;
 mod checks;
 mod cluster;
+mod folder;
+mod interrupt;
 mod progress;
+mod range;
 mod report;
 mod resp;
 mod story;

@@ -1,12 +1,7 @@
-//! What happens, told while it happens; and waiting.
+//! What happens, told while it happens.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
-
-use crate::Outcome;
-
-/// How often something is looked at that is waited for.
-const POLL: Duration = Duration::from_millis(50);
 
 /// The demo's clock and diary.
 #[derive(Debug)]
@@ -20,6 +15,12 @@ impl Progress {
     /// Begins now.
     pub(super) fn new() -> Self {
         Self { start: Instant::now(), diary: Mutex::new(Vec::new()) }
+    }
+
+    /// As if it had begun earlier.
+    #[cfg(test)]
+    pub(super) fn begun(start: Instant) -> Self {
+        Self { start, diary: Mutex::default() }
     }
 
     /// Says that something begins. Interruptions are blamed on it.
@@ -50,29 +51,6 @@ impl Progress {
         let within = diary.iter().find(|(begin, _)| (from..=until).contains(begin));
         let begun = within.or_else(|| diary.iter().rev().find(|(begin, _)| *begin < from));
         begun.map(|(_, what)| what.clone()).unwrap_or_default()
-    }
-}
-
-/// Asks again and again. `ask` answers what was waited for, or why it is not
-/// there yet; an error ends the waiting.
-///
-/// # Errors
-/// Those of `ask`, and the last reason when time is up.
-pub(super) fn wait_until<T>(
-    what: &str,
-    limit: Duration,
-    mut ask: impl FnMut() -> Outcome<Result<T, String>>,
-) -> Outcome<T> {
-    let start = Instant::now();
-    loop {
-        let reason = match ask()? {
-            Ok(found) => return Ok(found),
-            Err(reason) => reason,
-        };
-        if start.elapsed() >= limit {
-            return Err(format!("{what}: not within {} s: {reason}", limit.as_secs()).into());
-        }
-        std::thread::sleep(POLL);
     }
 }
 

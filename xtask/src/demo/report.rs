@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::admin::MigrationView;
 use super::checks::Agreed;
-use super::workload::{Journal, Kind};
+use super::range::Range;
+use super::workload::{Journal, Kind, Write as Acknowledged};
 
 /// Everything that was seen and measured.
 #[derive(Debug, Default)]
@@ -14,13 +15,12 @@ pub(super) struct Report {
     pub(super) load: Duration,
     /// What they lived through.
     pub(super) journals: Vec<Journal>,
-    /// From the start of the joining node until it serves, and until it holds
-    /// a replica.
+    /// The node that joined.
     pub(super) join: Option<Join>,
     /// Leader transfers that took place: how long each took.
     pub(super) transfers: Vec<Duration>,
-    /// Until a split shard was two.
-    pub(super) split: Option<Duration>,
+    /// The shard that was split.
+    pub(super) split: Option<Split>,
     /// The node that was killed.
     pub(super) crash: Option<Crash>,
     /// All migrations that the cluster remembers.
@@ -31,6 +31,8 @@ pub(super) struct Report {
     pub(super) complete: Vec<u64>,
     /// The agreement of replicas.
     pub(super) agreed: Option<Agreed>,
+    /// From the first process to the last check.
+    pub(super) took: Duration,
     /// What is off.
     pub(super) problems: Vec<String>,
 }
@@ -40,8 +42,25 @@ pub(super) struct Report {
 pub(super) struct Join {
     /// From its start until it serves.
     pub(super) serves: Duration,
-    /// From its start until it votes in a shard.
-    pub(super) votes: Duration,
+    /// From its start until the first move of a replica to it was complete.
+    pub(super) holds: Duration,
+}
+
+/// A shard that was split.
+#[derive(Clone, Debug)]
+pub(super) struct Split {
+    /// The shard.
+    pub(super) shard: u64,
+    /// Until it was two.
+    pub(super) took: Duration,
+    /// What its keys were before, if that could be read.
+    pub(super) range: Option<Range>,
+    /// When nothing was done to the cluster yet.
+    pub(super) calm_since: Instant,
+    /// When the split was asked for.
+    pub(super) asked: Instant,
+    /// When something else was done to the cluster.
+    pub(super) until: Instant,
 }
 
 /// A node that was killed and started again.
@@ -62,7 +81,11 @@ pub(super) struct Crash {
 impl Report {
     /// Writes that were acknowledged, by all clients.
     pub(super) fn acknowledged(&self) -> impl Iterator<Item = &str> {
-        self.journals.iter().flat_map(|journal| journal.acknowledged.iter().map(String::as_str))
+        self.writes().map(|write| write.key.as_str())
+    }
+
+    fn writes(&self) -> impl Iterator<Item = &Acknowledged> {
+        self.journals.iter().flat_map(|journal| journal.acknowledged.iter())
     }
 
     /// The report as text. `blame` says what set an interruption off.
@@ -113,9 +136,10 @@ impl Report {
             let cause = blame(since, duration);
             facts.push(("longest interruption", format!("{}, when: {cause}", show(duration))));
         }
-        if let Some(Join { serves, votes }) = self.join {
-            let (serves, votes) = (show(serves), show(votes));
-            facts.push(("joined node", format!("serves after {serves}, votes after {votes}")));
+        if let Some(Join { serves, holds }) = self.join {
+            let (serves, holds) = (show(serves), show(holds));
+            let what = format!("serves after {serves}, holds a replica after {holds}");
+            facts.push(("joined node", what));
         }
         for migration in &self.migrations {
             facts.push(("migration", show_migration(migration)));
@@ -124,8 +148,8 @@ impl Report {
             let durations: Vec<String> = self.transfers.iter().copied().map(show).collect();
             facts.push(("leader transfers", durations.join(", ")));
         }
-        if let Some(duration) = self.split {
-            facts.push(("split", show(duration)));
+        if let Some(split) = &self.split {
+            facts.push(("split", self.show_split(split)));
         }
         if let Some(Crash { node, led, dead, serves, alive }) = self.crash {
             let (dead, serves, alive) = (show(dead), show(serves), show(alive));
@@ -136,7 +160,23 @@ impl Report {
             facts.push(("killed node", what));
         }
         facts.extend(self.checks());
+        facts.push(("all of it took", show(self.took)));
         facts
+    }
+
+    /// How long no write to the shard was acknowledged, seen from the clients,
+    /// because no node can tell: a client that waits counts as well as a shard
+    /// that stands still. The same without a split, for comparison.
+    fn show_split(&self, split: &Split) -> String {
+        let Split { shard, took, calm_since, asked, until, .. } = split;
+        let took = format!("shard {shard}, two after {}", show(*took));
+        let Some(range) = &split.range else { return format!("{took}; pause not measured") };
+        let writes = self.writes().filter(|write| range.contains(&write.key));
+        let mut times: Vec<Instant> = writes.map(|write| write.at).collect();
+        times.sort_unstable();
+        let [before, meanwhile] = [(calm_since, asked), (asked, until)]
+            .map(|(from, until)| show(longest_gap(&times, *from, *until)));
+        format!("{took}; longest gap of writes in it {meanwhile}, before that {before}")
     }
 
     fn checks(&self) -> Vec<(&'static str, String)> {
@@ -174,10 +214,21 @@ fn show_migration(migration: &MigrationView) -> String {
     };
     let pause = match migration.write_pause_micros {
         Some(micros) => format!("write pause {}", show(Duration::from_micros(micros))),
-        None => "no write pause".to_owned(),
+        None => "write pause not measured by the node".to_owned(),
     };
     let MigrationView { kind, shard, phase, .. } = migration;
     format!("{kind} of shard {shard}{way}: {phase}, {pause}")
+}
+
+/// The longest time within a span in which nothing happened.
+fn longest_gap(sorted: &[Instant], from: Instant, until: Instant) -> Duration {
+    let within = sorted.iter().copied().filter(|at| (from..until).contains(at));
+    let mut longest = Duration::ZERO;
+    let last = within.fold(from, |last, at| {
+        longest = longest.max(at - last);
+        at
+    });
+    longest.max(until - last)
 }
 
 /// Durations in order.

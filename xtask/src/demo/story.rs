@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::admin::{Admin, ShardView};
+use super::admin::{Admin, MigrationView, ShardView};
 use super::checks;
 use super::cluster::{Cluster, FOUNDERS, JOINER};
-use super::progress::{Progress, wait_until};
-use super::report::{Crash, Join, Report};
+use super::interrupt::{Interrupt, Wait};
+use super::progress::Progress;
+use super::range::Range;
+use super::report::{Crash, Join, Report, Split};
 use super::workload::{BALANCE, Load, Plan, load_accounts};
 use crate::{Outcome, artifacts};
 
@@ -19,18 +21,29 @@ pub(crate) struct Args {
     keep: bool,
     /// The clients work at least this long; longer if what happens meanwhile
     /// takes longer.
-    #[arg(long, value_name = "N", default_value_t = 25)]
+    #[arg(long, value_name = "N", default_value_t = SECONDS)]
     seconds: u64,
     /// Connections, half of them for transfers and half for plain writes.
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(2..=256))]
     connections: u16,
 }
 
+/// How long the clients work unless told otherwise.
+const SECONDS: u64 = 25;
+
 /// Accounts; one `MGET` reads them all.
 const ACCOUNTS: u64 = 500;
 
 /// Load before anything happens, for comparison, and between what happens.
 const CALM: Duration = Duration::from_secs(2);
+
+/// A demo that takes longer is off: nobody watches for longer. What the clients
+/// are asked to work beyond their usual time is added.
+const DURATION_MAX: Duration = Duration::from_secs(90);
+
+/// How often shards are looked at: the node that is asked hashes all its rows,
+/// which must not be what the load is measured against.
+const SHARDS_EVERY: Duration = Duration::from_millis(500);
 
 /// How long placement may take to fill a node that joined.
 const MOVE_MAX: Duration = Duration::from_secs(40);
@@ -49,39 +62,56 @@ const TRANSFERS: usize = 3;
 /// Runs the demo.
 pub(crate) fn run(args: &Args) -> Outcome {
     let built = artifacts::build_server()?;
-    let mut cluster = Cluster::create(built.server()?, args.keep)?;
+    let interrupt = Interrupt::by_signals()?;
+    let cluster = Cluster::create(built.server()?, args.keep, &interrupt)?;
     let progress = Arc::new(Progress::new());
     progress.say(&format!("data and logs are in {}", cluster.dir().display()));
 
-    let mut demo = Demo { cluster: &mut cluster, progress, report: Report::default() };
+    let mut demo = Demo { cluster, progress, interrupt, looked: None, report: Report::default() };
     let outcome = demo.play(args);
-    let Demo { progress, mut report, .. } = demo;
-    if let Err(error) = outcome {
-        report.problems.push(error.to_string());
+    // What was found before the interruption is worth its logs.
+    if demo.interrupt.is_set() {
+        let is_kept = args.keep || !demo.report.problems.is_empty();
+        return give_up(demo.cluster, is_kept);
     }
-    let seconds = progress.elapsed().as_secs_f64();
-    println!(
-        "\n{}{seconds:.0} s in all",
-        report.render(|from, duration| progress.within(from, duration))
-    );
+    if let Err(error) = outcome {
+        demo.report.problems.push(error.to_string());
+    }
+    demo.judge_duration(args);
+    let Demo { cluster, progress, report, .. } = demo;
+    println!("\n{}", report.render(|from, duration| progress.within(from, duration)));
     let is_fine = report.problems.is_empty();
     if args.keep {
         print!("{}", cluster.leave_running());
     } else if is_fine {
         cluster.remove()?;
     } else {
-        eprintln!("the nodes' logs are kept in {}", cluster.dir().display());
+        eprintln!("the nodes' logs are in {} until the next demo", cluster.dir().display());
     }
     if is_fine { Ok(()) } else { Err("the demo found something off".into()) }
 }
 
-struct Demo<'a> {
-    cluster: &'a mut Cluster,
+/// Ends what was interrupted.
+fn give_up(mut cluster: Cluster, is_kept: bool) -> Outcome {
+    cluster.end();
+    if is_kept {
+        let dir = cluster.dir().display();
+        return Err(format!("interrupted; no node runs, logs and data are in {dir}").into());
+    }
+    cluster.remove()?;
+    Err("interrupted; no node runs, and their data is removed".into())
+}
+
+struct Demo {
+    cluster: Cluster,
     progress: Arc<Progress>,
+    interrupt: Interrupt,
+    /// When shards were last looked at.
+    looked: Option<Instant>,
     report: Report,
 }
 
-impl Demo<'_> {
+impl Demo {
     fn play(&mut self, args: &Args) -> Outcome {
         self.start_founders()?;
         let plan = Plan {
@@ -90,18 +120,23 @@ impl Demo<'_> {
             gateways: FOUNDERS.map(|node| self.cluster.gateway(node)).to_vec(),
         };
         self.progress.begin(format!("{ACCOUNTS} accounts are loaded"));
-        load_accounts(&plan)?;
+        load_accounts(&plan, &self.interrupt)?;
 
         self.progress.begin(format!("{} clients begin", plan.connections));
         let load = Load::start(&plan, &self.progress)?;
-        self.disturb();
+        let disturbed = self.disturb();
         let left = Duration::from_secs(args.seconds).saturating_sub(load.elapsed());
-        std::thread::sleep(left);
+        let worked = disturbed.and_then(|()| self.interrupt.sleep(left));
+        if worked.is_err() {
+            // A client waits for its answer, and gets none any more.
+            self.cluster.end();
+        }
         (self.report.load, self.report.journals) = load.stop()?;
+        worked?;
         self.progress.begin("clients have stopped");
         self.judge_clients();
         self.expect_all_run()?;
-        self.check();
+        self.check()?;
         self.expect_all_run()
     }
 
@@ -118,14 +153,18 @@ impl Demo<'_> {
 
     /// Everything that happens under load. What does not come to pass is off,
     /// and the rest is tried all the same.
-    fn disturb(&mut self) {
+    ///
+    /// # Errors
+    /// When the demo is to end.
+    fn disturb(&mut self) -> Outcome {
         for event in [Self::join, Self::transfer_leaders, Self::split, Self::crash] {
-            std::thread::sleep(CALM);
+            self.interrupt.sleep(CALM)?;
             if let Err(error) = event(self) {
+                self.interrupt.check()?;
                 self.off(error.to_string());
             }
         }
-        std::thread::sleep(CALM);
+        self.interrupt.sleep(CALM)
     }
 
     /// No node has ended that nobody ended. What one that is gone cannot
@@ -142,6 +181,41 @@ impl Demo<'_> {
         self.report.problems.push(problem);
     }
 
+    /// All shards, as often as one may look at them.
+    fn shards(&mut self) -> Outcome<Vec<ShardView>> {
+        if let Some(looked) = self.looked {
+            self.interrupt.sleep(SHARDS_EVERY.saturating_sub(looked.elapsed()))?;
+        }
+        let shards = self.any_admin().shards();
+        self.looked = Some(Instant::now());
+        shards
+    }
+
+    /// Waits until the shards are as expected.
+    fn wait_shards(
+        &mut self,
+        wait: &Wait<'_>,
+        is_expected: impl Fn(&[ShardView]) -> bool,
+        otherwise: &str,
+    ) -> Outcome {
+        let interrupt = self.interrupt.clone();
+        interrupt.wait_until(wait, || Ok(expect(self.shards(), &is_expected, otherwise)))
+    }
+
+    /// Waits until a migration is over, and well.
+    fn wait_migration(
+        &self,
+        wait: &Wait<'_>,
+        is_meant: impl Fn(&MigrationView) -> bool,
+        otherwise: &str,
+    ) -> Outcome {
+        let admin = self.any_admin();
+        let is_done = |migrations: &[MigrationView]| {
+            migrations.iter().any(|it| is_meant(it) && it.finished && it.error.is_none())
+        };
+        self.interrupt.wait_until(wait, || Ok(expect(admin.migrations(), is_done, otherwise)))
+    }
+
     /// A fourth node joins, and placement moves replicas to it.
     fn join(&mut self) -> Outcome {
         self.progress.begin(format!("node {JOINER} joins"));
@@ -150,12 +224,14 @@ impl Demo<'_> {
         self.cluster.wait_ready(JOINER)?;
         let serves = start.elapsed();
 
-        let admin = self.any_admin();
-        wait_until(&format!("a replica moves to node {JOINER}"), MOVE_MAX, || {
-            let moved = |shards: &[ShardView]| shards.iter().any(|s| s.has_voter_on(JOINER));
-            Ok(expect(admin.shards(), moved, "no shard has a voter there"))
-        })?;
-        self.report.join = Some(Join { serves, votes: start.elapsed() });
+        let what = format!("a replica moves to node {JOINER}");
+        let wait = Wait::new(&what, MOVE_MAX);
+        let is_meant = |it: &MigrationView| it.to == Some(JOINER);
+        self.wait_migration(&wait, is_meant, "no move to it is complete")?;
+        let holds = start.elapsed();
+        let has_voter = |shards: &[ShardView]| shards.iter().any(|s| s.has_voter_on(JOINER));
+        self.wait_shards(&wait, has_voter, "no shard has a voter there")?;
+        self.report.join = Some(Join { serves, holds });
         Ok(())
     }
 
@@ -163,72 +239,79 @@ impl Demo<'_> {
     fn transfer_leaders(&mut self) -> Outcome {
         self.progress.begin("leaders are transferred");
         let mut moved = Vec::new();
+        let interrupt = self.interrupt.clone();
         for _ in 0..TRANSFERS {
             let admin = self.any_admin();
-            let start = Instant::now();
             // Placement may be at work on the same shard, so another one is
             // taken when one is refused.
-            let (shard, to) = wait_until("a leader transfer is accepted", CHANGE_MAX, || {
-                let candidates = match admin.shards() {
+            let wait = Wait::new("a leader is transferred", CHANGE_MAX);
+            let ((shard, to), took) = interrupt.wait_until(&wait, || {
+                let candidates = match self.shards() {
                     Ok(shards) => transfers(&shards, &moved),
                     Err(error) => return Ok(Err(error.to_string())),
                 };
-                Ok(first_accepted(&candidates, |(shard, to)| admin.transfer(*shard, *to)))
+                Ok(first_accepted(&candidates, |(shard, to)| {
+                    let start = Instant::now();
+                    admin.transfer(*shard, *to).map(|()| start.elapsed())
+                }))
             })?;
             moved.push(shard);
-            wait_until(&format!("node {to} leads shard {shard}"), CHANGE_MAX, || {
-                let leads = |shards: &[ShardView]| {
-                    shards.iter().any(|s| s.id == shard && s.leader == Some(to))
-                };
-                Ok(expect(admin.shards(), leads, "another node does"))
-            })?;
-            self.report.transfers.push(start.elapsed());
+            let what = format!("node {to} leads shard {shard}");
+            let leads =
+                |shards: &[ShardView]| shards.iter().any(|s| s.id == shard && s.leader == Some(to));
+            self.wait_shards(&Wait::new(&what, CHANGE_MAX), leads, "another node does")?;
+            self.report.transfers.push(took);
         }
         Ok(())
     }
 
     /// A shard becomes two.
     fn split(&mut self) -> Outcome {
+        let before = self.shards()?;
         self.progress.begin("a shard is split");
         let admin = self.any_admin();
-        let before: Vec<u64> = admin.shards()?.iter().map(|shard| shard.id).collect();
-        let start = Instant::now();
-        wait_until("a split is accepted", CHANGE_MAX, || {
-            Ok(first_accepted(&before, |shard| admin.split(*shard)))
-        })?;
-        wait_until("the shard is two", CHANGE_MAX, || {
-            let is_led = |s: &ShardView| s.leader.is_some();
-            let split =
-                |shards: &[ShardView]| shards.len() > before.len() && shards.iter().all(is_led);
-            Ok(expect(admin.shards(), split, "there is no further shard with a leader"))
-        })?;
-        self.report.split = Some(start.elapsed());
+        let ids: Vec<u64> = before.iter().map(|shard| shard.id).collect();
+        let asked = Instant::now();
+        let wait = Wait::new("a split is accepted", CHANGE_MAX);
+        let (shard, migration) = self
+            .interrupt
+            .wait_until(&wait, || Ok(first_accepted(&ids, |shard| admin.split(*shard))))?;
+        let wait = Wait::new("the shard is two", CHANGE_MAX);
+        self.wait_migration(&wait, |it| it.id == migration, "the split is not complete")?;
+        let took = asked.elapsed();
+        let is_led = |s: &ShardView| s.leader.is_some();
+        let is_split = |shards: &[ShardView]| shards.len() > ids.len() && shards.iter().all(is_led);
+        self.wait_shards(&wait, is_split, "there is no further shard with a leader")?;
+
+        let parent = before.iter().find(|parent| parent.id == shard);
+        self.report.split = Some(Split {
+            shard,
+            took,
+            range: parent.and_then(|parent| Range::parse(&parent.range)),
+            // Before and after an event there is calm.
+            calm_since: asked - CALM,
+            asked,
+            until: Instant::now() + CALM,
+        });
         Ok(())
     }
 
     /// A node that leads shards is killed and started again.
     fn crash(&mut self) -> Outcome {
-        let led = |shards: &[ShardView], node| {
-            shards.iter().filter(|shard| shard.leader == Some(node)).count()
-        };
-        let shards = self.any_admin().shards()?;
-        let most = FOUNDERS.into_iter().max_by_key(|node| led(&shards, *node));
-        let node = most.filter(|node| led(&shards, *node) > 0).ok_or("no founder leads a shard")?;
-        let led = led(&shards, node);
+        let shards = self.shards()?;
+        let led = |node| shards.iter().filter(|shard| shard.leader == Some(node)).count();
+        let most = FOUNDERS.into_iter().max_by_key(|node| led(*node));
+        let node = most.filter(|node| led(*node) > 0).ok_or("no founder leads a shard")?;
+        let led = led(node);
 
         self.progress.begin(format!("node {node}, leader of {led} shards, is killed"));
         let killed = Instant::now();
         self.cluster.kill(node)?;
-        self.wait_seen(node, "dead")?;
+        self.wait_dead(node)?;
         let dead = killed.elapsed();
 
         self.progress.begin(format!("node {node} starts again"));
-        let started = Instant::now();
-        self.cluster.start(node)?;
-        self.cluster.wait_ready(node)?;
-        let serves = started.elapsed();
-        self.wait_seen(node, "alive")?;
-        let alive = started.elapsed();
+        let (serves, alive) = self.restart(node)?;
         for (duration, state) in [(dead, "dead"), (alive, "alive again")] {
             if duration > DETECT_PROMISE {
                 let seconds = duration.as_secs_f64();
@@ -239,24 +322,54 @@ impl Demo<'_> {
         Ok(())
     }
 
-    /// Waits until every other node sees a node in a state.
-    fn wait_seen(&self, node: u64, state: &str) -> Outcome {
-        let others: Vec<u64> = self.cluster.nodes().into_iter().filter(|id| *id != node).collect();
-        wait_until(&format!("all see node {node} {state}"), DETECT_MAX, || {
-            for other in &others {
-                let nodes = match self.cluster.admin(*other).nodes() {
-                    Ok(nodes) => nodes,
-                    Err(error) => return Ok(Err(error.to_string())),
-                };
-                let seen =
-                    nodes.iter().find(|seen| seen.id == node).map(|seen| seen.state.as_str());
-                if seen != Some(state) {
-                    let seen = seen.unwrap_or("unknown");
-                    return Ok(Err(format!("to node {other} it is {seen}")));
-                }
+    fn wait_dead(&self, node: u64) -> Outcome {
+        let what = format!("all see node {node} dead");
+        let wait = Wait::new(&what, DETECT_MAX);
+        self.interrupt.wait_until(&wait, || Ok(self.seen(node, "dead")))
+    }
+
+    /// Starts a node again: how long until it served, and until every other
+    /// node saw it alive. One may come before the other.
+    fn restart(&mut self, node: u64) -> Outcome<(Duration, Duration)> {
+        let start = Instant::now();
+        self.cluster.start(node)?;
+        let (mut serves, mut alive) = (None, None);
+        let what = format!("node {node} serves, and all see it alive");
+        let interrupt = self.interrupt.clone();
+        interrupt.wait_until(&Wait::new(&what, DETECT_MAX), || {
+            let ready = if serves.is_some() { Ok(()) } else { self.cluster.ready(node)? };
+            if ready.is_ok() {
+                serves.get_or_insert_with(|| start.elapsed());
             }
-            Ok(Ok(()))
+            let seen = if alive.is_some() { Ok(()) } else { self.seen(node, "alive") };
+            if seen.is_ok() {
+                alive.get_or_insert_with(|| start.elapsed());
+            }
+            Ok(ready.and(seen).and_then(|()| serves.zip(alive).ok_or_else(String::new)))
         })
+    }
+
+    /// Whether every other node sees a node in a state; why not, otherwise.
+    fn seen(&self, node: u64, state: &str) -> Result<(), String> {
+        for other in self.cluster.nodes().into_iter().filter(|other| *other != node) {
+            let nodes = self.cluster.admin(other).nodes().map_err(|error| error.to_string())?;
+            let seen = nodes.iter().find(|seen| seen.id == node).map(|seen| seen.state.as_str());
+            if seen != Some(state) {
+                let seen = seen.unwrap_or("unknown");
+                return Err(format!("to node {other} it is {seen}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_duration(&mut self, args: &Args) {
+        self.report.took = self.progress.elapsed();
+        let more = Duration::from_secs(args.seconds.saturating_sub(SECONDS));
+        let max = DURATION_MAX + more;
+        if self.report.took > max {
+            let (took, max) = (self.report.took.as_secs_f64(), max.as_secs());
+            self.off(format!("all of it took {took:.0} s, more than {max} s"));
+        }
     }
 
     fn judge_clients(&mut self) {
@@ -272,11 +385,22 @@ impl Demo<'_> {
     }
 
     /// What must hold on every node.
-    fn check(&mut self) {
+    ///
+    /// # Errors
+    /// When the demo is to end.
+    fn check(&mut self) -> Outcome {
+        self.progress.begin("placement comes to rest");
+        if let Err(error) = checks::rest(&self.any_admin(), &self.interrupt) {
+            self.interrupt.check()?;
+            self.off(error.to_string());
+        }
         self.progress.begin("replicas are compared");
-        match checks::agreement(self.cluster) {
+        match checks::agreement(&self.cluster, &self.interrupt, SHARDS_EVERY) {
             Ok(agreed) => self.report.agreed = Some(agreed),
-            Err(error) => self.off(error.to_string()),
+            Err(error) => {
+                self.interrupt.check()?;
+                self.off(error.to_string());
+            }
         }
         match self.any_admin().migrations() {
             Ok(migrations) => self.report.migrations = migrations,
@@ -285,7 +409,7 @@ impl Demo<'_> {
         self.progress.begin("every node is asked for accounts and acknowledged writes");
         let keys: Vec<&str> = self.report.acknowledged().collect();
         let findings: Vec<(u64, Finding)> = std::thread::scope(|scope| {
-            let cluster = &*self.cluster;
+            let cluster = &self.cluster;
             let keys = keys.as_slice();
             let ask = |node| (node, scope.spawn(move || Finding::of(cluster, node, keys)));
             let asked: Vec<_> = cluster.nodes().into_iter().map(ask).collect();
@@ -298,6 +422,7 @@ impl Demo<'_> {
         for (node, finding) in findings {
             self.judge(node, finding);
         }
+        Ok(())
     }
 
     fn judge(&mut self, node: u64, Finding { total, missing }: Finding) {
@@ -349,15 +474,16 @@ fn transfers(shards: &[ShardView], taken: &[u64]) -> Vec<(u64, u64)> {
     fresh.filter_map(transfer).collect()
 }
 
-/// Tries candidates in order; the first that is accepted, or the last refusal.
-fn first_accepted<T: Copy>(
+/// Tries candidates in order; the first that is accepted and the answer, or the
+/// last refusal.
+fn first_accepted<T: Copy, A>(
     candidates: &[T],
-    mut request: impl FnMut(&T) -> Outcome,
-) -> Result<T, String> {
+    mut request: impl FnMut(&T) -> Outcome<A>,
+) -> Result<(T, A), String> {
     let mut reason = "there is no candidate".to_owned();
     for candidate in candidates {
         match request(candidate) {
-            Ok(()) => return Ok(*candidate),
+            Ok(answer) => return Ok((*candidate, answer)),
             Err(error) => reason = error.to_string(),
         }
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::interrupt::{Interrupt, Wait};
 use super::progress::Progress;
 use super::resp::{Connection, Reply};
 use crate::Outcome;
@@ -20,6 +21,10 @@ const AMOUNT_MAX: u64 = 10;
 
 /// How long a client waits before it tries again what was refused.
 const RETRY: Duration = Duration::from_millis(10);
+
+/// How long loading the accounts may take. They are few; elections may be
+/// under way.
+const LOAD_MAX: Duration = Duration::from_secs(20);
 
 /// How often the load says how far it is.
 const TELL: Duration = Duration::from_secs(2);
@@ -57,8 +62,8 @@ pub(super) struct Journal {
     pub(super) latencies_micros: Vec<u64>,
     /// Since when the longest of them, or the last unfinished one, waited.
     pub(super) longest: (Instant, Duration),
-    /// Keys of acknowledged writes; each holds its own name.
-    pub(super) acknowledged: Vec<String>,
+    /// Acknowledged writes, in order.
+    pub(super) acknowledged: Vec<Write>,
     /// Transfers that found an account changed and began again.
     pub(super) conflicts: u64,
     /// Answers that said: not executed.
@@ -69,33 +74,76 @@ pub(super) struct Journal {
     pub(super) wrong: Vec<String>,
 }
 
+/// A write that was acknowledged.
+#[derive(Clone, Debug)]
+pub(super) struct Write {
+    /// The key, which holds its own name.
+    pub(super) key: String,
+    /// When the answer came.
+    pub(super) at: Instant,
+}
+
 /// The name of an account.
 pub(super) fn account(number: u64) -> String {
     format!("account:{number}")
 }
 
-/// Gives every account its balance.
-pub(super) fn load_accounts(plan: &Plan) -> Outcome {
-    let gateway = plan.gateways.first().ok_or("there is no gateway")?;
-    let mut connection = Connection::open(*gateway)?;
+/// Gives every account its balance. Doing so again changes nothing, so what was
+/// refused, or lost with its connection, is sent once more.
+///
+/// # Errors
+/// When time is up, or an answer is none that may be.
+pub(super) fn load_accounts(plan: &Plan, interrupt: &Interrupt) -> Outcome {
+    let wait = Wait { what: "accounts are loaded", limit: LOAD_MAX, poll: RETRY };
+    load_accounts_within(plan, interrupt, &wait)
+}
+
+fn load_accounts_within(plan: &Plan, interrupt: &Interrupt, wait: &Wait<'_>) -> Outcome {
     let names: Vec<String> = (0..plan.accounts).map(account).collect();
-    for names in names.chunks(PIPELINE) {
-        loop {
-            for name in names {
-                connection.push(&["SET", name, &BALANCE.to_string()]);
+    let mut left = names.as_slice();
+    let mut gateways = plan.gateways.iter().cycle();
+    let mut connection = None;
+    interrupt.wait_until(wait, || {
+        while !left.is_empty() {
+            let opened = match connection.take() {
+                Some(connection) => Ok(connection),
+                None => Connection::open(*gateways.next().ok_or("there is no gateway")?),
+            };
+            let (some, rest) = left.split_at(left.len().min(PIPELINE));
+            let replies = opened.and_then(|opened| set_balances(connection.insert(opened), some));
+            match replies {
+                Ok(replies) => {
+                    if let Err(reason) = judge_balances(&replies)? {
+                        return Ok(Err(reason));
+                    }
+                }
+                Err(error) => {
+                    connection = None;
+                    return Ok(Err(error.to_string()));
+                }
             }
-            let replies = connection.finish()?;
-            // Setting the rest again changes nothing.
-            if replies.iter().any(|reply| reply.not_executed().is_some()) {
-                std::thread::sleep(RETRY);
-            } else if let Some(reply) = replies.iter().find(|reply| !reply.is_ok()) {
-                return Err(format!("SET of an account was answered with {reply:?}").into());
-            } else {
-                break;
-            }
+            left = rest;
         }
+        Ok(Ok(()))
+    })
+}
+
+fn set_balances(connection: &mut Connection, names: &[String]) -> io::Result<Vec<Reply>> {
+    for name in names {
+        connection.push(&["SET", name, &BALANCE.to_string()]);
     }
-    Ok(())
+    connection.finish()
+}
+
+/// Whether all were set; why not yet, otherwise.
+fn judge_balances(replies: &[Reply]) -> Outcome<Result<(), String>> {
+    if let Some(refusal) = replies.iter().find_map(Reply::not_executed) {
+        return Ok(Err(refusal.to_owned()));
+    }
+    match replies.iter().find(|reply| !reply.is_ok()) {
+        Some(reply) => Err(format!("SET of an account was answered with {reply:?}").into()),
+        None => Ok(Ok(())),
+    }
 }
 
 /// Running clients.
@@ -345,7 +393,7 @@ impl Client {
         self.next_write += 1;
         let reply = connection.call(&["SET", &key, &key])?;
         if reply.is_ok() {
-            self.journal.acknowledged.push(key);
+            self.journal.acknowledged.push(Write { key, at: Instant::now() });
             return Ok(Attempt::Done);
         }
         let wrong = || Attempt::Wrong(format!("SET {key} was answered with {reply:?}"));

@@ -22,8 +22,8 @@ fn a_list_of_shards_is_read() {
 #[test]
 fn a_migration_must_tell_its_write_pause() {
     let parse = serde_json::from_value::<MigrationView>;
-    let mut migration =
-        json!({ "kind": "move", "shard": 1, "from": 1, "to": 4, "phase": "complete" });
+    let mut migration = json!({ "id": "m", "kind": "move", "shard": 1, "from": 1, "to": 4, "phase": "complete",
+            "finished": true, "error": null });
     let error = parse(migration.clone()).unwrap_err().to_string();
     assert!(error.contains("write_pause_micros"), "{error}");
     migration["write_pause_micros"] = Value::Null;
@@ -37,6 +37,13 @@ fn a_refusal_is_told_in_the_words_of_the_node() {
     let admin = answering("409 Conflict", r#"{"error":"already moving"}"#);
     let error = admin.transfer(3, 1).unwrap_err().to_string();
     assert!(error.contains("already moving (status 409)"), "{error}");
+}
+
+#[test]
+fn an_accepted_split_names_its_migration() {
+    let admin = answering("202 Accepted", r#"{"migration":"m","message":"splitting"}"#);
+    assert_eq!(admin.split(3).unwrap(), "m");
+    assert!(answering("202 Accepted", r#"{"migration":null,"message":""}"#).split(3).is_err());
 }
 
 #[test]

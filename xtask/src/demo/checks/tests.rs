@@ -39,6 +39,7 @@ fn shard(applied: u64, hash: &str) -> Vec<ShardView> {
     let replica = |node| ReplicaView { node, voter: true };
     vec![ShardView {
         id: 1,
+        range: String::new(),
         leader: Some(1),
         replicas: vec![replica(1), replica(2)],
         applied: Some(applied),
@@ -96,4 +97,22 @@ fn nodes_that_know_different_replicas_do_not_agree() {
     other[0].replicas.pop();
     assert!(judge(vec![vec![(1, shard(5, "aa")), (2, other)]]).unwrap().is_err());
     assert!(judge(vec![vec![(1, Vec::new()), (2, Vec::new())]]).unwrap().is_err());
+}
+
+#[test]
+fn placement_rests_when_every_migration_is_over() {
+    let migration = |finished| MigrationView {
+        id: String::new(),
+        kind: "move".to_owned(),
+        shard: 3,
+        from: None,
+        to: Some(4),
+        phase: "CatchUp".to_owned(),
+        finished,
+        error: None,
+        write_pause_micros: None,
+    };
+    assert_eq!(at_rest(&[migration(true)]), Ok(()));
+    let verdict = at_rest(&[migration(true), migration(false)]);
+    assert_eq!(verdict, Err("move of shard 3: CatchUp".to_owned()));
 }

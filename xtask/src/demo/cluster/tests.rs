@@ -1,3 +1,4 @@
+use super::super::folder::BLOCK_PORTS;
 use super::*;
 
 /// A cluster whose server is a line of shell.
@@ -11,7 +12,7 @@ fn cluster_of(line: &str) -> (tempfile::TempDir, Cluster) {
     let script = "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$0\" && chmod +x \"$0\"";
     let status = Command::new("sh").args(["-c", script]).arg(&server).arg(line).status();
     assert!(status.unwrap().success());
-    let cluster = Cluster::create(&server, true).unwrap();
+    let cluster = Cluster::create(&server, true, &Interrupt::default()).unwrap();
     (folder, cluster)
 }
 
@@ -54,11 +55,8 @@ fn every_node_has_ports_of_its_own() {
     ports.sort_unstable();
     ports.dedup();
     assert_eq!(ports.len(), 12);
-    assert!(
-        ports
-            .iter()
-            .all(|port| (cluster.base_port..cluster.base_port + BLOCK_PORTS).contains(port))
-    );
+    let base_port = cluster.folder.base_port;
+    assert!(ports.iter().all(|port| (base_port..base_port + BLOCK_PORTS).contains(port)));
 }
 
 #[test]
@@ -69,4 +67,23 @@ fn founders_found_and_others_join() {
     assert!(founder.ends_with("--shards 8 --replicas 3"), "{founder}");
     let joiner = cluster.membership(JOINER).join(" ");
     assert!(joiner.starts_with("--join 127.0.0.1:"), "{joiner}");
+}
+
+#[test]
+fn only_nodes_that_run_are_said_to_go_on() {
+    let (_folder, mut cluster) = cluster_of("exit 1");
+    cluster.start(1).unwrap();
+    cluster.wait_ready(1).unwrap_err();
+    let said = cluster.leave_running();
+    assert!(said.starts_with("no node runs;"), "{said}");
+}
+
+#[test]
+fn an_interruption_ends_the_wait_for_a_node() {
+    let (_folder, mut cluster) = cluster_of("exec sleep 600");
+    cluster.start(1).unwrap();
+    cluster.interrupt.set();
+    assert_eq!(cluster.wait_ready(1).unwrap_err().to_string(), "interrupted");
+    cluster.end();
+    assert!(cluster.nodes().is_empty());
 }

@@ -6,7 +6,7 @@ fn journal(kind: Kind, latencies_micros: Vec<u64>) -> Journal {
         kind,
         latencies_micros,
         longest: (Instant::now(), Duration::from_micros(longest)),
-        acknowledged: vec!["seq:0:0".to_owned()],
+        acknowledged: vec![Acknowledged { key: "seq:0:0".to_owned(), at: Instant::now() }],
         conflicts: 2,
         refused: 0,
         unknown: 1,
@@ -71,15 +71,45 @@ fn what_was_not_checked_is_not_told_as_holding() {
 #[test]
 fn a_move_tells_its_write_pause() {
     let mut migration = MigrationView {
+        id: "m".to_owned(),
         kind: "move".to_owned(),
         shard: 3,
         from: Some(1),
         to: Some(4),
         phase: "complete".to_owned(),
+        finished: true,
+        error: None,
         write_pause_micros: Some(8_200),
     };
     let shown = show_migration(&migration);
     assert_eq!(shown, "move of shard 3 from node 1 to 4: complete, write pause 8.2 ms");
     migration.write_pause_micros = None;
-    assert!(show_migration(&migration).ends_with("no write pause"));
+    assert!(show_migration(&migration).ends_with(", write pause not measured by the node"));
+}
+
+#[test]
+fn a_split_tells_the_longest_gap_of_writes_in_its_shard() {
+    let start = Instant::now();
+    let at = |millis| start + Duration::from_millis(millis);
+    let written = |key: &str, millis| Acknowledged { key: key.to_owned(), at: at(millis) };
+    let mut writes = journal(Kind::Write, vec![1]);
+    // "foo" is in slot 0x2f96, "bar" in 0x13c5.
+    writes.acknowledged =
+        [5, 10, 14, 54, 58].into_iter().map(|millis| written("foo", millis)).collect();
+    writes.acknowledged.extend([20, 30, 40].map(|millis| written("bar", millis)));
+    let mut split = Split {
+        shard: 3,
+        took: Duration::from_millis(30),
+        range: Range::parse("[0x2f00, 0x3000)"),
+        calm_since: at(0),
+        asked: at(12),
+        until: at(60),
+    };
+    let report = Report { journals: vec![writes], ..Report::default() };
+    let shown = report.show_split(&split);
+    let expected =
+        "shard 3, two after 30.0 ms; longest gap of writes in it 40.0 ms, before that 5.0 ms";
+    assert_eq!(shown, expected);
+    split.range = None;
+    assert!(report.show_split(&split).ends_with("pause not measured"));
 }
