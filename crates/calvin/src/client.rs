@@ -90,7 +90,7 @@ impl Client {
         from: Blob,
         limit: u32,
     ) -> Result<(Vec<Blob>, Option<Blob>), ExecuteError> {
-        let until = Instant::now() + self.config.deadline;
+        let until = self.deadline();
         let mut tries: usize = 0;
         while Instant::now() < until {
             if let Some(route) = self.router.locate(&from) {
@@ -150,6 +150,13 @@ impl Client {
     #[must_use]
     pub fn forgetful_session(self: &Arc<Self>) -> Session {
         Session { keeps_unresolved: false, ..self.session() }
+    }
+}
+
+impl Client {
+    /// When a call that begins now is to have ended.
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.config.deadline
     }
 }
 
@@ -227,14 +234,22 @@ impl Session {
     /// [`ExecuteError`]; only [`ExecuteError::Unknown`] leaves open whether it
     /// took effect.
     pub async fn execute(&self, call: Call) -> Result<Blob, ExecuteError> {
+        // A request is dated by the watermark. One from before any was heard of
+        // would count as older than everything that is remembered.
+        let until = self.client.deadline();
+        if tokio::time::timeout_at(until, self.client.gate.pass(Epoch(1))).await.is_err() {
+            return Err(ExecuteError::Refused("this node has not heard of the sequencer".into()));
+        }
         let sequence = self.window.lock().open();
-        self.run(sequence, self.client.gate.known().logged, call, false).await
+        let request = self.request(sequence, self.client.gate.known().logged);
+        self.run(Attempt::new(&self.client, request, call, false, until)).await
     }
 
     /// Draws a request id for a call that is to be run with
     /// [`Session::retry`]: for callers who keep ids of their own, so that a
     /// call can be repeated after they themselves were restarted. Until that
     /// call has ended, the session's later requests are remembered with it.
+    /// Only on a node that serves: before, the id counts as forgotten.
     #[must_use]
     pub fn reserve(&self) -> RequestId {
         let mut window = self.window.lock();
@@ -250,25 +265,25 @@ impl Session {
     /// # Errors
     /// As [`Session::execute`].
     pub async fn retry(&self, request: RequestId, call: Call) -> Result<Blob, ExecuteError> {
+        let until = self.client.deadline();
         if request.client == self.id {
             self.window.lock().in_flight.insert(request.sequence);
-            return self.run(request.sequence, request.birth, call, true).await;
+            let request = self.request(request.sequence, request.birth);
+            return self.run(Attempt::new(&self.client, request, call, true, until)).await;
         }
-        let mut attempt = Attempt::new(&self.client, request, call, true);
-        attempt.run().await
+        Attempt::new(&self.client, request, call, true, until).run().await
     }
 
-    async fn run(
-        &self,
-        sequence: u64,
-        birth: Epoch,
-        call: Call,
-        is_retry: bool,
-    ) -> Result<Blob, ExecuteError> {
-        let mut slot = Slot { session: self, sequence, is_resolved: false };
+    /// A request of this session's as of now.
+    fn request(&self, sequence: u64, birth: Epoch) -> RequestId {
         let ack_below = self.window.lock().ack_below();
-        let request = RequestId { client: self.id, sequence, birth, ack_below };
-        let outcome = Attempt::new(&self.client, request, call, is_retry).run().await;
+        RequestId { client: self.id, sequence, birth, ack_below }
+    }
+
+    async fn run(&self, mut attempt: Attempt<'_>) -> Result<Blob, ExecuteError> {
+        let sequence = attempt.request.sequence;
+        let mut slot = Slot { session: self, sequence, is_resolved: false };
+        let outcome = attempt.run().await;
         slot.is_resolved = !matches!(outcome, Err(ExecuteError::Unknown(_)));
         outcome
     }
@@ -313,7 +328,13 @@ struct Attempt<'a> {
 }
 
 impl<'a> Attempt<'a> {
-    fn new(client: &'a Client, request: RequestId, call: Call, is_retry: bool) -> Self {
+    fn new(
+        client: &'a Client,
+        request: RequestId,
+        call: Call,
+        is_retry: bool,
+        until: Instant,
+    ) -> Self {
         Self {
             client,
             request,
@@ -323,7 +344,7 @@ impl<'a> Attempt<'a> {
             maybe_executed: is_retry,
             is_retry,
             tries: 0,
-            until: Instant::now() + client.config.deadline,
+            until,
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use quorate_calvin::sequencer::Watermarks;
 use quorate_calvin::shard::Verdict;
 use quorate_calvin::{
     CallError, Client, ClientConfig, Destination, ExecuteError, PeerMessage, Peers, Reply,
@@ -99,7 +100,9 @@ impl Router for Scripted {
 fn client(script: Script, keeps_deadlines: bool) -> Arc<Client> {
     let cluster = Arc::new(Scripted { script, keeps_deadlines, has_moved: Mutex::new(false) });
     let router: Arc<dyn Router> = Arc::<Scripted>::clone(&cluster);
-    Client::new(cluster, router, Arc::new(ReplyGate::new()), ClientConfig::default())
+    let gate = ReplyGate::new();
+    gate.learn(Watermarks { logged: Epoch(1), ..Watermarks::default() });
+    Client::new(cluster, router, Arc::new(gate), ClientConfig::default())
 }
 
 /// Places everything, as late as an attempt allows, and answers nothing else.
@@ -126,6 +129,28 @@ fn a_call_ends_at_its_deadline_whatever_its_steps_wait_for() {
             }
         });
     }
+}
+
+/// Its request would count as older than everything that is remembered.
+#[test]
+fn nothing_is_asked_before_the_watermark_is_known() {
+    run(1, async {
+        let cluster = Arc::new(Scripted {
+            script: |_| Some((Duration::ZERO, Reply::Verdict(Verdict::Done(blob("ok"))))),
+            keeps_deadlines: true,
+            has_moved: Mutex::new(false),
+        });
+        let (router, gate) = (Arc::<Scripted>::clone(&cluster), Arc::new(ReplyGate::new()));
+        let client = Client::new(cluster, router, Arc::clone(&gate), ClientConfig::default());
+        let session = client.session();
+        let began = Instant::now();
+        let early = session.execute(write(&["a"], "1").call()).await;
+        assert!(matches!(early, Err(ExecuteError::Refused(_))), "{early:?}");
+        assert_eq!(began.elapsed(), ClientConfig::default().deadline);
+        gate.learn(Watermarks { logged: Epoch(1), ..Watermarks::default() });
+        let later = session.execute(write(&["a"], "1").call()).await;
+        assert_eq!(later, Ok::<Blob, _>(blob("ok")));
+    });
 }
 
 #[test]
