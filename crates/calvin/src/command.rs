@@ -346,31 +346,45 @@ impl ShardMap {
     /// Applies a split.
     ///
     /// # Errors
-    /// A sentence that says why the change does not fit this map.
-    pub fn change(&mut self, change: &MapChange) -> Result<(), &'static str> {
+    /// Why the change does not fit this map.
+    pub fn change(&mut self, change: &MapChange) -> Result<(), Misfit> {
         if change.version != self.version + 1 {
-            return Err("the change was made for another map version");
+            return Err(Misfit::OtherVersion);
         }
-        if self.shards.iter().any(|shard| shard.shard == change.child) {
-            return Err("the child exists already");
-        }
-        let place = self
-            .shards
-            .iter()
-            .position(|shard| shard.shard == change.parent)
-            .ok_or("the parent is not in the map")?;
-        let parent = self.shards.get_mut(place).ok_or("the parent is not in the map")?;
-        let (low, high) =
-            parent.range.split_at(&change.at).ok_or("the split key is not inside the parent")?;
-        if change.epoch <= parent.epoch {
-            return Err("the epoch must rise, or it would not fence older routes");
-        }
+        let (low, high) = self.halves(change)?;
+        let place = self.place(change.parent).ok_or(Misfit::NoParent)?;
+        let parent = self.shards.get_mut(place).ok_or(Misfit::NoParent)?;
         parent.range = low;
         parent.epoch = change.epoch;
         let child = MapShard { shard: change.child, range: high, epoch: change.epoch };
         self.shards.insert(place + 1, child);
         self.version = change.version;
         Ok(())
+    }
+
+    /// What a split would make of its parent's range, whatever version it was
+    /// made for.
+    ///
+    /// # Errors
+    /// Why it does not fit this map.
+    pub fn halves(&self, change: &MapChange) -> Result<(KeyRange, KeyRange), Misfit> {
+        let entry = |shard| self.place(shard).and_then(|place| self.shards.get(place));
+        let parent = entry(change.parent);
+        // First of all: after the cut, its key is at the parent's end and its
+        // epoch is the parent's, which must not pass for reasons against it.
+        if let Some(child) = entry(change.child) {
+            let is_this_cut = parent.is_some_and(|parent| shows_cut(parent, child, change));
+            return Err(if is_this_cut { Misfit::InForce } else { NeverFits::ChildTaken.into() });
+        }
+        let parent = parent.ok_or(Misfit::NoParent)?;
+        if change.epoch <= parent.epoch {
+            return Err(NeverFits::EpochPassed.into());
+        }
+        parent.range.split_at(&change.at).ok_or(NeverFits::KeyOutside.into())
+    }
+
+    fn place(&self, shard: ShardId) -> Option<usize> {
+        self.shards.iter().position(|entry| entry.shard == shard)
     }
 
     /// Whether the shards cover every key exactly once, in order.
@@ -385,6 +399,61 @@ impl ShardMap {
         }
         !self.shards.is_empty() && expected_start.is_none()
     }
+}
+
+/// Whether the two shards are what a split made of the parent, even if they
+/// were split again since: a shard keeps its first key, its end only comes
+/// closer, and its epoch only rises. So a cut that was made is shown by every
+/// later map.
+fn shows_cut(parent: &MapShard, child: &MapShard, change: &MapChange) -> bool {
+    child.range.start == change.at
+        && child.epoch >= change.epoch
+        && parent.epoch >= change.epoch
+        && parent.range.start < change.at
+        && parent.range.end.as_ref().is_some_and(|end| *end <= change.at)
+}
+
+/// Why a map change does not fit a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Misfit {
+    /// There is nothing to change yet.
+    #[error("there is no map yet")]
+    NoMap,
+    /// Another change came first; it may fit as the next version.
+    #[error("the change was made for another map version")]
+    OtherVersion,
+    /// Not for ever: another change may put the parent there yet.
+    #[error("the parent is not in the map")]
+    NoParent,
+    /// The map shows it.
+    #[error("the change is in force already")]
+    InForce,
+    /// It neither is in force nor ever will be.
+    #[error(transparent)]
+    Never(#[from] NeverFits),
+}
+
+/// Why a map change will not come into force, ever.
+///
+/// Each holds in every map that can follow the one in which it was found,
+/// whichever version the change is proposed for: a shard never leaves the map,
+/// nobody's id is given again, a range only shrinks, its first key stays, and
+/// an epoch only rises. So it does not matter how old that map is, nor which
+/// copies of the change are still on their way to the sequencer's log or
+/// waiting in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NeverFits {
+    /// The child was made by another cut: had it been this one, the map would
+    /// show it.
+    #[error("the child was made by another cut")]
+    ChildTaken,
+    /// The key is not inside the parent's range, or is its first.
+    #[error("the split key is not inside the parent")]
+    KeyOutside,
+    /// The parent has this epoch or a later one; an epoch that does not rise
+    /// would not fence older routes.
+    #[error("the parent's epoch has passed that of the change")]
+    EpochPassed,
 }
 
 macro_rules! log_format {

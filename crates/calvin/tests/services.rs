@@ -8,6 +8,7 @@
 mod support;
 mod services {
     mod admission;
+    mod changes;
     mod client;
     mod gate;
     mod log;

@@ -7,8 +7,8 @@ use quorate_types::{Epoch, KeyRange, RequestId, Seq, ShardId, TxnId};
 
 use super::rows::{Header, Loaded, OrderedRow, Sample, header_key, map_key, prev_key, slice_key};
 use crate::command::{
-    Floors, MapChange, Participant, SequencedTxn, SequencerBatch, SequencerCommand, ShardMap,
-    Slice, SliceBody, Submission, seal,
+    Floors, MapChange, Misfit, Participant, SequencedTxn, SequencerBatch, SequencerCommand,
+    ShardMap, Slice, SliceBody, Submission, seal,
 };
 use crate::dedup::Dedup;
 use crate::procedure::{Access, Footprint};
@@ -59,10 +59,13 @@ pub enum SequencerEvent {
     },
     /// The map was changed in this epoch, or the change did not fit.
     Changed {
-        /// The map version that was asked for.
+        /// The map version that was asked for. Changes for one version may
+        /// follow each other in the log, and one of them at the most fits.
         version: u64,
+        /// The child that was asked for.
+        child: ShardId,
         /// The epoch of the barrier, or why there is none.
-        outcome: Result<Epoch, &'static str>,
+        outcome: Result<Epoch, Misfit>,
     },
 }
 
@@ -302,16 +305,19 @@ impl SequencerMachine {
         time_millis: u64,
     ) {
         self.stamp(epoch, time_millis);
-        let version = change.version;
-        let Some(map) = self.map.as_mut() else {
-            let outcome = Err("there is no map yet");
-            self.events.push(SequencerEvent::Changed { version, outcome });
-            return;
-        };
-        if let Err(reason) = map.change(&change) {
-            self.events.push(SequencerEvent::Changed { version, outcome: Err(reason) });
-            return;
-        }
+        let (version, child) = (change.version, change.child);
+        let outcome = self.split(writes, epoch, change).map(|()| epoch);
+        self.events.push(SequencerEvent::Changed { version, child, outcome });
+    }
+
+    fn split(
+        &mut self,
+        writes: &mut WriteSet,
+        epoch: Epoch,
+        change: MapChange,
+    ) -> Result<(), Misfit> {
+        let map = self.map.as_mut().ok_or(Misfit::NoMap)?;
+        map.change(&change)?;
         debug_assert!(map.is_partition(), "invariant: the map covers every key once");
         writes.put_system(map_key(), seal(map));
         let (parent, child) = (change.parent, change.child);
@@ -319,7 +325,7 @@ impl SequencerMachine {
         self.cut(writes, epoch, time_millis, 0, vec![(parent, SliceBody::Split(change))]);
         // The child's chain starts at the barrier.
         self.set_prev(writes, child, epoch);
-        self.events.push(SequencerEvent::Changed { version, outcome: Ok(epoch) });
+        Ok(())
     }
 
     /// One slice per participant, each naming the shard's previous epoch.

@@ -12,7 +12,7 @@ use super::leadership::while_leading;
 use super::shard::{Surroundings, busy, check_size, no_outcomes};
 use super::waiters::Waiters;
 use crate::command::{
-    MapChange, SequencerBatch, SequencerCommand, ShardMap, Slice, Submission, within_budget,
+    MapChange, Misfit, SequencerBatch, SequencerCommand, ShardMap, Slice, Submission, within_budget,
 };
 use crate::ports::{Destination, GroupLog, GroupMachine, Leadership, ProposeError};
 use crate::sequencer::{
@@ -116,7 +116,9 @@ pub struct SequencerService {
     initial_map: InitialMap,
     role: Mutex<Option<Role>>,
     placements: Waiters<(ClientId, u64), Placed>,
-    changes: Waiters<u64, Result<Epoch, &'static str>>,
+    /// By child and map version: a change for the same version that comes
+    /// first in the log answers nobody but whoever asked for it.
+    changes: Waiters<(ShardId, u64), Result<Epoch, Misfit>>,
     work: Notify,
     this: Weak<Self>,
 }
@@ -305,8 +307,8 @@ impl SequencerService {
                 SequencerEvent::Refused { request, reason } => {
                     self.placements.answer(&request.key(), Placed::Refused(*reason));
                 }
-                SequencerEvent::Changed { version, outcome } => {
-                    self.changes.answer(version, *outcome);
+                SequencerEvent::Changed { version, child, outcome } => {
+                    self.changes.answer(&(*child, *version), *outcome);
                 }
                 SequencerEvent::Sliced { epoch, shards } => sliced.push((*epoch, shards.clone())),
             }
@@ -413,14 +415,14 @@ impl SequencerService {
 
     /// Sequences a map change and tells its epoch. Asking again for a change
     /// that is in force answers that it does not fit; the caller reads the
-    /// map to tell.
+    /// map to tell, which alone says what is in force.
     pub(super) async fn change(&self, change: MapChange) -> Reply {
         let leadership = self.log.leadership();
         let now = *leadership.borrow();
         if !now.leads {
             return Reply::NotLeader(now.leader);
         }
-        let Some(outcome) = self.changes.register(change.version) else {
+        let Some(outcome) = self.changes.register((change.child, change.version)) else {
             return busy("too many map changes wait at the sequencer");
         };
         let time_millis = self.around.clock.wall_millis();
@@ -433,7 +435,7 @@ impl SequencerService {
         }
         match while_leading(&leadership, now.term, outcome).await {
             Some(Ok(Ok(epoch))) => Reply::Changed(epoch),
-            Some(Ok(Err(reason))) => Reply::NotChanged(Blob::from_static(reason.as_bytes())),
+            Some(Ok(Err(misfit))) => Reply::NotChanged(Blob::from(misfit.to_string().as_str())),
             Some(Err(_)) | None => Reply::Unknown,
         }
     }

@@ -5,8 +5,8 @@ use quorate_calvin::sequencer::{SequencerHalt, SequencerMachine};
 use quorate_calvin::shard::rows::header_key;
 use quorate_calvin::shard::{Halt, ShardMachine};
 use quorate_calvin::{
-    Direct, MapChange, PeerMessage, Reply, Request, SequencerBatch, SequencerCommand, ShardCommand,
-    ShardMap, Slice, SliceBody, Submission, WriteSet,
+    Direct, MapChange, Misfit, NeverFits, PeerMessage, Reply, Request, SequencerBatch,
+    SequencerCommand, ShardCommand, ShardMap, Slice, SliceBody, Submission, WriteSet,
 };
 use quorate_types::codec::CodecError;
 use quorate_types::{Blob, Epoch, KeyRange, Seq, ShardEpoch, ShardId};
@@ -112,6 +112,46 @@ proptest! {
     }
 }
 
+/// A change that may or may not make sense, of shards that may come to be.
+fn some_change() -> impl Strategy<Value = MapChange> {
+    (1..6_u64, 3..8_u64, any::<u8>(), 1..5_u64).prop_map(|(parent, child, at, epoch)| MapChange {
+        version: 0,
+        parent: ShardId(parent),
+        at: Blob::from(&[b'a' + at % 26]),
+        child: ShardId(child),
+        members: Seq::new(),
+        epoch: ShardEpoch(epoch),
+    })
+}
+
+proptest! {
+    /// What a split may be given up for (see `NeverFits`): whatever copies of
+    /// it the log holds, at whatever version each was proposed.
+    #[test]
+    fn what_never_fits_was_not_applied_and_never_is(
+        changes in prop::collection::vec(some_change(), 1..12),
+        log in prop::collection::vec((any::<prop::sample::Index>(), 0..3_u64), 1..60),
+    ) {
+        let mut map = map_cut_at(&["m"]);
+        let mut applied = vec![false; changes.len()];
+        let mut given_up = applied.clone();
+        for (which, behind) in log {
+            let which = which.index(changes.len());
+            let version = (map.version + 1).saturating_sub(behind);
+            let entry = MapChange { version, ..changes[which].clone() };
+            applied[which] |= map.change(&entry).is_ok();
+            for (which, change) in changes.iter().enumerate() {
+                let outcome = map.halves(change);
+                given_up[which] |= matches!(outcome, Err(Misfit::Never(_)));
+                let is_twin = |other: usize| changes[other] == *change && applied[other];
+                let was_applied = (0..changes.len()).any(is_twin);
+                prop_assert!(!(given_up[which] && was_applied), "{change:?}: {outcome:?}");
+                prop_assert!(!was_applied || outcome == Err(Misfit::InForce));
+            }
+        }
+    }
+}
+
 #[test]
 fn commands_come_back_as_written() {
     for command in [direct(), slices()] {
@@ -178,15 +218,44 @@ fn a_change_that_does_not_fit_leaves_the_map_alone() {
     let map = map_cut_at(&["m"]);
     let fits = change(&map);
     let misfits = [
-        MapChange { version: 7, ..fits.clone() },
-        MapChange { child: ShardId(2), ..fits.clone() },
-        MapChange { parent: ShardId(5), ..fits.clone() },
-        MapChange { at: blob("z"), ..fits.clone() },
-        MapChange { epoch: ShardEpoch(1), ..fits },
+        (MapChange { version: 7, ..fits.clone() }, Misfit::OtherVersion),
+        (MapChange { child: ShardId(2), ..fits.clone() }, NeverFits::ChildTaken.into()),
+        (MapChange { parent: ShardId(5), ..fits.clone() }, Misfit::NoParent),
+        (MapChange { at: blob("z"), ..fits.clone() }, NeverFits::KeyOutside.into()),
+        (MapChange { epoch: ShardEpoch(1), ..fits }, NeverFits::EpochPassed.into()),
     ];
-    for misfit in misfits {
+    for (misfit, reason) in misfits {
         let mut changed = map.clone();
-        assert!(changed.change(&misfit).is_err(), "{misfit:?}");
+        assert_eq!(changed.change(&misfit), Err(reason), "{misfit:?}");
         assert_eq!(changed, map);
     }
+}
+
+#[test]
+fn a_cut_that_was_made_is_told_from_every_other_one() {
+    let mut map = map_cut_at(&["m"]);
+    let made = change(&map);
+    map.change(&made).unwrap();
+    let others = [
+        MapChange { parent: ShardId(2), ..made.clone() },
+        MapChange { parent: ShardId(5), ..made.clone() },
+        MapChange { at: blob("d"), ..made.clone() },
+        MapChange { epoch: ShardEpoch(3), ..made.clone() },
+    ];
+    for other in others {
+        assert_eq!(map.halves(&other), Err(NeverFits::ChildTaken.into()), "{other:?}");
+    }
+    for (parent, at, child) in [(9, "d", 10), (1, "b", 11)] {
+        let again = MapChange {
+            version: map.version + 1,
+            parent: ShardId(parent),
+            at: blob(at),
+            child: ShardId(child),
+            epoch: ShardEpoch(3),
+            ..made.clone()
+        };
+        assert_eq!(map.halves(&made), Err(Misfit::InForce));
+        map.change(&again).unwrap();
+    }
+    assert_eq!(map.halves(&made), Err(Misfit::InForce));
 }

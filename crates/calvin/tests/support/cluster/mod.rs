@@ -515,7 +515,8 @@ impl Cluster {
     }
 
     /// Asks the sequencer to split a shard. The child's id follows the map's
-    /// version, so that asking twice for the same change does nothing.
+    /// version and the key, so that asking twice for the same change does
+    /// nothing, and two changes may ask for the same version.
     pub fn split(&mut self, at: &Blob) {
         let machine = &self.sequencer.replicas[self.sequencer.log.leader].machine;
         let Some(map) = machine.map() else { return };
@@ -527,7 +528,7 @@ impl Cluster {
             version: map.version + 1,
             parent: parent.shard,
             at: at.clone(),
-            child: ShardId(100 + map.version),
+            child: ShardId(100 + 256 * map.version + u64::from(at.last().copied().unwrap_or(0))),
             members,
             epoch: ShardEpoch(parent.epoch.0 + 1),
         };

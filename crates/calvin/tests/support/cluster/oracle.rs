@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_calvin::sequencer::{SequencerEvent, SequencerMachine, Watermarks};
 use quorate_calvin::shard::Event;
-use quorate_calvin::{Footprint, SliceBody};
+use quorate_calvin::{Footprint, MapChange, Misfit, SliceBody};
 use quorate_types::{Epoch, ShardId, TxnId};
 
 use super::{sequencer, shard};
@@ -27,6 +27,8 @@ pub struct Oracle {
     owed: BTreeMap<(Epoch, ShardId), BTreeSet<u32>>,
     pub footprints: BTreeMap<TxnId, Footprint>,
     decided: BTreeSet<(ShardId, TxnId)>,
+    /// The version of the map that the last change in force was said to make.
+    map_version: u64,
 }
 
 /// Position of a split in its epoch, where it is alone.
@@ -105,6 +107,26 @@ impl Oracle {
                     shards.iter().for_each(|shard| self.take_down(*epoch, *shard, machine));
                 }
             }
+            self.check_change(*index, events, machine);
+        }
+    }
+
+    /// Whoever asked for a map change is told what became of it.
+    fn check_change(&mut self, index: u64, events: &[SequencerEvent], machine: &SequencerMachine) {
+        let told = events.iter().find_map(|event| match event {
+            SequencerEvent::Changed { version, child, outcome } => {
+                outcome.ok().map(|epoch| (epoch, *version, *child))
+            }
+            _ => None,
+        });
+        let cut = barrier(events, machine);
+        let is_so = cut.map(|change| (Epoch(index), change.version, change.child));
+        assert_eq!(told, is_so, "what is told of a change is what the log did");
+        if let Some(change) = cut {
+            assert!(change.version > self.map_version, "one change per version");
+            self.map_version = change.version;
+            let shown = machine.map().unwrap().halves(change);
+            assert_eq!(shown, Err(Misfit::InForce), "the map shows {change:?}");
         }
     }
 
@@ -141,5 +163,17 @@ impl Oracle {
             "invariant iv: C = {} but {first_owed:?} is not done",
             marks.done
         );
+    }
+}
+
+/// The map change that an entry with these events brought into force.
+fn barrier<'a>(events: &[SequencerEvent], machine: &'a SequencerMachine) -> Option<&'a MapChange> {
+    let slice = events.iter().find_map(|event| match event {
+        SequencerEvent::Sliced { epoch, shards } => machine.slice(*shards.first()?, *epoch),
+        _ => None,
+    })?;
+    match &slice.body {
+        SliceBody::Split(change) => Some(change),
+        SliceBody::Transactions(_) => None,
     }
 }

@@ -167,6 +167,7 @@ impl SequencerGroup {
                 }
                 return;
             }
+            // Nobody waits for these; the oracle holds them against the map.
             SequencerEvent::Changed { .. } => return,
         };
         let key = request.key();
