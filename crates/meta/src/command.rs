@@ -12,7 +12,7 @@ use crate::limits::COMMAND_BYTES_MAX;
 use crate::moves::BeginMove;
 use crate::nodes::{NodeSpec, NodeState};
 use crate::settings::SettingValue;
-use crate::splits::{BeginSplit, SplitPhase};
+use crate::splits::{BeginSplit, CutRefusal, SplitPhase};
 
 /// The newest command format of this build: the first byte of an entry.
 pub const COMMAND_VERSION: u8 = 1;
@@ -83,6 +83,8 @@ pub enum Command {
         operator: MigrationId,
         /// The phase the caller believes it in.
         expected: SplitPhase,
+        /// Why it never will.
+        reason: CutRefusal,
     },
     /// Plans a change of a group's replicas and allocates the new replica.
     #[msgpack(key = 9)]

@@ -5,7 +5,8 @@ use quorate_types::{Blob, Epoch, MigrationId, NodeId, ReplicaId, ShardEpoch, Sha
 
 use crate::client::{AdminError, MetadataClient};
 use crate::command::Command;
-use crate::splits::{Split, SplitPhase};
+use crate::operators::Operator;
+use crate::splits::{CutRefusal, Split, SplitPhase};
 use crate::view::ClusterView;
 
 /// Where the cut of a shard gets its place in the order of transactions.
@@ -14,7 +15,8 @@ pub trait Sequencer: Send + Sync {
     ///
     /// # Errors
     /// [`AdminError::Unavailable`] when it cannot be known whether the cut is
-    /// ordered; asking again is safe.
+    /// ordered, or it was refused for a reason that may pass; asking again is
+    /// safe.
     fn order(&self, cut: Cut) -> BoxFuture<Result<Ordered, AdminError>>;
 }
 
@@ -40,12 +42,25 @@ pub enum Ordered {
     Now(Epoch),
     /// The sequencer's map shows it since an earlier attempt.
     Before,
+    /// It is not ordered and never will be, by nobody's proposal, be it an
+    /// earlier one that is still on its way: the sequencer's map has come to
+    /// where no later map has a place for it.
+    Never(CutRefusal),
 }
 
 impl MetadataClient {
     /// One step of a split. Every step is repeated until the metadata shows
     /// that it was done, by whichever leader: the barrier in the sequencer's
     /// log is the decision, and its map tells whether it was taken.
+    ///
+    /// A split is given up only when it can never be ordered. That needs more
+    /// than a refusal: proposals of former leaders may still be on their way or
+    /// wait in the sequencer's log. But all proposals of a split ask for the
+    /// same cut, with the same ids, key and epoch: the ids are drawn once, and
+    /// the parent's epoch, from which the cut's follows, stays as it is while
+    /// the split runs, since its group has no other operator. They differ in
+    /// the version of the sequencer's map at the most, and
+    /// [`Ordered::Never`] is said of a cut whichever version it is asked for.
     ///
     /// # Errors
     /// [`AdminError`]; the split stays in its phase and the next look decides
@@ -57,6 +72,10 @@ impl MetadataClient {
         sequencer: &dyn Sequencer,
     ) -> Result<(), AdminError> {
         let view = self.directory().view();
+        if !view.operator(operator).is_some_and(Operator::is_running) {
+            // It ended elsewhere; from here on the parent has another epoch.
+            return Ok(());
+        }
         let epoch = epoch_after(&view, split);
         let finish = Command::FinishSplit { operator, parent_epoch: epoch, child_epoch: epoch };
         let command = match split.phase {
@@ -66,9 +85,14 @@ impl MetadataClient {
                     advance(operator, split.phase, SplitPhase::Ordered { epoch })
                 }
                 Ordered::Before => finish,
+                Ordered::Never(reason) => {
+                    let shard = split.shard;
+                    tracing::warn!(%operator, %shard, ?reason, "a split is given up");
+                    Command::AbortSplit { operator, expected: split.phase, reason }
+                }
             },
             SplitPhase::Ordered { .. } => finish,
-            SplitPhase::Installed { .. } => return Ok(()),
+            SplitPhase::Installed { .. } | SplitPhase::Refused { .. } => return Ok(()),
         };
         self.run(&command).await.map(drop)
     }

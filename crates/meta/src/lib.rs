@@ -56,6 +56,6 @@ pub use registry::{Applied, Mutation, Registry};
 pub use reply::{BootstrapFlaw, Limited, Refusal, Reply};
 pub use settings::{SettingValue, TARGET_REPLICAS};
 pub use shards::{Lineage, Shard};
-pub use splits::{BeginSplit, ChildReplica, Split, SplitPhase};
+pub use splits::{BeginSplit, ChildReplica, CutRefusal, Split, SplitPhase};
 pub use view::ClusterView;
 pub use wire::{Request, Response};

@@ -118,8 +118,8 @@ impl Registry {
             Command::FinishSplit { operator, parent_epoch, child_epoch } => {
                 self.finish_split(index, operator, parent_epoch, child_epoch)
             }
-            Command::AbortSplit { operator, expected } => {
-                self.abort_split(index, operator, expected)
+            Command::AbortSplit { operator, expected, reason } => {
+                self.abort_split(index, operator, expected, reason)
             }
             Command::BeginMove(wanted) => self.begin_move(index, &wanted),
             Command::CommitMove { migration } => self.commit_move(index, migration),

@@ -39,8 +39,9 @@ pub enum SplitPhase {
     #[msgpack(key = 0)]
     Planned,
     /// The map change may have been proposed to the sequencer. Written before
-    /// the proposal. To abort from here the coordinator must know that the
-    /// sequencer refused the change for good.
+    /// the proposal. To abort from here the coordinator must know that no
+    /// proposal of the change, be it an old one that is still on its way, will
+    /// ever be ordered.
     #[msgpack(key = 1)]
     Ordering,
     /// The sequencer has ordered the map change; only forward from here.
@@ -57,6 +58,27 @@ pub enum SplitPhase {
         /// The epoch of the child.
         child: ShardEpoch,
     },
+    /// It was given up, and nothing was cut.
+    #[msgpack(key = 4)]
+    Refused {
+        /// Why it never will be.
+        reason: CutRefusal,
+    },
+}
+
+/// Why a cut will never be ordered: what the sequencer's map shows, and every
+/// later one will.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
+pub enum CutRefusal {
+    /// The child's id belongs to what another cut made.
+    #[msgpack(key = 0)]
+    ChildTaken,
+    /// The key is not inside the shard's range, or is its first.
+    #[msgpack(key = 1)]
+    KeyOutside,
+    /// The shard's epoch is not below the one that the cut would give it.
+    #[msgpack(key = 2)]
+    EpochPassed,
 }
 
 /// A replica that the cut will create beside the parent's on the same node.
@@ -235,6 +257,7 @@ impl Registry {
         index: u64,
         id: MigrationId,
         expected: SplitPhase,
+        reason: CutRefusal,
     ) -> Result<Reply, Refusal> {
         let (operator, split) = self.known_split(id)?;
         match operator.state {
@@ -252,8 +275,9 @@ impl Registry {
             return Err(Refusal::PhaseOrder { current });
         }
         self.renew_group(operator.group, |_| {});
+        let task = Task::Split(Split { phase: SplitPhase::Refused { reason }, ..split });
         let state = OperatorState::Aborted { at: index };
-        Ok(self.end_operator(Operator { state, ..operator }))
+        Ok(self.end_operator(Operator { task, state, ..operator }))
     }
 
     fn known_split(&self, id: MigrationId) -> Result<(Operator, Split), Refusal> {

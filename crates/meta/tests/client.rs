@@ -206,3 +206,13 @@ async fn a_sequencer_that_cannot_tell_leaves_the_split_where_it_is() {
     assert!(step(&client, &unknown).await.is_err());
     assert_eq!(phase(&client), SplitPhase::Ordering);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_split_that_ended_elsewhere_is_not_asked_for_with_another_epoch() {
+    let client = ordering().await;
+    let seen = split_of(client.directory().view().operator(SPLIT).unwrap().clone());
+    step(&client, &Fixed(Ok(Ordered::Before))).await.unwrap();
+    // The parent's epoch is 2 by now. `Fixed` insists on cuts for that one.
+    let late = Fixed(Err(AdminError::Refused("nobody asks".into())));
+    client.advance_split(SPLIT, &seen, &late).await.unwrap();
+}

@@ -16,8 +16,8 @@ use std::time::Duration;
 use common::drivers::{Group, Others};
 use common::*;
 use quorate_meta::{
-    AdminError, ClusterView, Command, Cut, Directory, Effects, MetadataClient, Operator, Ordered,
-    Sequencer, shard_group,
+    AdminError, ClusterView, Command, Cut, CutRefusal, Directory, Effects, MetadataClient,
+    Operator, OperatorState, Ordered, Sequencer, SplitPhase, shard_group,
 };
 use quorate_types::runtime::BoxFuture;
 use quorate_types::{Epoch, MigrationId, NodeId, ShardId};
@@ -25,9 +25,11 @@ use quorate_types::{Epoch, MigrationId, NodeId, ShardId};
 /// Long enough for every step of an operator.
 const LOOKS: Duration = Duration::from_secs(5);
 
-/// What was brought about. Moves fail; the sequencer orders at once.
+/// What was brought about. Moves fail; the sequencer orders at once, unless
+/// it never will.
 #[derive(Default)]
 struct Outside {
+    never: Option<CutRefusal>,
     terms: Mutex<Vec<Option<u64>>>,
     published: Mutex<Vec<u64>>,
     moves: Mutex<Vec<MigrationId>>,
@@ -35,7 +37,8 @@ struct Outside {
 
 impl Sequencer for Outside {
     fn order(&self, _: Cut) -> BoxFuture<Result<Ordered, AdminError>> {
-        Box::pin(std::future::ready(Ok(Ordered::Now(Epoch(9)))))
+        let ordered = self.never.map_or(Ordered::Now(Epoch(9)), Ordered::Never);
+        Box::pin(std::future::ready(Ok(ordered)))
     }
 }
 
@@ -69,7 +72,11 @@ fn leader() -> (Arc<Group>, MetadataClient) {
 
 /// Coordinates for a while.
 async fn coordinate(client: &MetadataClient) -> Arc<Outside> {
-    let outside = Arc::new(Outside::default());
+    coordinate_with(client, Outside::default()).await
+}
+
+async fn coordinate_with(client: &MetadataClient, outside: Outside) -> Arc<Outside> {
+    let outside = Arc::new(outside);
     let coordinating = client.coordinate(Arc::downgrade(&outside));
     assert!(tokio::time::timeout(LOOKS, coordinating).await.is_err(), "ended by itself");
     outside
@@ -88,6 +95,27 @@ async fn a_leader_publishes_and_carries_a_split_to_its_end_though_a_move_waits()
     assert!(outside.moves.lock().unwrap().len() > 1, "asked again");
     assert_eq!(outside.published.lock().unwrap().last(), Some(&view.version()));
     assert_eq!(outside.terms.lock().unwrap()[0], Some(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_split_that_is_never_ordered_is_given_up_and_its_shard_is_free_again() {
+    let (_, client) = leader();
+    let (shard, reason) = (ShardId(2), CutRefusal::EpochPassed);
+    let split = client.begin_split(shard, "t".into()).await.unwrap();
+    let before = client.directory().view().shard(shard).cloned();
+    let outside = Outside { never: Some(reason), ..Outside::default() };
+    let outside = coordinate_with(&client, outside).await;
+    let view = client.directory().view();
+    let ended = view.operator(split).unwrap().clone();
+    assert!(matches!(ended.state, OperatorState::Aborted { .. }), "{ended:?}");
+    assert_eq!(split_of(ended).phase, SplitPhase::Refused { reason }, "an operator sees why");
+    assert_eq!((view.shards().len(), view.shard(shard).cloned()), (2, before));
+    assert_eq!(outside.published.lock().unwrap().last(), Some(&view.version()));
+    // The next one finds the group idle.
+    let again = client.begin_split(shard, "u".into()).await.unwrap();
+    coordinate(&client).await;
+    let ended = client.directory().view().operator(again).unwrap().clone();
+    assert!(matches!(ended.state, OperatorState::Finished { .. }), "{ended:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 use common::*;
 use proptest::prelude::*;
 use quorate_meta::{
-    BeginMove, BeginSplit, ClusterView, Command, JournalWrite, NodeState, Registry, ReplicaChange,
-    Reply, SettingValue, SplitPhase, Task,
+    BeginMove, BeginSplit, ClusterView, Command, CutRefusal, JournalWrite, NodeState, Registry,
+    ReplicaChange, Reply, SettingValue, SplitPhase, Task,
 };
 use quorate_types::{Blob, Epoch, GroupId, MigrationId, NodeId, ReplicaId, ShardEpoch, ShardId};
 
@@ -27,6 +27,9 @@ type Wish = (u8, u64, u64, u64);
 fn wishes() -> impl Strategy<Value = Vec<Wish>> {
     prop::collection::vec((0..15u8, any::<u64>(), any::<u64>(), any::<u64>()), 1..120)
 }
+
+const REFUSALS: [CutRefusal; 3] =
+    [CutRefusal::ChildTaken, CutRefusal::KeyOutside, CutRefusal::EpochPassed];
 
 fn pick<T: Copy>(from: &[T], number: u64) -> Option<T> {
     from.get(usize::try_from(number).unwrap() % from.len().max(1)).copied()
@@ -62,7 +65,11 @@ fn command(view: &ClusterView, (kind, a, b, c): Wish) -> Command {
             parent_epoch: ShardEpoch(1 + b % 6),
             child_epoch: ShardEpoch(1 + c % 6),
         },
-        9 => Command::AbortSplit { operator, expected: phase(view, operator) },
+        9 => Command::AbortSplit {
+            operator,
+            expected: phase(view, operator),
+            reason: pick(&REFUSALS, c).unwrap(),
+        },
         10 | 13 => begin_move(view, id, a, c),
         11 => match c % 3 {
             0 => Command::AbandonMove { migration: operator },

@@ -103,7 +103,9 @@ fn an_abort_needs_the_phase_and_stops_at_the_order() {
     assert_eq!(raced, Refusal::PhaseMismatch { current: SplitPhase::Ordering });
     let ended = host.operator(abort(SplitPhase::Ordering));
     assert_eq!(ended.state, OperatorState::Aborted { at: host.index });
+    assert_eq!(split_of(ended.clone()).phase, REFUSED, "whoever looks sees why");
     assert_eq!(host.operator(abort(SplitPhase::Ordering)), ended);
+    assert_eq!(host.reloaded(), host.registry);
     assert_eq!(host.refused(finish(2, 2)), Refusal::OperatorEnded { operator: SPLIT });
     let view = host.registry.view();
     assert!(view.is_retired(split.child_group, split.child_replicas[0].id));

@@ -7,8 +7,8 @@ pub(crate) mod drivers;
 use std::collections::BTreeMap;
 
 use quorate_meta::{
-    BeginMove, BeginSplit, Bootstrap, Command, Label, NodeSpec, NodeState, Operator, Refusal,
-    Registry, ReplicaChange, Reply, Split, SplitPhase, Task, ZONE_LABEL,
+    BeginMove, BeginSplit, Bootstrap, Command, CutRefusal, Label, NodeSpec, NodeState, Operator,
+    Refusal, Registry, ReplicaChange, Reply, Split, SplitPhase, Task, ZONE_LABEL,
 };
 use quorate_types::{
     Blob, ClusterId, DiskId, Epoch, GroupId, MigrationId, NodeId, Seq, ShardEpoch, ShardId,
@@ -111,6 +111,8 @@ impl Host {
 
 pub(crate) const ORDERED: SplitPhase = SplitPhase::Ordered { epoch: Epoch(9) };
 
+pub(crate) const REFUSED: SplitPhase = SplitPhase::Refused { reason: CutRefusal::KeyOutside };
+
 pub(crate) fn advance(from: SplitPhase, to: SplitPhase) -> Command {
     Command::AdvanceSplit { operator: SPLIT, from, to }
 }
@@ -124,7 +126,7 @@ pub(crate) fn finish(parent: u64, child: u64) -> Command {
 }
 
 pub(crate) fn abort(expected: SplitPhase) -> Command {
-    Command::AbortSplit { operator: SPLIT, expected }
+    Command::AbortSplit { operator: SPLIT, expected, reason: CutRefusal::KeyOutside }
 }
 
 pub(crate) fn split_of(operator: Operator) -> Split {
