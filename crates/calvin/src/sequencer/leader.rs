@@ -241,12 +241,6 @@ impl SequencerLeader {
             .find(|shard| self.unlogged.waits_since(*shard).is_some_and(waits_too_long))
     }
 
-    /// Whether submissions wait.
-    #[must_use]
-    pub fn has_work(&self) -> bool {
-        self.txns > 0
-    }
-
     /// Takes the next batch, one transaction per client in turn; `None` when
     /// nothing waits.
     pub fn next_batch(

@@ -137,10 +137,6 @@ impl Gate {
         self.by_request.get(&request.key()).copied()
     }
 
-    pub(super) fn requests(&self) -> impl Iterator<Item = (ClientId, u64)> + '_ {
-        self.by_request.keys().copied()
-    }
-
     pub(super) fn oldest_sequenced(&self) -> Option<Epoch> {
         let splits = self.pending.values().find_map(|row| match &row.work {
             Work::Split(work) => Some(work.epoch),

@@ -1,10 +1,10 @@
 //! The machine's state and the meaning of each command.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use quorate_types::codec::CodecError;
-use quorate_types::{Blob, ClientId, Epoch, KeyRange, RequestId, ShardEpoch, ShardId, TxnId};
+use quorate_types::{Blob, Epoch, KeyRange, RequestId, ShardEpoch, ShardId, TxnId};
 
 use super::gate::Gate;
 use super::rows::{
@@ -518,12 +518,6 @@ impl ShardMachine {
 
     pub(super) fn broken(&self, what: &'static str) -> Halt {
         Halt::Invariant { shard: self.shard, what }
-    }
-
-    /// Requests in the gate, for tests and reports.
-    #[must_use]
-    pub fn pending_requests(&self) -> BTreeSet<(ClientId, u64)> {
-        self.gate.requests().collect()
     }
 }
 
