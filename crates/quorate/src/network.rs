@@ -4,14 +4,14 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_calvin::{CallError, Destination, Wire};
+use quorate_calvin::{CallError, Destination, Reply, Wire};
 use quorate_meta::{BoxError, MembershipError};
 use quorate_raft::tcp::Service;
 use quorate_raft::{Lane, Network, RaftError, TransportError};
 use quorate_types::NodeId;
 use quorate_types::codec::CodecError;
 use quorate_types::hello::Hello;
-use quorate_types::runtime::BoxFuture;
+use quorate_types::runtime::{BoxFuture, spawn};
 
 use crate::directory::Directory;
 use crate::node::NodeInner;
@@ -56,7 +56,11 @@ async fn dispatch(
     let failed = |error: RaftError| error.to_string();
     match channel {
         channel::RAFT => inner.host.handle(from, payload).await.map_err(failed),
-        channel::ADMIN => inner.host.administer(payload).await.map_err(failed),
+        channel::ADMIN => {
+            // A removal must not end half way because its caller has left.
+            let administering = spawn(inner.host.administer(payload));
+            administering.await.map_err(|error| error.to_string())?.map_err(failed)
+        }
         channel::REQUEST => inner.services.answer(&payload).await.map_err(malformed),
         channel::MESSAGE => {
             inner.services.receive(&payload).map_err(malformed)?;
@@ -84,7 +88,7 @@ impl quorate_meta::Peers for NodePeers {
         request: Bytes,
         deadline: Duration,
     ) -> BoxFuture<Result<Bytes, BoxError>> {
-        let call = self.network.call(to, Lane::Data, channel::METADATA, request, deadline);
+        let call = self.network.call(to, Lane::Request, channel::METADATA, request, deadline);
         Box::pin(async move { Ok(call.await?) })
     }
 
@@ -116,13 +120,27 @@ impl Wire for NodePeers {
         request: Bytes,
         deadline: Duration,
     ) -> BoxFuture<Result<Bytes, CallError>> {
-        let call = self.network.call(to, Lane::Data, channel::REQUEST, request, deadline);
-        Box::pin(async move {
-            call.await.map_err(|error| match error {
-                TransportError::Unreachable { .. } => CallError::Unreachable,
-                // A refusal may stand for a reply that did not fit a frame.
-                _ => CallError::NoReply,
-            })
-        })
+        let call = self.network.call(to, Lane::Request, channel::REQUEST, request, deadline);
+        Box::pin(async move { answered(call.await) })
     }
 }
+
+/// What a request between transaction services came to.
+fn answered(result: Result<Bytes, TransportError>) -> Result<Bytes, CallError> {
+    result.or_else(|error| match error {
+        // What the services over there would have said themselves: it did not
+        // happen, and who leads is where it was.
+        TransportError::Busy { to } => {
+            let reason = format!("{to} has too much to do");
+            Ok(Reply::Busy(reason.as_str().into()).to_bytes())
+        }
+        TransportError::Unreachable { .. } => Err(CallError::Unreachable),
+        // A refusal may stand for a reply that did not fit a frame.
+        TransportError::Deadline { .. } | TransportError::Rejected { .. } => {
+            Err(CallError::NoReply)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,15 +7,21 @@ use quorate_types::NodeId;
 use quorate_types::runtime::BoxFuture;
 
 /// Which of a node pair's ways a message takes, so that bulk never holds up
-/// what keeps a leader in office.
+/// what keeps a leader in office, and what clients ask for never holds up what
+/// their answers wait for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Lane {
     /// Heartbeats, votes, transfers of leadership.
     Heartbeat,
-    /// Log entries.
+    /// Log entries, and messages that nobody answers. Whoever receives them
+    /// waits for its own disk at most, never for another node.
     Data,
     /// Chunks of snapshots.
     Snapshot,
+    /// Requests whose answers may wait for other nodes, and so for the other
+    /// lanes. Too many of them are refused, and none is worked on longer than
+    /// its caller waits.
+    Request,
 }
 
 /// Why a call brought no reply. Raft tolerates each of them.
@@ -35,8 +41,9 @@ pub enum TransportError {
         /// The peer.
         to: NodeId,
     },
-    /// Too much waits for this peer already; the message was not sent.
-    #[error("too much is queued for {to}")]
+    /// Too much waits for this peer, or is in work there; the message was not
+    /// sent, or not looked at.
+    #[error("{to} has too much to do")]
     Busy {
         /// The peer.
         to: NodeId,

@@ -2,14 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
-use quorate_raft::Network;
 use quorate_raft::tcp::{Mesh, MeshConfig, MeshError, Reception, Service};
+use quorate_raft::{Lane, Network, TransportError};
 use quorate_types::hello::{Hello, Protocol, dial};
 use quorate_types::runtime::BoxFuture;
 use quorate_types::{Blob, DiskId, NodeId};
@@ -29,6 +30,23 @@ struct Book(Arc<Mutex<BTreeMap<NodeId, String>>>);
 struct TestService {
     recorded: Mutex<Vec<u8>>,
     news: Notify,
+    hanging: Arc<AtomicUsize>,
+}
+
+/// A request that hangs, until it is dropped.
+struct Hanging(Arc<AtomicUsize>);
+
+impl Hanging {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Service for TestService {
@@ -41,7 +59,13 @@ impl Service for TestService {
                 self.news.notify_one();
                 Box::pin(async { Ok(Bytes::new()) })
             }
-            _ => Box::pin(std::future::pending()),
+            _ => {
+                let hanging = Hanging::begin(&self.hanging);
+                Box::pin(async move {
+                    let _hanging = hanging;
+                    std::future::pending().await
+                })
+            }
         }
     }
 }
@@ -66,15 +90,28 @@ fn mesh(node: u64, book: &Book, config: MeshConfig) -> Mesh {
 
 /// A node that listens; the book knows where.
 async fn listening(node: u64, book: &Book) -> (Mesh, Arc<TestService>) {
-    let mesh = mesh(node, book, MeshConfig::default());
+    let service = Arc::new(TestService::default());
+    let answers = Arc::clone(&service) as Arc<dyn Service>;
+    (serving(node, book, MeshConfig::default(), answers).await, service)
+}
+
+/// A node that listens with few permits for requests.
+async fn narrow(book: &Book, inbound_requests_max: usize) -> (Mesh, Arc<TestService>) {
+    let service = Arc::new(TestService::default());
+    let config = MeshConfig { inbound_requests_max, ..MeshConfig::default() };
+    let answers = Arc::clone(&service) as Arc<dyn Service>;
+    (serving(2, book, config, answers).await, service)
+}
+
+async fn serving(node: u64, book: &Book, config: MeshConfig, service: Arc<dyn Service>) -> Mesh {
+    let mesh = mesh(node, book, config);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     book.0.lock().insert(NodeId(node), listener.local_addr().unwrap().to_string());
-    let service = Arc::new(TestService::default());
     let judge = move |theirs: &Hello| {
         if theirs.node == NodeId(66) { Err("go away".to_owned()) } else { Ok(hello(node)) }
     };
-    mesh.listen(listener, Arc::clone(&service) as Arc<dyn Service>, Arc::new(judge));
-    (mesh, service)
+    mesh.listen(listener, service, Arc::new(judge));
+    mesh
 }
 
 /// Takes every connection that is not the mesh's.
@@ -265,4 +302,156 @@ async fn a_restarted_peer_is_reached_again() {
         }
     };
     tokio::time::timeout(DEADLINE, reached).await.expect("the peer is reached again");
+}
+
+/// Asks node 2 as the layers above do.
+async fn ask(
+    client: &Mesh,
+    lane: Lane,
+    channel: u8,
+    deadline: Duration,
+) -> Result<Bytes, TransportError> {
+    Network::call(client, NodeId(2), lane, channel, Bytes::from_static(b"x"), deadline).await
+}
+
+const ECHOED: Result<Bytes, TransportError> = Ok(Bytes::from_static(b"x"));
+const BUSY: Result<Bytes, TransportError> = Err(TransportError::Busy { to: NodeId(2) });
+const LATE: Result<Bytes, TransportError> = Err(TransportError::Deadline { to: NodeId(2) });
+
+#[tokio::test]
+async fn requests_that_never_end_hold_up_nothing_but_their_own_kind() {
+    let book = Book::default();
+    let (_server, service) = narrow(&book, 4).await;
+    let client = mesh(1, &book, MeshConfig::default());
+    let mut parked: Vec<_> =
+        (0..4).map(|_| Box::pin(ask(&client, Lane::Request, HANG, DEADLINE))).collect();
+    for call in &mut parked {
+        assert!(futures_util::poll!(call).is_pending());
+    }
+    for _ in 0..100 {
+        assert_eq!(ask(&client, Lane::Request, HANG, DEADLINE).await, BUSY, "refused at once");
+    }
+    assert_eq!(service.hanging.load(Ordering::SeqCst), 4, "what was refused was not begun");
+    assert_eq!(ask(&client, Lane::Request, ECHO, DEADLINE).await, ECHOED, "another channel");
+    for lane in [Lane::Heartbeat, Lane::Data, Lane::Snapshot] {
+        assert_eq!(ask(&client, lane, ECHO, DEADLINE).await, ECHOED, "{lane:?}");
+    }
+    for lane in [Lane::Data, Lane::Request] {
+        Network::send(&client, NodeId(2), lane, RECORD, Bytes::from_static(b"x"));
+        service.news.notified().await;
+    }
+    drop(parked);
+}
+
+#[tokio::test]
+async fn a_request_ends_when_its_caller_has_stopped_waiting() {
+    let book = Book::default();
+    let (_server, service) = narrow(&book, 2).await;
+    let client = mesh(1, &book, MeshConfig::default());
+    let short = Duration::from_millis(20);
+    let again = async {
+        for _ in 0..10 {
+            // Begun, as often as it takes: each ends, and its permit returns.
+            while ask(&client, Lane::Request, HANG, short).await != LATE {}
+        }
+        while service.hanging.load(Ordering::SeqCst) > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, again).await.expect("nothing is worked on for ever");
+}
+
+#[tokio::test]
+async fn a_caller_of_endless_patience_is_told_that_its_request_was_dropped() {
+    let book = Book::default();
+    let service = Arc::new(TestService::default());
+    let inbound_work_max = Duration::from_millis(20);
+    let config = MeshConfig { inbound_work_max, ..MeshConfig::default() };
+    let _server = serving(2, &book, config, Arc::clone(&service) as Arc<dyn Service>).await;
+    let client = mesh(1, &book, MeshConfig::default());
+    let told = ask(&client, Lane::Request, HANG, Duration::MAX);
+    assert_eq!(tokio::time::timeout(DEADLINE, told).await, Ok(LATE));
+    assert_eq!(service.hanging.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_lane_of_raft_waits_for_room_and_ends_nothing() {
+    let book = Book::default();
+    let (_server, service) = narrow(&book, 1).await;
+    let client = mesh(1, &book, MeshConfig::default());
+    let mut first = Box::pin(ask(&client, Lane::Data, HANG, DEADLINE));
+    while service.hanging.load(Ordering::SeqCst) == 0 {
+        assert!(futures_util::poll!(&mut first).is_pending());
+        tokio::task::yield_now().await;
+    }
+    drop(first);
+    let short = Duration::from_millis(20);
+    assert_eq!(ask(&client, Lane::Data, HANG, short).await, LATE, "not refused");
+    assert_eq!(service.hanging.load(Ordering::SeqCst), 1, "the first goes on, the second waits");
+}
+
+#[tokio::test]
+async fn more_messages_than_allowed_are_dropped_and_hold_up_no_request() {
+    let book = Book::default();
+    let service = Arc::new(TestService::default());
+    let config = MeshConfig { inbound_messages_max: 2, ..MeshConfig::default() };
+    let _server = serving(2, &book, config, Arc::clone(&service) as Arc<dyn Service>).await;
+    let client = mesh(1, &book, MeshConfig::default());
+    for _ in 0..8 {
+        Network::send(&client, NodeId(2), Lane::Data, HANG, Bytes::new());
+    }
+    assert_eq!(ask(&client, Lane::Data, ECHO, DEADLINE).await, ECHOED);
+    assert_eq!(service.hanging.load(Ordering::SeqCst), 2);
+}
+
+/// Answers a request once the node that sent it has answered one of its own
+/// on Raft's lane: as a write waits for a follower.
+#[derive(Default)]
+struct Replicating {
+    mesh: OnceLock<Mesh>,
+}
+
+const WRITE: u8 = 5;
+
+impl Service for Replicating {
+    fn handle(&self, from: NodeId, channel: u8, payload: Bytes) -> BoxFuture<Result<Bytes, Bytes>> {
+        if channel != WRITE {
+            return Box::pin(std::future::ready(Ok(payload)));
+        }
+        let mesh = self.mesh.get().unwrap().clone();
+        Box::pin(async move {
+            let appended = Network::call(&mesh, from, Lane::Data, ECHO, payload, DEADLINE).await;
+            appended.map_err(|error| error.to_string().into())
+        })
+    }
+}
+
+#[tokio::test]
+async fn requests_both_ways_do_not_wait_in_a_circle() {
+    let book = Book::default();
+    let mut nodes = Vec::new();
+    for node in [1, 2] {
+        let service = Arc::new(Replicating::default());
+        let config = MeshConfig { inbound_requests_max: 2, ..MeshConfig::default() };
+        let mesh = serving(node, &book, config, Arc::clone(&service) as Arc<dyn Service>).await;
+        service.mesh.set(mesh.clone()).unwrap();
+        nodes.push(mesh);
+    }
+    let write = |from: &Mesh, to: u64| {
+        let payload = Bytes::from_static(b"x");
+        Network::call(from, NodeId(to), Lane::Request, WRITE, payload, DEADLINE)
+    };
+    let writes = (0..200).map(|nth| {
+        let (from, to) = if nth % 2 == 0 { (&nodes[0], 2) } else { (&nodes[1], 1) };
+        let call = write(from, to);
+        async move {
+            match call.await {
+                Ok(_) => true,
+                Err(TransportError::Busy { .. }) => false,
+                Err(error) => panic!("neither done nor refused: {error}"),
+            }
+        }
+    });
+    let done = join_all(writes).await.into_iter().filter(|is_done| *is_done).count();
+    assert!(done >= 4, "as many as have room are done: {done}");
 }

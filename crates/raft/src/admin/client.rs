@@ -139,7 +139,7 @@ impl AdminClient {
             return Some(Box::pin(self.host.perform(request.clone())).await);
         }
         let payload = request.to_bytes();
-        let reply = self.transport.call(candidate, Lane::Data, payload, CALL_DEADLINE).await;
+        let reply = self.transport.call(candidate, Lane::Request, payload, CALL_DEADLINE).await;
         let reply = reply.inspect_err(|error| tracing::debug!(%error, "a candidate is silent"));
         AdminReply::from_bytes(&reply.ok()?)
             .inspect_err(|error| tracing::warn!(%candidate, %error, "a reply cannot be read"))

@@ -150,7 +150,9 @@ impl Link {
         // A heartbeat that is late is useless; entries wait for a disk.
         let deadline = match self.lane {
             Lane::Heartbeat => option.hard_ttl(),
-            Lane::Data | Lane::Snapshot => option.hard_ttl().max(self.links.append_deadline),
+            Lane::Data | Lane::Snapshot | Lane::Request => {
+                option.hard_ttl().max(self.links.append_deadline)
+            }
         };
         let reply = self.call(self.lane, Body::Append(to_append(request)), deadline);
         async move {

@@ -1,9 +1,9 @@
 //! What travels between two meshes, inside [`Frame`]s, integers big endian:
 //!
 //! ```text
-//! request = [id u64][channel u8] body
+//! request = [id u64][time left in milliseconds u32][channel u8] body
 //! oneway  = [channel u8] body
-//! reply   = [id u64][status u8] body      status 0: reply, 1: refusal
+//! reply   = [id u64][status u8] body      status: see `Outcome`
 //! ```
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -12,19 +12,61 @@ use quorate_types::frame::{FRAME_PAYLOAD_BYTES_MAX, Frame};
 const REQUEST: u8 = 0x01;
 const ONEWAY: u8 = 0x02;
 const REPLY: u8 = 0x03;
-const VERSION: u8 = 1;
+/// Requests of version 1 did not say how long their callers wait.
+const VERSION: u8 = 2;
 
-/// The most a frame's payload needs beside the body.
-const HEADER_BYTES_MAX: usize = 9;
+/// The most that a frame's payload needs beside the body.
+const HEADER_BYTES_MAX: usize = 13;
 
 /// The largest body of a request, a one-way message or a reply.
 pub(super) const BODY_BYTES_MAX: usize = FRAME_PAYLOAD_BYTES_MAX as usize - HEADER_BYTES_MAX;
 
+/// How a request ended at the node that was asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Outcome {
+    /// Status 0: the service's reply.
+    Reply(Bytes),
+    /// Status 1: the service refused, in its own words.
+    Refusal(Bytes),
+    /// Status 2: not begun, because too much is in work already.
+    NotBegun,
+    /// Status 3: begun, and dropped when its caller's time was over.
+    Ended,
+}
+
+impl Outcome {
+    const fn status(&self) -> u8 {
+        match self {
+            Self::Reply(_) => 0,
+            Self::Refusal(_) => 1,
+            Self::NotBegun => 2,
+            Self::Ended => 3,
+        }
+    }
+
+    pub(super) fn body(&self) -> &[u8] {
+        match self {
+            Self::Reply(body) | Self::Refusal(body) => body,
+            Self::NotBegun | Self::Ended => &[],
+        }
+    }
+
+    fn decode(status: u8, body: Bytes) -> Option<Self> {
+        match status {
+            0 => Some(Self::Reply(body)),
+            1 => Some(Self::Refusal(body)),
+            2 => Some(Self::NotBegun),
+            3 => Some(Self::Ended),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Message {
-    Request { id: u64, channel: u8, body: Bytes },
+    Request { id: u64, left_millis: u32, channel: u8, body: Bytes },
     Oneway { channel: u8, body: Bytes },
-    Reply { id: u64, result: Result<Bytes, Bytes> },
+    Reply { id: u64, outcome: Outcome },
 }
 
 impl Message {
@@ -33,8 +75,9 @@ impl Message {
     pub(super) fn encode(&self, out: &mut BytesMut) -> bool {
         let mut payload = BytesMut::with_capacity(HEADER_BYTES_MAX + self.body().len());
         let kind = match self {
-            Self::Request { id, channel, .. } => {
+            Self::Request { id, left_millis, channel, .. } => {
                 payload.put_u64(*id);
+                payload.put_u32(*left_millis);
                 payload.put_u8(*channel);
                 REQUEST
             }
@@ -42,9 +85,9 @@ impl Message {
                 payload.put_u8(*channel);
                 ONEWAY
             }
-            Self::Reply { id, result } => {
+            Self::Reply { id, outcome } => {
                 payload.put_u64(*id);
-                payload.put_u8(u8::from(result.is_err()));
+                payload.put_u8(outcome.status());
                 REPLY
             }
         };
@@ -52,10 +95,10 @@ impl Message {
         Frame { kind, version: VERSION, payload: payload.freeze() }.encode(out).is_ok()
     }
 
-    pub(super) fn body(&self) -> &Bytes {
+    fn body(&self) -> &[u8] {
         match self {
             Self::Request { body, .. } | Self::Oneway { body, .. } => body,
-            Self::Reply { result: Ok(body) | Err(body), .. } => body,
+            Self::Reply { outcome, .. } => outcome.body(),
         }
     }
 
@@ -68,8 +111,9 @@ impl Message {
         match kind {
             REQUEST => {
                 let id = body.try_get_u64().ok()?;
+                let left_millis = body.try_get_u32().ok()?;
                 let channel = body.try_get_u8().ok()?;
-                Some(Self::Request { id, channel, body })
+                Some(Self::Request { id, left_millis, channel, body })
             }
             ONEWAY => {
                 let channel = body.try_get_u8().ok()?;
@@ -77,12 +121,8 @@ impl Message {
             }
             REPLY => {
                 let id = body.try_get_u64().ok()?;
-                let result = match body.try_get_u8().ok()? {
-                    0 => Ok(body),
-                    1 => Err(body),
-                    _ => return None,
-                };
-                Some(Self::Reply { id, result })
+                let status = body.try_get_u8().ok()?;
+                Some(Self::Reply { id, outcome: Outcome::decode(status, body)? })
             }
             _ => None,
         }

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::frames::Message;
+use super::frames::{Message, Outcome};
 use super::mesh::{AddressBook, Introduction, MeshConfig, MeshError};
 
 /// How much the writer puts into one write. One write carries twenty times
@@ -32,17 +32,23 @@ type ReplyReceiver = oneshot::Receiver<Result<Bytes, MeshError>>;
 pub(super) struct Outgoing {
     channel: u8,
     body: Bytes,
-    reply: Option<ReplySender>,
+    caller: Option<Caller>,
+}
+
+/// Who waits for a reply, and until when.
+struct Caller {
+    reply: ReplySender,
+    until: Instant,
 }
 
 impl Outgoing {
-    pub(super) fn request(channel: u8, body: Bytes) -> (Self, ReplyReceiver) {
+    pub(super) fn request(channel: u8, body: Bytes, until: Instant) -> (Self, ReplyReceiver) {
         let (reply, receiver) = oneshot::channel();
-        (Self { channel, body, reply: Some(reply) }, receiver)
+        (Self { channel, body, caller: Some(Caller { reply, until }) }, receiver)
     }
 
     pub(super) fn oneway(channel: u8, body: Bytes) -> Self {
-        Self { channel, body, reply: None }
+        Self { channel, body, caller: None }
     }
 
     pub(super) fn body_bytes(&self) -> usize {
@@ -51,13 +57,13 @@ impl Outgoing {
 
     /// Whether the caller stopped waiting.
     fn is_abandoned(&self) -> bool {
-        self.reply.as_ref().is_some_and(oneshot::Sender::is_closed)
+        self.caller.as_ref().is_some_and(|caller| caller.reply.is_closed())
     }
 
     fn fail(self, error: MeshError) {
-        if let Some(reply) = self.reply {
+        if let Some(caller) = self.caller {
             // The caller may have given up meanwhile.
-            let _gone = reply.send(Err(error));
+            let _gone = caller.reply.send(Err(error));
         }
     }
 }
@@ -264,13 +270,14 @@ impl Driver {
         if outgoing.is_abandoned() {
             return;
         }
-        let Outgoing { channel, body, reply } = outgoing;
-        let message = match reply {
+        let Outgoing { channel, body, caller } = outgoing;
+        let message = match caller {
             None => Message::Oneway { channel, body },
-            Some(reply) => {
+            Some(Caller { reply, until }) => {
                 self.next_id += 1;
                 pending.replies.lock().insert(self.next_id, reply);
-                Message::Request { id: self.next_id, channel, body }
+                let left_millis = millis_until(until);
+                Message::Request { id: self.next_id, left_millis, channel, body }
             }
         };
         let is_encoded = message.encode(out);
@@ -307,13 +314,24 @@ async fn read_replies(
             }
         };
         heard = Instant::now();
-        let Some(Message::Reply { id, result }) = Message::decode(frame) else {
+        let Some(Message::Reply { id, outcome }) = Message::decode(frame) else {
             return io::ErrorKind::InvalidData.into();
         };
         // A caller that gave up has taken its entry's receiver along.
         if let Some(reply) = pending.replies.lock().remove(&id) {
-            let result = result.map_err(|reason| MeshError::Refused { to: from, reason });
-            let _gone = reply.send(result);
+            let _gone = reply.send(match outcome {
+                Outcome::Reply(body) => Ok(body),
+                Outcome::Refusal(reason) => Err(MeshError::Refused { to: from, reason }),
+                Outcome::NotBegun => Err(MeshError::Overloaded(from)),
+                Outcome::Ended => Err(MeshError::Deadline(from)),
+            });
         }
     }
+}
+
+/// What is left of a caller's time, in whole milliseconds, rounded up: a peer
+/// that stopped before its caller does would have worked for nothing.
+fn millis_until(until: Instant) -> u32 {
+    let left = until.saturating_duration_since(Instant::now());
+    u32::try_from(left.as_millis()).unwrap_or(u32::MAX).saturating_add(1)
 }

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use quorate_types::NodeId;
 use quorate_types::hello::Hello;
 use quorate_types::runtime::BoxFuture;
+use tokio::time::Instant;
 
 use super::frames::BODY_BYTES_MAX;
 use super::link::{Link, Outgoing};
@@ -21,10 +22,19 @@ pub struct MeshConfig {
     /// Bytes that may wait likewise. A single larger message passes when
     /// nothing else waits.
     pub queued_bytes_max: usize,
-    /// Requests of one inbound connection that may be in work; beyond it the
-    /// connection is not read, and the caller's queue fills.
+    /// Requests of one channel of one inbound connection that may be in work.
+    /// Beyond it a request on [`Lane::Request`](crate::Lane::Request) is
+    /// refused at once; any other lane is not read until one has ended, and
+    /// the caller's queue fills.
     pub inbound_requests_max: usize,
-    /// Inbound connections that [`Mesh::listen`] holds at a time: three of
+    /// The longest that a request on [`Lane::Request`](crate::Lane::Request)
+    /// is worked on, whatever its caller says of its own patience.
+    pub inbound_work_max: Duration,
+    /// One-way messages of one inbound connection that may be in work. Beyond
+    /// it they are dropped, as their senders must expect. Most are done when
+    /// they are first looked at and never count.
+    pub inbound_messages_max: usize,
+    /// Inbound connections that [`Mesh::listen`] holds at a time: four of
     /// each node of a large cluster, and what peers that vanished left behind.
     pub inbound_connections_max: usize,
     /// Callers that may introduce themselves at a time.
@@ -48,7 +58,9 @@ impl Default for MeshConfig {
             queued_messages_max: 16 << 10,
             queued_bytes_max: 64 << 20,
             inbound_requests_max: 1024,
-            inbound_connections_max: 4096,
+            inbound_work_max: Duration::from_secs(60),
+            inbound_messages_max: 1024,
+            inbound_connections_max: 6 << 10,
             inbound_handshakes_max: 256,
             handshake_deadline: Duration::from_secs(5),
             connect_deadline: Duration::from_secs(3),
@@ -77,6 +89,9 @@ pub enum MeshError {
     /// Not sent: too much waits for the peer.
     #[error("too much is queued for {0}")]
     Busy(NodeId),
+    /// Sent and not begun: too much is in work over there.
+    #[error("{0} is overloaded; the request was not begun")]
+    Overloaded(NodeId),
     /// Not sent: larger than any frame may be.
     #[error("a message of {bytes} bytes exceeds the limit of {limit}")]
     TooLarge {
@@ -88,7 +103,8 @@ pub enum MeshError {
     /// Sent, perhaps handled: the connection broke.
     #[error("the connection to {0} broke")]
     Disconnected(NodeId),
-    /// Sent, perhaps handled: no reply in time.
+    /// Sent, perhaps handled: no reply in time. On a lane of requests the peer
+    /// has stopped working on it, or soon will.
     #[error("{0} did not reply in time")]
     Deadline(NodeId),
     /// The service over there refused; the bytes are its own.
@@ -193,12 +209,14 @@ impl Mesh {
         payload: Bytes,
         deadline: Duration,
     ) -> BoxFuture<Result<Bytes, MeshError>> {
-        let (outgoing, reply) = Outgoing::request(channel, payload);
+        // A deadline without end is as good as the longest that can be said.
+        let until = Instant::now() + deadline.min(Duration::from_millis(u32::MAX.into()));
+        let (outgoing, reply) = Outgoing::request(channel, payload, until);
         if let Err(error) = self.enqueue(to, lane, outgoing) {
             return Box::pin(std::future::ready(Err(error)));
         }
         Box::pin(async move {
-            match tokio::time::timeout(deadline, reply).await {
+            match tokio::time::timeout_at(until, reply).await {
                 Err(_) => Err(MeshError::Deadline(to)),
                 Ok(Err(_)) => Err(MeshError::Disconnected(to)),
                 Ok(Ok(result)) => result,

@@ -19,11 +19,12 @@ const INTRODUCTION_DEADLINE: Duration = Duration::from_secs(2);
 
 impl Lane {
     /// Its number on the wire.
-    const fn number(self) -> u8 {
+    pub(super) const fn number(self) -> u8 {
         match self {
             Self::Heartbeat => 0,
             Self::Data => 1,
             Self::Snapshot => 2,
+            Self::Request => 3,
         }
     }
 }
@@ -43,7 +44,7 @@ impl Network for Mesh {
                 MeshError::Deadline(to) | MeshError::Disconnected(to) => {
                     TransportError::Deadline { to }
                 }
-                MeshError::Busy(to) => TransportError::Busy { to },
+                MeshError::Busy(to) | MeshError::Overloaded(to) => TransportError::Busy { to },
                 MeshError::Refused { .. } | MeshError::TooLarge { .. } => {
                     TransportError::Rejected { to, reason: error.to_string() }
                 }

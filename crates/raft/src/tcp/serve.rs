@@ -1,8 +1,11 @@
 //! Inbound connections.
 
+use std::collections::BTreeMap;
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::poll;
@@ -13,9 +16,10 @@ use quorate_types::runtime::{BoxFuture, spawn};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::frames::{BODY_BYTES_MAX, Message};
+use super::frames::{BODY_BYTES_MAX, Message, Outcome};
 use super::link::WRITE_BYTES;
 use super::mesh::Mesh;
+use crate::transport::Lane;
 
 /// What answers requests.
 pub trait Service: Send + Sync + 'static {
@@ -24,12 +28,27 @@ pub trait Service: Send + Sync + 'static {
     /// too, and the result is dropped.
     ///
     /// The futures of one connection are first polled in the order in which
-    /// the requests arrived; from then on they run side by side.
+    /// the requests arrived; from then on they run side by side. A request on
+    /// [`Lane::Request`] is dropped, at whatever it waits for, when its caller
+    /// has stopped waiting: what must not end half way belongs into a task of
+    /// its own.
     fn handle(&self, from: NodeId, channel: u8, payload: Bytes) -> BoxFuture<Result<Bytes, Bytes>>;
 }
 
-/// A reply and the permit that its request held.
-type Answered = (Message, OwnedSemaphorePermit);
+/// A reply and the permit that its request held, if it was begun.
+type Answered = (Message, Option<OwnedSemaphorePermit>);
+
+/// How a lane treats requests.
+#[derive(Clone, Copy)]
+enum Regime {
+    /// While as many as allowed are in work nothing more is read. The callers
+    /// keep few under way, and what they ask for ends without anybody's help.
+    Pauses,
+    /// Those beyond the limit are refused, so that reading never stops for
+    /// what is in work. None is worked on for longer than its caller waits,
+    /// and none for longer than this.
+    Refuses { work_max: Duration },
+}
 
 impl Mesh {
     /// Serves an inbound connection, whose [`Hello`] was read and welcomed
@@ -47,19 +66,27 @@ impl Mesh {
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
-        let requests_max = self.inner.config.inbound_requests_max.max(1);
+        let config = &self.inner.config;
+        let requests_max = config.inbound_requests_max.max(1);
         let (read, write) = tokio::io::split(stream);
-        // Never full: a reply comes with a permit.
+        // Full only while the peer does not read its replies: then its
+        // requests may wait too.
         let (replies, outgoing) = mpsc::channel(requests_max);
         let inbound = Inbound {
             from: hello.node,
             service,
-            permits: Arc::new(Semaphore::new(requests_max)),
+            regime: if hello.lane == Lane::Request.number() {
+                Regime::Refuses { work_max: config.inbound_work_max }
+            } else {
+                Regime::Pauses
+            },
+            requests_max,
+            messages: Arc::new(Semaphore::new(config.inbound_messages_max.max(1))),
             replies,
         };
         tokio::select! {
             biased;
-            result = inbound.read_requests(read) => result,
+            result = inbound.read_messages(read) => result,
             result = write_replies(write, outgoing) => result,
         }
     }
@@ -68,67 +95,129 @@ impl Mesh {
 struct Inbound {
     from: NodeId,
     service: Arc<dyn Service>,
-    permits: Arc<Semaphore>,
+    regime: Regime,
+    /// The limit of each channel, so that clients' requests leave room for
+    /// those that keep the cluster in order.
+    requests_max: usize,
+    messages: Arc<Semaphore>,
     replies: mpsc::Sender<Answered>,
 }
 
 impl Inbound {
-    async fn read_requests<S: AsyncRead>(&self, mut stream: ReadHalf<S>) -> io::Result<()> {
+    async fn read_messages<S: AsyncRead>(&self, mut stream: ReadHalf<S>) -> io::Result<()> {
         let mut buffer = BytesMut::new();
+        let mut channels: BTreeMap<u8, Arc<Semaphore>> = BTreeMap::new();
         while let Some(frame) =
             read_frame(&mut stream, &mut buffer, FRAME_PAYLOAD_BYTES_MAX).await?
         {
-            let (id, channel, body) = match Message::decode(frame) {
-                Some(Message::Request { id, channel, body }) => (Some(id), channel, body),
-                Some(Message::Oneway { channel, body }) => (None, channel, body),
+            match Message::decode(frame) {
+                Some(Message::Oneway { channel, body }) => self.take(channel, body).await,
+                Some(Message::Request { id, left_millis, channel, body }) => {
+                    let permits = channels
+                        .entry(channel)
+                        .or_insert_with(|| Arc::new(Semaphore::new(self.requests_max)));
+                    match self.admit(permits).await {
+                        Some(permit) => {
+                            let handling = self.service.handle(self.from, channel, body);
+                            self.begin(id, left_millis, handling, permit).await;
+                        }
+                        None => reply(&self.replies, id, Outcome::NotBegun, None).await,
+                    }
+                }
                 Some(Message::Reply { .. }) | None => {
                     return Err(io::ErrorKind::InvalidData.into());
                 }
-            };
-            let permit = Arc::clone(&self.permits)
-                .acquire_owned()
-                .await
-                .map_err(|_| io::Error::from(io::ErrorKind::NotConnected))?;
-            self.start(id, self.service.handle(self.from, channel, body), permit).await;
+            }
         }
         Ok(())
+    }
+
+    /// A request's permit; `None` when it has to be refused.
+    async fn admit(&self, permits: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        let permits = Arc::clone(permits);
+        match self.regime {
+            Regime::Pauses => permits.acquire_owned().await.ok(),
+            Regime::Refuses { .. } => permits.try_acquire_owned().ok(),
+        }
+    }
+
+    async fn begin(
+        &self,
+        id: u64,
+        left_millis: u32,
+        handling: BoxFuture<Result<Bytes, Bytes>>,
+        permit: OwnedSemaphorePermit,
+    ) {
+        match self.regime {
+            Regime::Pauses => {
+                let outcome = async move { outcome_of(handling.await) };
+                self.start(id, outcome, permit).await;
+            }
+            Regime::Refuses { work_max } => {
+                let left = Duration::from_millis(left_millis.into()).min(work_max);
+                let bounded = tokio::time::timeout(left, handling);
+                let outcome = async move { bounded.await.map_or(Outcome::Ended, outcome_of) };
+                self.start(id, outcome, permit).await;
+            }
+        }
     }
 
     /// Polls the request once, here and now, so that requests begin in the
     /// order of arrival whatever thread continues them.
     async fn start(
         &self,
-        id: Option<u64>,
-        mut handling: BoxFuture<Result<Bytes, Bytes>>,
+        id: u64,
+        work: impl Future<Output = Outcome> + Send + 'static,
         permit: OwnedSemaphorePermit,
     ) {
+        let mut work = Box::pin(work);
         let replies = self.replies.clone();
-        match poll!(&mut handling) {
-            Poll::Ready(result) => reply(&replies, id, result, permit).await,
+        match poll!(&mut work) {
+            Poll::Ready(outcome) => reply(&replies, id, outcome, Some(permit)).await,
             Poll::Pending => drop(spawn(async move {
-                reply(&replies, id, handling.await, permit).await;
+                let outcome = work.await;
+                reply(&replies, id, outcome, Some(permit)).await;
             })),
         }
+    }
+
+    /// Takes in a message that nobody waits for. It needs no permit of those
+    /// that requests hold.
+    async fn take(&self, channel: u8, body: Bytes) {
+        let Ok(permit) = Arc::clone(&self.messages).try_acquire_owned() else {
+            tracing::debug!(from = %self.from, channel, "too many messages: one is dropped");
+            return;
+        };
+        let mut handling = self.service.handle(self.from, channel, body);
+        if poll!(&mut handling).is_pending() {
+            drop(spawn(async move {
+                drop(handling.await);
+                drop(permit);
+            }));
+        }
+    }
+}
+
+fn outcome_of(result: Result<Bytes, Bytes>) -> Outcome {
+    match result {
+        Ok(body) => Outcome::Reply(body),
+        Err(reason) => Outcome::Refusal(reason),
     }
 }
 
 async fn reply(
     replies: &mpsc::Sender<Answered>,
-    id: Option<u64>,
-    result: Result<Bytes, Bytes>,
-    permit: OwnedSemaphorePermit,
+    id: u64,
+    outcome: Outcome,
+    permit: Option<OwnedSemaphorePermit>,
 ) {
-    let Some(id) = id else { return };
-    let size = match &result {
-        Ok(body) | Err(body) => body.len(),
-    };
-    let result = if size > BODY_BYTES_MAX {
-        Err(Bytes::from_static(b"the reply exceeds a frame"))
+    let outcome = if outcome.body().len() > BODY_BYTES_MAX {
+        Outcome::Refusal(Bytes::from_static(b"the reply exceeds a frame"))
     } else {
-        result
+        outcome
     };
     // Without a connection there is nobody to tell.
-    let _gone = replies.send((Message::Reply { id, result }, permit)).await;
+    let _gone = replies.send((Message::Reply { id, outcome }, permit)).await;
 }
 
 async fn write_replies<S: AsyncWrite>(
