@@ -399,8 +399,10 @@ impl SequencerMachine {
             return; // The retention comes with the first map.
         }
         let horizon = self.header.clock_millis.saturating_sub(self.header.retention_millis);
-        let floor = self.header.floors.done;
-        let old = |sample: &&Sample| sample.time_millis <= horizon && sample.epoch <= floor;
+        // Strictly below: while a shard is silent, what is done is the newest
+        // watermark there is, and every new request is born at it.
+        let done = self.header.floors.done;
+        let old = |sample: &&Sample| sample.time_millis <= horizon && sample.epoch < done;
         let expired = self.header.samples.iter().take_while(old).last().map(|s| s.epoch);
         if let Some(expired) = expired.filter(|epoch| *epoch > self.header.floors.expired) {
             self.header.floors.expired = expired;

@@ -192,6 +192,22 @@ fn floors_let_slices_and_requests_go() {
     assert!(matches!(events[0], SequencerEvent::Refused { reason: NotOrdered::Expired, .. }));
 }
 
+/// What is done stands still with the watermark, at which new requests are born.
+#[test]
+fn a_shard_that_is_silent_for_longer_than_the_retention_expires_nothing_new() {
+    let mut replica = Replica::new(5_000);
+    replica.batch_at(10_000, Epoch(0), vec![]);
+    replica.batch_at(11_000, Epoch(0), vec![submission(request(1, 0), &[], &["z"])]);
+    let stuck_at = Epoch(2);
+    for second in 12..100 {
+        replica.batch_at(second * 1_000, stuck_at, vec![]);
+    }
+    assert!(replica.machine.floors().expired < stuck_at, "{:?}", replica.machine.floors());
+    let born = RequestId { birth: stuck_at, ..request(2, 0) };
+    let events = replica.batch(vec![submission(born, &[], &["a"])]);
+    assert_eq!(ordered(&events).len(), 1, "{events:?}");
+}
+
 #[test]
 fn a_long_retention_ends_too() {
     let day_millis = 24 * 3_600 * 1_000;
