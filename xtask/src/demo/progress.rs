@@ -3,6 +3,10 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+/// How long after its cause an interruption may begin: a client that was not
+/// waiting when a node was killed begins to wait a little later.
+const EFFECT_MAX: Duration = Duration::from_secs(1);
+
 /// The demo's clock and diary.
 #[derive(Debug)]
 pub(super) struct Progress {
@@ -42,15 +46,17 @@ impl Progress {
         self.start.elapsed()
     }
 
-    /// What began within a span of time, or what had begun last before it.
-    /// An interruption is blamed on what set it off, not on what was going on
-    /// when it ended.
+    /// When a span of time began, and what set it off: the first thing that
+    /// began within it or shortly before, or else the last one before that. What
+    /// was going on when it ended is not to blame.
     pub(super) fn within(&self, from: Instant, duration: Duration) -> String {
         let Ok(diary) = self.diary.lock() else { return String::new() };
-        let until = from + duration;
-        let within = diary.iter().find(|(begin, _)| (from..=until).contains(begin));
-        let begun = within.or_else(|| diary.iter().rev().find(|(begin, _)| *begin < from));
-        begun.map(|(_, what)| what.clone()).unwrap_or_default()
+        let since = from.checked_sub(EFFECT_MAX).unwrap_or(from);
+        let within = diary.iter().find(|(begin, _)| (since..=from + duration).contains(begin));
+        let begun = within.or_else(|| diary.iter().rev().find(|(begin, _)| *begin < since));
+        let what = begun.map(|(_, what)| what.as_str()).unwrap_or_default();
+        let at = from.saturating_duration_since(self.start).as_secs_f64();
+        format!("from {at:.1} s on, when: {what}")
     }
 }
 

@@ -88,7 +88,8 @@ impl Report {
         self.journals.iter().flat_map(|journal| journal.acknowledged.iter())
     }
 
-    /// The report as text. `blame` says what set an interruption off.
+    /// The report as text. `blame` says when an interruption was, and what set
+    /// it off.
     pub(super) fn render(&self, blame: impl Fn(Instant, Duration) -> String) -> String {
         let mut text = format!(
             "{:<12} {:>9} {:>8} {:>10} {:>10} {:>10} {:>10}\n",
@@ -134,7 +135,7 @@ impl Report {
         let longest = self.journals.iter().map(|journal| journal.longest).max_by_key(|gap| gap.1);
         if let Some((since, duration)) = longest {
             let cause = blame(since, duration);
-            facts.push(("longest interruption", format!("{}, when: {cause}", show(duration))));
+            facts.push(("longest interruption", format!("{}, {cause}", show(duration))));
         }
         if let Some(Join { serves, holds }) = self.join {
             let (serves, holds) = (show(serves), show(holds));

@@ -48,7 +48,7 @@ fn the_report_tells_both_kinds_of_work_and_the_longest_interruption() {
     let words = |name: &str| line(name).split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(words("transfers").get(1..5).unwrap(), ["2", "1", "1.0", "ms"]);
     assert_eq!(words("writes").get(1..5).unwrap(), ["21", "10", "300", "us"]);
-    assert!(line("longest interruption").ends_with("2.50 s, when: a split"), "{text}");
+    assert!(line("longest interruption").ends_with("2.50 s, a split"), "{text}");
     assert!(line("begun again").contains("6 conflicts, 0 refused, 3 connections lost"), "{text}");
     assert!(text.ends_with("everything holds\n"), "{text}");
 }
