@@ -11,7 +11,7 @@ use quorate_raft::{Lane, Network, RaftError, TransportError};
 use quorate_types::NodeId;
 use quorate_types::codec::CodecError;
 use quorate_types::hello::Hello;
-use quorate_types::runtime::{BoxFuture, spawn};
+use quorate_types::runtime::BoxFuture;
 
 use crate::directory::Directory;
 use crate::node::NodeInner;
@@ -56,11 +56,7 @@ async fn dispatch(
     let failed = |error: RaftError| error.to_string();
     match channel {
         channel::RAFT => inner.host.handle(from, payload).await.map_err(failed),
-        channel::ADMIN => {
-            // A removal must not end half way because its caller has left.
-            let administering = spawn(inner.host.administer(payload));
-            administering.await.map_err(|error| error.to_string())?.map_err(failed)
-        }
+        channel::ADMIN => inner.host.administer(payload).await.map_err(failed),
         channel::REQUEST => inner.services.answer(&payload).await.map_err(malformed),
         channel::MESSAGE => {
             inner.services.receive(&payload).map_err(malformed)?;
@@ -121,26 +117,16 @@ impl Wire for NodePeers {
         deadline: Duration,
     ) -> BoxFuture<Result<Bytes, CallError>> {
         let call = self.network.call(to, Lane::Request, channel::REQUEST, request, deadline);
-        Box::pin(async move { answered(call.await) })
+        Box::pin(async move {
+            call.await.or_else(|error| match error {
+                // What its services would say: not executed, and who leads is where it was.
+                TransportError::Busy { .. } => {
+                    Ok(Reply::Busy(error.to_string().as_str().into()).to_bytes())
+                }
+                TransportError::Unreachable { .. } => Err(CallError::Unreachable),
+                // A refusal may stand for a reply that did not fit a frame.
+                _ => Err(CallError::NoReply),
+            })
+        })
     }
 }
-
-/// What a request between transaction services came to.
-fn answered(result: Result<Bytes, TransportError>) -> Result<Bytes, CallError> {
-    result.or_else(|error| match error {
-        // What the services over there would have said themselves: it did not
-        // happen, and who leads is where it was.
-        TransportError::Busy { to } => {
-            let reason = format!("{to} has too much to do");
-            Ok(Reply::Busy(reason.as_str().into()).to_bytes())
-        }
-        TransportError::Unreachable { .. } => Err(CallError::Unreachable),
-        // A refusal may stand for a reply that did not fit a frame.
-        TransportError::Deadline { .. } | TransportError::Rejected { .. } => {
-            Err(CallError::NoReply)
-        }
-    })
-}
-
-#[cfg(test)]
-mod tests;

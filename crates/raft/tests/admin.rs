@@ -22,6 +22,8 @@ const LEARNER: ReplicaId = ReplicaId(14);
 struct Way {
     from: NodeId,
     network: Network,
+    /// Whether its callers leave as soon as the work over there has begun.
+    is_hasty: bool,
 }
 
 impl Transport for Way {
@@ -33,16 +35,29 @@ impl Transport for Way {
         _deadline: Duration,
     ) -> BoxFuture<Result<Bytes, TransportError>> {
         let host = self.network.route(self.from, to);
+        let is_hasty = self.is_hasty;
         Box::pin(async move {
             let cut = || TransportError::Unreachable { to, reason: "cut".to_owned() };
-            let reply = host.ok_or_else(cut)?.administer(payload).await;
+            let mut work = host.ok_or_else(cut)?.administer(payload);
+            if is_hasty {
+                for _ in 0..2 {
+                    assert!(futures_util::poll!(&mut work).is_pending());
+                    tokio::task::yield_now().await;
+                }
+                return Err(TransportError::Deadline { to });
+            }
+            let reply = work.await;
             reply.map_err(|error| TransportError::Rejected { to, reason: error.to_string() })
         })
     }
 }
 
 fn client(node: &TestNode, network: &Network) -> AdminClient {
-    let way = Way { from: node.id, network: network.clone() };
+    let way = Way { from: node.id, network: network.clone(), is_hasty: false };
+    client_by(node, way)
+}
+
+fn client_by(node: &TestNode, way: Way) -> AdminClient {
     AdminClient::new(node.id, node.host.clone(), Arc::new(way), |_| (1..=3).map(NodeId).collect())
 }
 
@@ -255,6 +270,23 @@ fn a_replica_is_destroyed_at_its_home_from_any_node() {
                 assert_eq!(test_home.calls(), ["close 1, runs: false", "erase 1, runs: false"]);
             }
         }
+    });
+}
+
+#[test]
+fn a_removal_whose_caller_has_left_is_carried_through() {
+    simulate(async {
+        let network = Network::default();
+        let nodes = seeded_cluster(&network, &[1]).await;
+        let home = TestHome::of(&nodes[1], 0);
+        let way = Way { from: NodeId(1), network: network.clone(), is_hasty: true };
+        let left = client_by(&nodes[0], way).destroy(NodeId(2), GROUP, ReplicaId(12)).await;
+        assert!(matches!(left, Err(RaftError::Unknown)), "{left:?}");
+        while home.calls.lock().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await; // Virtual time.
+        }
+        assert_eq!(home.calls(), ["close 1, runs: true", "erase 1, runs: false"]);
+        assert!(nodes[1].host.log().is_tombstoned(GROUP, ReplicaId(12)));
     });
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_types::membership::{Fence, GroupProgress, MemberProgress};
-use quorate_types::runtime::BoxFuture;
+use quorate_types::runtime::{BoxFuture, spawn};
 use quorate_types::{GroupId, NodeId, ReplicaId};
 use tokio::time::Instant;
 
@@ -22,13 +22,19 @@ impl Host {
     /// transport carried here. Only the group's leader changes the group; a
     /// replica that does not lead says who does.
     ///
+    /// What was begun is carried through when the future is dropped: a replica
+    /// whose removal ended half way would be neither here nor gone.
+    ///
     /// # Errors
     /// [`RaftError::Malformed`] when `payload` is no request.
     pub fn administer(&self, payload: Bytes) -> BoxFuture<Result<Bytes, RaftError>> {
         let host = self.clone();
         Box::pin(async move {
             match AdminRequest::from_bytes(&payload) {
-                Ok(request) => Ok(host.perform(request).await.to_bytes()),
+                Ok(request) => {
+                    let work = spawn(async move { host.perform(request).await.to_bytes() });
+                    work.await.map_err(|_| RaftError::Unknown)
+                }
                 Err(error) => Err(RaftError::Malformed(error.to_string())),
             }
         })
