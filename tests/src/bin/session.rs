@@ -2,9 +2,10 @@
 //! it is told line by line: what the gateway cannot be asked for, because its
 //! protocol has no request ids.
 //!
-//! `session NODE ADDRESS DIRECTORY MEMBERS`, where the members of the initial
-//! cluster are written `1=HOST:PORT,2=HOST:PORT,...`. Each line on standard
-//! input is answered by one line on standard output:
+//! `session NODE ADDRESS DIRECTORY MEMBERS DEADLINE`, where the members of the
+//! initial cluster are written `1=HOST:PORT,2=HOST:PORT,...`, and the deadline
+//! is that of each call in milliseconds. Each line on standard input is
+//! answered by one line on standard output:
 //!
 //! ```text
 //! reserve                                   id CLIENT SEQUENCE BIRTH ACK
@@ -17,14 +18,23 @@
 //! ```
 //!
 //! or by `unclear` and a reason (it may be asked again), or `failed` and a
-//! reason. The node ends when standard input does.
+//! reason. One order is only begun, whatever else is under way, and its answer
+//! comes when it has one, by the value that it writes to all of its keys:
+//!
+//! ```text
+//! swap V K ...                              swapped V K=V ...: what stood there before
+//!                                           refused V: it was not executed
+//!                                           unknown V CLIENT SEQUENCE BIRTH ACK: to be retried
+//! ```
+//!
+//! The node ends when standard input does.
 
 use std::error::Error;
 use std::io::Write as _;
 use std::time::Duration;
 
 use quorate::types::{Blob, ClientId, Epoch, NodeId, RequestId};
-use quorate::{Answer, ExecuteError, Node, NodeConfig, Transaction};
+use quorate::{Answer, ExecuteError, Node, NodeConfig, Session, Transaction};
 use tokio::runtime::Runtime;
 
 /// How long the node may take to serve.
@@ -34,19 +44,25 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [number, address, directory, members] = arguments.as_slice() else {
-        return Err("session NODE ADDRESS DIRECTORY MEMBERS".into());
+    let [number, address, directory, members, deadline] = arguments.as_slice() else {
+        return Err("session NODE ADDRESS DIRECTORY MEMBERS DEADLINE".into());
     };
     let mut config = NodeConfig::new(NodeId(number.parse()?), directory);
     config.address.clone_from(address);
     config.initial_cluster = members.split(',').map(member).collect::<Result<_, _>>()?;
+    config.client.deadline = Duration::from_millis(deadline.parse()?);
     config.shards = 4;
     config.split_keys = ["h", "n", "t"].map(|key| key.as_bytes().to_vec()).to_vec();
     let runtime = Runtime::new()?;
     let node = runtime.block_on(start(config))?;
     say("serving")?;
     for line in std::io::stdin().lines() {
-        let answer = match runtime.block_on(obey(&node, &line?)) {
+        let line = line?;
+        if let Some(swap) = line.strip_prefix("swap ") {
+            runtime.spawn(run_swap(node.session(), swap.to_owned()));
+            continue;
+        }
+        let answer = match runtime.block_on(obey(&node, &line)) {
             Ok(answer) => answer,
             Err(error) => match error.downcast_ref::<ExecuteError>() {
                 Some(ExecuteError::Unknown(_) | ExecuteError::Refused(_)) => {
@@ -83,10 +99,7 @@ async fn obey(node: &Node, line: &str) -> Result<String, Failure> {
     let session = node.session();
     let words: Vec<&str> = line.split_whitespace().collect();
     match words.as_slice() {
-        ["reserve"] => {
-            let RequestId { client, sequence, birth, ack_below } = session.reserve();
-            Ok(format!("id {} {sequence} {} {ack_below}", client.0, birth.0))
-        }
+        ["reserve"] => Ok(format!("id {}", show_id(session.reserve()))),
         ["retry", client, sequence, birth, ack_below, pairs @ ..] => {
             let request = RequestId {
                 client: ClientId(client.parse()?),
@@ -120,6 +133,28 @@ async fn obey(node: &Node, line: &str) -> Result<String, Failure> {
         }
         _ => Err(format!("no such order: {line}").into()),
     }
+}
+
+/// The first attempt of a command that tells whether it ran again: it reads what
+/// it overwrites.
+async fn run_swap(session: Session, order: String) -> std::io::Result<()> {
+    let (value, keys) = order.split_once(' ').unwrap_or((&order, ""));
+    let keys: Vec<&str> = keys.split_whitespace().collect();
+    let swap = keys.iter().fold(read(&keys), |so_far, key| so_far.put(*key, value));
+    let answer = match session.execute(swap.call()).await {
+        Ok(result) => show(&keys, &result)
+            .map(|shown| shown.replacen("done", &format!("swapped {value}"), 1))
+            .unwrap_or_else(|error| format!("failed {value} {error}")),
+        Err(ExecuteError::Unknown(request)) => format!("unknown {value} {}", show_id(request)),
+        Err(ExecuteError::Refused(_)) => format!("refused {value}"),
+        Err(error) => format!("failed {value} {error}"),
+    };
+    say(&answer)
+}
+
+fn show_id(request: RequestId) -> String {
+    let RequestId { client, sequence, birth, ack_below } = request;
+    format!("{} {sequence} {} {ack_below}", client.0, birth.0)
 }
 
 fn key<'a>(pair: &&'a str) -> Option<&'a str> {

@@ -18,4 +18,5 @@ mod operators;
 mod refusals;
 mod serializability;
 mod split;
+mod starting;
 mod torment;

@@ -1,16 +1,23 @@
-//! A move whose coordinator, source or target is killed in a given phase.
+//! A move whose coordinator, source or target is killed in a given phase: the
+//! coordinator is stopped in it, so that the move stands still; the victim is
+//! killed if everybody else still knows the move in that phase; and only then
+//! the coordinator goes on, if it is not the victim. What the coordinator may
+//! have decided and not told anybody is lost with it, or follows.
 
-use std::cell::Cell;
 use std::time::Duration;
 
-use quorate_tests::{Cluster, Load, Migration, Progress, Reply, Work, eventually};
+use quorate_tests::{Cluster, Load, Progress, Reply, Work, eventually};
 use serde_json::json;
+use tokio::time::Instant;
 
 /// How long a move may take once everybody is back, on a busy machine.
 const MOVE: Duration = Duration::from_secs(120);
-/// Moves that may be tried until one is met in the phase; some phases last
+/// Moves that may be tried until one is stopped in the phase; some phases last
 /// for a few commits only.
-const TRIES: usize = 12;
+const TRIES: usize = 30;
+/// How often to look for the phase: less would take the processor from the
+/// nodes.
+const PAUSE: Duration = Duration::from_millis(1);
 /// Data of the shard that moves, so that catching up takes a while.
 const ROWS: u64 = 40;
 const ROW_BYTES: usize = 64 * 1024;
@@ -81,49 +88,83 @@ impl Scene {
         })
     }
 
-    /// Looks as fast as it can until the move is in the phase; `None` when it
-    /// has gone past it.
-    fn meet(&self, id: &str, phase: &str) -> Option<Migration> {
-        let asked = Cell::new(0_usize);
-        let ids = self.cluster.ids();
-        loop {
-            asked.set(asked.get() + 1);
-            let node = ids[asked.get() % ids.len()];
-            // A node that has not heard of the move is behind the others.
-            let Ok(seen) = self.cluster.admin(node).migration(id) else { continue };
-            if seen.phase == phase {
-                return Some(seen);
+    /// Who leads the metadata, and so carries moves out.
+    fn coordinator(&self) -> u64 {
+        self.cluster.ask("the metadata has a leader", |admin| {
+            admin.status()?.metadata_leader.ok_or_else(|| "none".to_owned())
+        })
+    }
+
+    /// Looks until the coordinator has brought the move into the phase; false
+    /// when it has gone past it.
+    fn meet(&self, coordinator: u64, id: &str, phase: &str) -> bool {
+        let until = Instant::now() + MOVE;
+        while Instant::now() < until {
+            // It may not have heard of the move, if another was elected.
+            if let Ok(seen) = self.cluster.admin(coordinator).migration(id) {
+                if seen.phase == phase {
+                    return true;
+                }
+                if seen.finished || place(&seen.phase) > place(phase) {
+                    return false;
+                }
             }
-            if seen.finished || place(&seen.phase) > place(phase) {
-                return None;
-            }
+            std::thread::sleep(PAUSE);
         }
+        panic!("the move came neither into {phase} nor past it");
+    }
+
+    /// Whether a move is in the phase as everybody knows who answers, except
+    /// one node, and somebody does.
+    fn stands(&self, except: u64, id: &str, phase: &str) -> bool {
+        let others = self.cluster.running().into_iter().filter(|node| *node != except);
+        let seen: Vec<_> =
+            others.filter_map(|node| self.cluster.admin(node).migration(id).ok()).collect();
+        // The furthest is right: the others are behind.
+        let furthest = seen.iter().max_by_key(|seen| (seen.finished, place(&seen.phase)));
+        furthest.is_some_and(|seen| seen.phase == phase)
+    }
+
+    /// Stops the coordinator, and kills the victim if the move is in the phase.
+    /// Whether it was, and still is after the death: another coordinator may
+    /// have been elected meanwhile.
+    fn kill_in(&mut self, phase: &str, id: &str, coordinator: u64, victim: u64) -> bool {
+        self.cluster.pause(coordinator);
+        let is_struck = self.stands(coordinator, id, phase) && {
+            self.cluster.kill(victim);
+            self.stands(coordinator, id, phase)
+        };
+        if self.cluster.running().contains(&coordinator) {
+            self.cluster.resume(coordinator);
+        }
+        is_struck
     }
 
     /// Kills a part of a move in a phase, lets it come back, and sees the move
     /// end.
     fn strike(&mut self, phase: &str, part: Part, progress: Progress<'_>) {
-        for _ in 0..TRIES {
+        for tried in 1..=TRIES {
             let (id, from, to) = self.begin();
+            let coordinator = self.coordinator();
             let victim = match part {
-                Part::Coordinator => self.cluster.ask("the metadata has a leader", |admin| {
-                    admin.status()?.metadata_leader.ok_or_else(|| "none".to_owned())
-                }),
+                Part::Coordinator => coordinator,
                 Part::Source => from,
                 Part::Target => to,
             };
-            if self.meet(&id, phase).is_none() {
-                let _ = self.cluster.wait_over(&id, MOVE);
-                continue;
+            let is_struck =
+                self.meet(coordinator, &id, phase) && self.kill_in(phase, &id, coordinator, victim);
+            if !self.cluster.running().contains(&victim) {
+                progress.wait(20);
+                self.cluster.restart(victim);
             }
-            self.cluster.kill(victim);
-            progress.wait(20);
-            self.cluster.restart(victim);
             let over = self.cluster.wait_over(&id, MOVE);
-            println!("{phase}, {part:?} killed: {} {:?}", over.phase, over.error);
-            return;
+            if is_struck {
+                let outcome = (over.phase, over.error);
+                println!("{phase}, {part:?} killed, move {tried}: {outcome:?}");
+                return;
+            }
         }
-        panic!("none of {TRIES} moves was met in {phase}");
+        panic!("none of {TRIES} moves was stopped in {phase}");
     }
 
     /// One home for each replica, the same on every node's map.
