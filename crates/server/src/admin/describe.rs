@@ -10,7 +10,9 @@ use std::fmt::Write as _;
 use quorate_crdt::NodeLoad;
 use quorate_engine::StateHash;
 use quorate_gossip::Status;
-use quorate_meta::{ClusterView, NodeState, Operator, Role, Task, shard_of};
+use quorate_meta::{
+    ClusterView, CutRefusal, NodeState, Operator, Role, SplitPhase, Task, shard_of,
+};
 use quorate_migration::{MigrationRow, Outcome};
 use quorate_types::{GroupId, KeyRange, MigrationId, NodeId, ShardId};
 
@@ -138,13 +140,14 @@ fn migration(operator: &Operator, row: Option<&MigrationRow>) -> MigrationInfo {
         Task::Split(_) => ("split", None, None),
         Task::Move(planned) => ("move", planned.change.from(), planned.change.to()),
     };
-    let error = row.and_then(MigrationRow::outcome).and_then(|outcome| match outcome {
-        Outcome::Completed { .. } => None,
-        Outcome::Aborted { reason, .. } => Some(format!("{reason:?}")),
-    });
+    let error = match (&operator.task, row.and_then(MigrationRow::outcome)) {
+        (Task::Split(split), _) => refusal(split.phase).map(str::to_owned),
+        (Task::Move(_), Some(Outcome::Aborted { reason, .. })) => Some(format!("{reason:?}")),
+        (Task::Move(_), Some(Outcome::Completed { .. }) | None) => None,
+    };
     let phase = match (&operator.task, row, &error) {
+        (_, _, Some(reason)) => format!("Aborted: {reason}"),
         (Task::Split(split), ..) => format!("{:?}", split.phase),
-        (Task::Move(_), _, Some(reason)) => format!("Aborted: {reason}"),
         (Task::Move(_), Some(row), None) => row.phase().to_string(),
         (Task::Move(_), None, None) => "Planned".to_owned(),
     };
@@ -160,6 +163,15 @@ fn migration(operator: &Operator, row: Option<&MigrationRow>) -> MigrationInfo {
         finished: !operator.is_running(),
         error,
     }
+}
+
+const fn refusal(phase: SplitPhase) -> Option<&'static str> {
+    let SplitPhase::Refused { reason } = phase else { return None };
+    Some(match reason {
+        CutRefusal::ChildTaken => "the new shard's id is taken",
+        CutRefusal::KeyOutside => "the key is not inside the shard",
+        CutRefusal::EpochPassed => "the shard has been split meanwhile",
+    })
 }
 
 fn show_range(range: &KeyRange) -> String {

@@ -209,4 +209,12 @@ fn a_split_is_told_by_its_phase() {
     let seen = cluster.migration();
     assert_eq!((seen.kind.as_str(), seen.phase.as_str()), ("split", "Planned"));
     assert_eq!((seen.from, seen.to, seen.write_pause_micros), (None, None, None));
+    let (expected, reason) = (SplitPhase::Planned, CutRefusal::KeyOutside);
+    cluster.run(Command::AbortSplit { operator, expected, reason });
+    let seen = cluster.migration();
+    assert_eq!(seen.phase, "Aborted: the key is not inside the shard");
+    assert_eq!(
+        (seen.error.unwrap().as_str(), seen.finished),
+        ("the key is not inside the shard", true)
+    );
 }
