@@ -105,6 +105,7 @@ impl GroupControl {
                     tracing::warn!(reason, "a group refused a change");
                     ControlError::Refused(Refusal::Invalid)
                 }
+                RaftError::Fenced => ControlError::Refused(Refusal::Fenced),
                 _ => ControlError::Unavailable,
             })
         })

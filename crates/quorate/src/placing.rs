@@ -202,7 +202,7 @@ impl NodeInner {
         let replica = self.directory.view().replica_to_lead(group, to)?;
         let transferred = self.groups.transfer(group, replica, None).await;
         transferred.map(drop).map_err(|error| match error {
-            RaftError::Refused(reason) => {
+            RaftError::Refused(reason) | RaftError::NotReady(reason) => {
                 AdminError::Refused(format!("the group refused: {reason}"))
             }
             error => AdminError::Unavailable(error.to_string()),

@@ -41,6 +41,12 @@ pub enum RaftError {
     /// Another change of membership is under way; nothing was changed.
     #[error("a change of membership is under way")]
     ChangeInProgress,
+    /// Not done: a later attempt has acted on the group.
+    #[error("a later attempt has acted")]
+    Fenced,
+    /// Not done, and may well be soon; the text says what it waits for.
+    #[error("not now: {0}")]
+    NotReady(String),
     /// Not done, and would not be now if tried again; the text says why.
     #[error("refused: {0}")]
     Refused(String),

@@ -443,8 +443,9 @@ impl Group {
     /// log: handing over to a dead one would stop writes until an election.
     ///
     /// # Errors
-    /// [`RaftError::Refused`] for such a target; [`RaftError::Unknown`] when
-    /// this replica still leads after two election timeouts.
+    /// [`RaftError::NotReady`] for such a target, [`RaftError::Refused`] for one
+    /// that does not vote; [`RaftError::Unknown`] when this replica still leads
+    /// after two election timeouts.
     pub async fn transfer_leader(&self, to: ReplicaId) -> Result<(), RaftError> {
         let metrics = self.metrics();
         if !is_leading(&metrics, self.inner.replica) {
@@ -454,7 +455,7 @@ impl Group {
         if to == self.inner.replica {
             return Ok(());
         }
-        self.judge_successor(&metrics, to).map_err(RaftError::Refused)?;
+        self.judge_successor(&metrics, to)?;
         let term = metrics.vote.leader_id.term;
         let triggered = self.inner.raft.trigger().transfer_leader(to.0).await;
         triggered.map_err(|fatal| self.fatal(&fatal))?;
@@ -471,21 +472,21 @@ impl Group {
         &self,
         metrics: &RaftMetrics<TypeConfig>,
         to: ReplicaId,
-    ) -> Result<(), String> {
+    ) -> Result<(), RaftError> {
         let mut voters = metrics.membership_config.voter_ids();
         if !voters.any(|voter| voter == to.0) {
-            return Err(format!("{to} does not vote"));
+            return Err(RaftError::Refused(format!("{to} does not vote")));
         }
         let silence = silence(metrics, to.0);
         if silence.is_none_or(|silence| silence > self.inner.timing.election_min) {
-            return Err(format!("{to} has not answered lately"));
+            return Err(RaftError::NotReady(format!("{to} has not answered lately")));
         }
         let matched =
             metrics.replication.as_ref().and_then(|all| all.get(&to.0).copied().flatten());
         let next = |index: Option<u64>| index.map_or(0, |index| index + 1);
         let lag = next(metrics.last_log_index).saturating_sub(next(matched.map(|at| at.index)));
         if lag > TRANSFER_LAG_ENTRIES_MAX {
-            return Err(format!("{to} lacks {lag} entries"));
+            return Err(RaftError::NotReady(format!("{to} lacks {lag} entries")));
         }
         Ok(())
     }

@@ -200,6 +200,10 @@ impl Host {
     /// [`RaftError::UnknownGroup`] when neither a replica runs nor a log exists.
     pub async fn remove(&self, group: GroupId) -> Result<(), RaftError> {
         let _transition = self.inner.begin_transition(group)?;
+        self.forget(group).await
+    }
+
+    async fn forget(&self, group: GroupId) -> Result<(), RaftError> {
         let running = self.inner.groups.write().remove(&group);
         let replica = match &running {
             Some(running) => Some(running.replica()),
@@ -232,12 +236,14 @@ impl Host {
         let home = self.inner.home.get().and_then(Weak::upgrade);
         let nobody = || RaftError::Refused("nobody owns the replicas here".to_owned());
         let home = home.ok_or_else(nobody)?;
+        // Over all of it: a later replica that began in between would lose its rows.
+        let _transition = self.inner.begin_transition(group)?;
         let stored = self.inner.log.groups();
         if stored.iter().any(|(id, later)| *id == group && *later != replica) {
             return Ok(());
         }
         home.close(group);
-        match self.remove(group).await {
+        match self.forget(group).await {
             // Gone already; what an interrupted removal left behind goes now.
             Ok(()) | Err(RaftError::UnknownGroup(_)) => Ok(home.erase(group).await?),
             Err(error) => Err(error),

@@ -141,7 +141,7 @@ fn a_late_request_of_an_earlier_attempt_is_refused() {
         client.change(GROUP, add(), fence(2, 1)).await.unwrap();
         client.change(GROUP, remove(), fence(2, 2)).await.unwrap();
         let late = client.change(GROUP, add(), fence(2, 1)).await;
-        assert!(matches!(late, Err(RaftError::Refused(_))), "{late:?}");
+        assert!(matches!(late, Err(RaftError::Fenced)), "{late:?}");
         assert_eq!(client.progress(GROUP).await.unwrap().replicas(false).count(), 0);
     });
 }

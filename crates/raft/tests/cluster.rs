@@ -192,7 +192,7 @@ fn leadership_moves_only_to_a_live_voter() {
         // Let its last answer grow old.
         tokio::time::sleep(Duration::from_secs(3)).await;
         let refused = leader.transfer_leader(replicas[dead].replica()).await;
-        assert!(matches!(refused, Err(RaftError::Refused(_))), "{refused:?}");
+        assert!(matches!(refused, Err(RaftError::NotReady(_))), "{refused:?}");
         assert!(leader.status().leading, "a refusal changes nothing");
         let refused = leader.transfer_leader(ReplicaId(99)).await;
         assert!(matches!(refused, Err(RaftError::Refused(_))));

@@ -108,7 +108,7 @@ impl AdminClient {
         let request = AdminRequest { group, task: Task::Destroy(replica), fence: None };
         match self.ask(home, &request).await {
             Some(AdminReply::Destroyed) => Ok(()),
-            Some(AdminReply::Refused(reason)) => Err(refused(&reason)),
+            Some(AdminReply::Refused(reason)) => Err(RaftError::Refused(text(&reason))),
             other => {
                 tracing::debug!(%group, %replica, ?other, "a replica may not be destroyed");
                 Err(RaftError::Unknown)
@@ -126,7 +126,11 @@ impl AdminClient {
                     tracing::debug!(%group, ?reason, "a group's leader does not know");
                     return Err(RaftError::Unknown);
                 }
-                Some(AdminReply::Refused(reason)) => return Err(refused(&reason)),
+                Some(AdminReply::Fenced) => return Err(RaftError::Fenced),
+                Some(AdminReply::NotReady(reason)) => {
+                    return Err(RaftError::NotReady(text(&reason)));
+                }
+                Some(AdminReply::Refused(reason)) => return Err(RaftError::Refused(text(&reason))),
                 Some(reply) => return Ok(reply),
             }
         }
@@ -147,6 +151,6 @@ impl AdminClient {
     }
 }
 
-fn refused(reason: &[u8]) -> RaftError {
-    RaftError::Refused(String::from_utf8_lossy(reason).into_owned())
+fn text(reason: &[u8]) -> String {
+    String::from_utf8_lossy(reason).into_owned()
 }

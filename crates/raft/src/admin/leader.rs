@@ -43,6 +43,8 @@ impl Host {
     pub(super) async fn perform(&self, request: AdminRequest) -> AdminReply {
         self.act(request).await.unwrap_or_else(|error| match error {
             RaftError::NotLeader { leader } => AdminReply::NotLeader(leader),
+            RaftError::Fenced => AdminReply::Fenced,
+            RaftError::NotReady(reason) => AdminReply::NotReady(reason.as_str().into()),
             RaftError::Refused(reason) => AdminReply::Refused(reason.as_str().into()),
             error => AdminReply::Unknown(error.to_string().as_str().into()),
         })
@@ -74,7 +76,7 @@ impl Host {
             return Err(RaftError::NotLeader { leader: leadership.leader });
         }
         if fence.is_some_and(|fence| !self.fences().admits(fence)) {
-            return Err(RaftError::Refused("a later attempt has acted".to_owned()));
+            return Err(RaftError::Fenced);
         }
         Ok(group)
     }

@@ -58,6 +58,10 @@ pub(crate) enum AdminReply {
     Unknown(Blob),
     /// The replica is gone for good.
     Destroyed,
+    /// It did not happen: a later attempt has acted.
+    Fenced,
+    /// It did not happen and may well soon.
+    NotReady(Blob),
 }
 
 impl AdminRequest {
