@@ -412,7 +412,10 @@ impl ShardService {
         if let Some(role) = self.role.lock().as_mut() {
             role.is_pulling = false;
         }
-        self.offer(slices);
+        // Where nobody had any, the next tick asks again, not this answer.
+        if !slices.is_empty() {
+            self.offer(slices);
+        }
     }
 
     fn offer(&self, slices: Vec<Slice>) {

@@ -55,7 +55,7 @@ pub fn router(admin: Arc<dyn Admin>, metrics: Metrics) -> Router {
 }
 
 /// Serves the interface until `stop` becomes true or its sender is gone, and
-/// then gives requests under way [`DRAIN_MAX`] to be answered.
+/// then gives requests under way three seconds to be answered.
 ///
 /// # Errors
 /// When the listener fails.
