@@ -107,6 +107,7 @@ impl Client {
                     Ok(Reply::Keys(keys, next)) => return Ok((keys.0, next.or(route.range.end))),
                     Ok(Reply::NotLeader(leader)) => self.router.learned(destination, leader),
                     Ok(Reply::Moved) => self.router.moved(shard),
+                    Ok(Reply::Busy(_)) => {}
                     Ok(_) | Err(_) => self.router.learned(destination, None),
                 }
             }

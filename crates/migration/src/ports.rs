@@ -131,8 +131,8 @@ pub trait ReplicaControl: Send + Sync + 'static {
 
     /// Moves the leadership to the voter `to` and returns how long the group
     /// took no writes. Nothing brings an old leader back once it has let go, so
-    /// the budget is kept beforehand: a successor that is not at hand, or not
-    /// nearly up to date, is [`ControlError::Refused`].
+    /// the budget is kept beforehand: while a successor is not at hand, or not
+    /// nearly up to date, this is [`ControlError::Unavailable`].
     fn transfer_leader(
         &self,
         fence: Fence,

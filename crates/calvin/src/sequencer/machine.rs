@@ -245,7 +245,7 @@ impl SequencerMachine {
     }
 
     fn apply_batch(&mut self, writes: &mut WriteSet, epoch: Epoch, batch: SequencerBatch) {
-        self.stamp(epoch, batch.time_millis);
+        self.stamp(batch.time_millis);
         self.raise_floors(writes, batch.done);
         let mut work: BTreeMap<ShardId, Vec<SequencedTxn>> = BTreeMap::new();
         let mut position = 0;
@@ -304,7 +304,7 @@ impl SequencerMachine {
         change: MapChange,
         time_millis: u64,
     ) {
-        self.stamp(epoch, time_millis);
+        self.stamp(time_millis);
         let (version, child) = (change.version, change.child);
         let outcome = self.split(writes, epoch, change).map(|()| epoch);
         self.events.push(SequencerEvent::Changed { version, child, outcome });
@@ -364,19 +364,23 @@ impl SequencerMachine {
         writes.put_system(prev_key(shard), seal(&epoch));
     }
 
-    /// The log's clock, and the samples that turn time into epochs.
-    fn stamp(&mut self, epoch: Epoch, time_millis: u64) {
+    /// The log's clock.
+    fn stamp(&mut self, time_millis: u64) {
         self.header.clock_millis = self.header.clock_millis.max(time_millis);
         self.header_dirty = true;
-        let now = self.header.clock_millis;
+    }
+
+    /// Samples turn time into epochs: whoever asked later than a sample was born
+    /// at or above what was done by then.
+    fn sample(&mut self) {
+        let (now, done) = (self.header.clock_millis, self.header.floors.done);
         let pause = (self.header.retention_millis / SAMPLES_PER_RETENTION).max(SAMPLE_MILLIS_MIN);
-        let is_due = self
-            .header
-            .samples
-            .last()
-            .is_none_or(|last| now >= last.time_millis.saturating_add(pause));
+        let is_due =
+            self.header.samples.last().is_none_or(|last| {
+                done > last.done && now >= last.time_millis.saturating_add(pause)
+            });
         if is_due {
-            self.header.samples.push(Sample { epoch, time_millis: now });
+            self.header.samples.push(Sample { done, time_millis: now });
             if self.header.samples.len() > SAMPLES_MAX {
                 self.header.samples.remove(0);
             }
@@ -398,15 +402,16 @@ impl SequencerMachine {
         if self.map.is_none() {
             return; // The retention comes with the first map.
         }
+        self.sample();
         let horizon = self.header.clock_millis.saturating_sub(self.header.retention_millis);
-        // Strictly below: while a shard is silent, what is done is the newest
-        // watermark there is, and every new request is born at it.
-        let done = self.header.floors.done;
-        let old = |sample: &&Sample| sample.time_millis <= horizon && sample.epoch < done;
-        let expired = self.header.samples.iter().take_while(old).last().map(|s| s.epoch);
+        // Strictly below what was done: while a shard is silent that stands
+        // still, and every new request is born at it.
+        let old = |sample: &&Sample| sample.time_millis <= horizon;
+        let expired = self.header.samples.iter().take_while(old).last();
+        let expired = expired.map(|sample| Epoch(sample.done.0.saturating_sub(1)));
         if let Some(expired) = expired.filter(|epoch| *epoch > self.header.floors.expired) {
             self.header.floors.expired = expired;
-            self.header.samples.retain(|sample| sample.epoch >= expired);
+            self.header.samples.retain(|sample| sample.done > expired);
             self.dedup.expire(writes, expired);
         }
     }

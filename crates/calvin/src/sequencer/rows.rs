@@ -24,14 +24,14 @@ pub(super) struct Header {
     pub(super) retention_millis: u64,
     /// The highest time of any entry.
     pub(super) clock_millis: u64,
-    /// Epochs and their times, oldest first, at most one a second.
+    /// What was done when, oldest first, at most one a second.
     pub(super) samples: Seq<Sample>,
 }
 
-/// When an epoch was.
+/// What was done everywhere at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
 pub(super) struct Sample {
-    pub(super) epoch: Epoch,
+    pub(super) done: Epoch,
     pub(super) time_millis: u64,
 }
 

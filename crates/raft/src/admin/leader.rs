@@ -31,17 +31,17 @@ impl Host {
         let host = self.clone();
         Box::pin(async move {
             match AdminRequest::from_bytes(&payload) {
-                Ok(request) => {
-                    let work = spawn(async move { host.perform(request).await.to_bytes() });
-                    work.await.map_err(|_| RaftError::Unknown)
-                }
+                Ok(request) => Ok(host.perform(request).await.to_bytes()),
                 Err(error) => Err(RaftError::Malformed(error.to_string())),
             }
         })
     }
 
+    /// See [`Self::administer`]; for callers on this node.
     pub(super) async fn perform(&self, request: AdminRequest) -> AdminReply {
-        self.act(request).await.unwrap_or_else(|error| match error {
+        let host = self.clone();
+        let work = spawn(async move { host.act(request).await });
+        work.await.unwrap_or(Err(RaftError::Unknown)).unwrap_or_else(|error| match error {
             RaftError::NotLeader { leader } => AdminReply::NotLeader(leader),
             RaftError::Fenced => AdminReply::Fenced,
             RaftError::NotReady(reason) => AdminReply::NotReady(reason.as_str().into()),
