@@ -300,6 +300,19 @@ fn rebuilding_holds_exactly_the_given_rows_and_empties_the_quarantine() {
 }
 
 #[test]
+fn rebuilding_to_what_is_held_writes_nothing() {
+    let disk = disk_with(3);
+    let mut table = open(&disk).unwrap();
+    let held = table.load_all().unwrap();
+    disk.fail_after_syncs(&file(), 0);
+    table.rebuild(held.clone()).unwrap();
+    assert!(table.failure().is_none(), "a commit would have failed");
+    let mut changed = held;
+    changed.pop();
+    assert!(matches!(table.rebuild(changed), Err(TableError::Storage { .. })));
+}
+
+#[test]
 fn every_checkpoint_reads_back_as_written() {
     let mut rows = way(1, 6);
     for reason in [AbortReason::Cancelled, AbortReason::Refused(quorate_migration::Refusal::Fenced)]

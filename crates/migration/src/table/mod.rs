@@ -241,7 +241,8 @@ impl MigrationStateTable {
     }
 
     /// Makes the table hold exactly `rows`, in one commit, and empties the
-    /// quarantine: the log these rows come from knows all of them.
+    /// quarantine: the log these rows come from knows all of them. Only what
+    /// differs is written; nothing, if nothing does.
     ///
     /// # Errors
     /// The permanent kinds of [`TableError`].
@@ -251,26 +252,23 @@ impl MigrationStateTable {
     ) -> Result<(), TableError> {
         self.check()?;
         let rows: BTreeMap<_, _> = rows.into_iter().map(|row| (row.id, row)).collect();
+        let is_held = |row: &&MigrationRow| self.rows.get(&row.id) == Some(*row);
+        let changed: Vec<_> = rows.values().filter(|row| !is_held(row)).collect();
+        let gone = self.rows.values().filter(|row| !rows.contains_key(&row.id));
+        let gone = gone.map(|row| Blob::from(row.key().as_slice()));
+        let gone: Vec<_> = gone.chain(self.quarantined.keys().cloned()).collect();
+        if changed.is_empty() && gone.is_empty() {
+            return Ok(());
+        }
         self.commit(|writer| {
-            writer.clear()?;
-            rows.values().try_for_each(|row| writer.insert(row))
+            gone.iter().try_for_each(|key| writer.remove(key))?;
+            changed.iter().try_for_each(|row| writer.insert(row))
         })?;
         for damaged in std::mem::take(&mut self.quarantined).into_values() {
             tracing::warn!(file = %self.config.file, key = ?damaged.key, "replaced a damaged row");
         }
         self.rows = rows;
         Ok(())
-    }
-
-    /// Brings the table to `rows`, as [`MigrationStateTable::rebuild`] does,
-    /// unless it holds them already.
-    ///
-    /// # Errors
-    /// The permanent kinds of [`TableError`].
-    pub fn project(&mut self, rows: Vec<MigrationRow>) -> Result<(), TableError> {
-        let is_current = rows.len() == self.rows.len()
-            && rows.iter().all(|row| self.rows.get(&row.id) == Some(row));
-        if is_current { Ok(()) } else { self.rebuild(rows) }
     }
 
     fn load(&mut self) -> Result<(), TableError> {

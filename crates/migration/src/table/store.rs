@@ -59,12 +59,6 @@ impl Writer<'_> {
         self.rows.remove(&*damaged.key)?;
         Ok(())
     }
-
-    pub(super) fn clear(&mut self) -> Result<(), redb::Error> {
-        self.rows.retain(|_, _| false)?;
-        self.quarantine.retain(|_, _| false)?;
-        Ok(())
-    }
 }
 
 impl Store {
