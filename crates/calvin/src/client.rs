@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use quorate_types::{Blob, ClientId, Epoch, NodeId, RequestId, ShardId, TxnId};
+use quorate_types::{Blob, ClientId, Epoch, NodeId, RequestId, ShardId, TxnId, runtime};
 use tokio::time::Instant;
 
 use crate::command::Submission;
@@ -47,6 +47,25 @@ pub struct ClientConfig {
     pub attempt_deadline: Duration,
     /// The pause before the next attempt.
     pub pause: Duration,
+    /// The longest pause after refusals for want of room: with each in a row
+    /// it doubles, so that those who are refused do not keep busy whoever has
+    /// too much to do.
+    pub pause_max: Duration,
+}
+
+impl ClientConfig {
+    /// The pause after so many refusals in a row: from half of it to all of
+    /// it, so that those who were refused together do not return together.
+    fn pause_after(&self, refusals: u32) -> Duration {
+        const DOUBLINGS_MAX: u32 = 16;
+        if refusals == 0 {
+            return self.pause;
+        }
+        let full = self.pause.saturating_mul(1 << refusals.min(DOUBLINGS_MAX));
+        let full = full.min(self.pause_max).max(self.pause);
+        let share = u32::try_from(runtime::random() % 1024).unwrap_or(0);
+        full / 2 + full.mul_f64(f64::from(share) / 2048.0)
+    }
 }
 
 impl Default for ClientConfig {
@@ -55,6 +74,7 @@ impl Default for ClientConfig {
             deadline: Duration::from_secs(10),
             attempt_deadline: Duration::from_secs(3),
             pause: Duration::from_millis(20),
+            pause_max: Duration::from_millis(640),
         }
     }
 }
@@ -304,6 +324,9 @@ enum Step {
     Done(Result<Blob, ExecuteError>),
     /// Nothing was done, for this reason; try again.
     Again(Cow<'static, str>),
+    /// Nothing was done for want of room, in the words of the one who refused;
+    /// try again later.
+    Busy(String),
     /// Something may have been done; try again with the same id.
     Unclear,
 }
@@ -324,6 +347,8 @@ struct Attempt<'a> {
     is_retry: bool,
     /// Counts tries, to go round the replicas when no leader is known.
     tries: usize,
+    /// Refusals for want of room since anything else was heard.
+    refusals: u32,
     /// When its caller is told something, come what may.
     until: Instant,
 }
@@ -345,25 +370,33 @@ impl<'a> Attempt<'a> {
             maybe_executed: is_retry,
             is_retry,
             tries: 0,
+            refusals: 0,
             until,
         }
     }
 
     async fn run(&mut self) -> Result<Blob, ExecuteError> {
         loop {
+            let mut refusals = 0;
             let reason = match self.step().await {
                 Step::Done(outcome) => return outcome,
                 Step::Again(reason) => reason,
+                Step::Busy(reason) => {
+                    refusals = self.refusals + 1;
+                    Cow::Owned(reason)
+                }
                 Step::Unclear => {
                     self.maybe_executed = true;
                     "no reply".into()
                 }
             };
             self.tries += 1;
-            if Instant::now() + self.client.config.pause >= self.until {
+            self.refusals = refusals;
+            let pause = self.client.config.pause_after(refusals);
+            if Instant::now() + pause >= self.until {
                 return Err(self.give_up(&reason));
             }
-            tokio::time::sleep(self.client.config.pause).await;
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -470,7 +503,7 @@ impl<'a> Attempt<'a> {
         }
         match self.conclude(shard, reply) {
             // It is ordered; that its home cannot be asked undoes nothing.
-            Step::Again(_) => Step::Unclear,
+            Step::Again(_) | Step::Busy(_) => Step::Unclear,
             step => step,
         }
     }
@@ -555,9 +588,8 @@ fn again(reason: &'static str) -> Step {
     Step::Again(Cow::Borrowed(reason))
 }
 
-/// A refusal before admission, in the words of the one who refused.
 fn busy(reason: &[u8]) -> Step {
-    Step::Again(Cow::Owned(String::from_utf8_lossy(reason).into_owned()))
+    Step::Busy(String::from_utf8_lossy(reason).into_owned())
 }
 
 fn too_large() -> Step {

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_calvin::sequencer::Watermarks;
 use quorate_calvin::{
-    CallError, Destination, NodeServices, PeerMessage, Peers, ReplyGate, Request, Route, Router,
-    SequencerRoute, ServiceConfig, Wire, WirePeers,
+    CallError, Destination, NodeServices, PeerMessage, Peers, Purpose, ReplyGate, Request, Route,
+    Router, SequencerRoute, ServiceConfig, Wire, WirePeers,
 };
 use quorate_types::env::SystemClock;
 use quorate_types::runtime::BoxFuture;
-use quorate_types::{Epoch, KeyRange, NodeId, ShardId};
+use quorate_types::{Blob, Epoch, KeyRange, NodeId, ShardId};
 
 const DEADLINE: Duration = Duration::from_secs(5);
 const OWN: NodeId = NodeId(1);
@@ -23,6 +23,7 @@ const OTHER: NodeId = NodeId(2);
 struct TestWire {
     reply: Result<Bytes, CallError>,
     sent: Mutex<Vec<(NodeId, Bytes)>>,
+    asked_for: Mutex<Vec<Purpose>>,
 }
 
 impl Wire for TestWire {
@@ -37,9 +38,11 @@ impl Wire for TestWire {
     fn call(
         &self,
         _to: NodeId,
+        purpose: Purpose,
         _request: Bytes,
         _deadline: Duration,
     ) -> BoxFuture<Result<Bytes, CallError>> {
+        self.asked_for.lock().push(purpose);
         Box::pin(std::future::ready(self.reply.clone()))
     }
 }
@@ -73,7 +76,7 @@ struct Node {
 }
 
 fn node(reply: Result<Bytes, CallError>) -> Node {
-    let wire = Arc::new(TestWire { reply, sent: Mutex::default() });
+    let wire = Arc::new(TestWire { reply, sent: Mutex::default(), asked_for: Mutex::default() });
     let peers = Arc::new(WirePeers::new(OWN, Arc::clone(&wire) as Arc<dyn Wire>));
     let gate = Arc::new(ReplyGate::new());
     let services = Arc::new(NodeServices::new(
@@ -118,6 +121,17 @@ async fn a_call_is_answered_the_same_here_and_elsewhere() {
     let here = node.peers.call(OWN, request(), DEADLINE).await.unwrap();
     let there = node.peers.call(OTHER, request(), DEADLINE).await.unwrap();
     assert_eq!(format!("{here:?}"), format!("{there:?}"));
+}
+
+#[tokio::test]
+async fn the_wire_is_told_which_requests_are_clients() {
+    let node = node(Err(CallError::NoReply));
+    let keys = Request::Keys { shard: ShardId(1), from: Blob::new(), limit: 1 };
+    for request in [keys, request(), Request::Map, Request::MiddleKey(ShardId(1))] {
+        let _silent = node.peers.call(OTHER, request, DEADLINE).await;
+    }
+    use Purpose::{Client, Progress};
+    assert_eq!(*node.wire.asked_for.lock(), [Client, Progress, Progress, Progress]);
 }
 
 #[tokio::test]

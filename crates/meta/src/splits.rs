@@ -5,6 +5,8 @@
 //! the cut (rule 14). The phases here are written *before* the effects
 //! that they announce, so that a new coordinator knows what may have happened.
 
+use std::fmt;
+
 use quorate_types::{
     Blob, Epoch, GroupId, MigrationId, NodeId, ReplicaId, Seq, ShardEpoch, ShardId,
 };
@@ -64,6 +66,18 @@ pub enum SplitPhase {
         /// Why it never will be.
         reason: CutRefusal,
     },
+}
+
+impl fmt::Display for SplitPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Planned => "Planned",
+            Self::Ordering => "Ordering",
+            Self::Ordered { .. } => "Ordered",
+            Self::Installed { .. } => "Installed",
+            Self::Refused { .. } => "Refused",
+        })
+    }
 }
 
 /// Why a cut will never be ordered: what the sequencer's map shows, and every

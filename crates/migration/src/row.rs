@@ -121,6 +121,17 @@ pub enum Refusal {
     Fenced,
 }
 
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::GroupGone => "the group does not exist",
+            Self::Tombstoned => "the replica id was removed before",
+            Self::Invalid => "the membership does not allow it",
+            Self::Fenced => "somebody with a newer authority acts on it",
+        })
+    }
+}
+
 /// Why a migration was given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ToMessagePack, FromMessagePack)]
 pub enum AbortReason {
@@ -149,6 +160,21 @@ pub enum AbortReason {
     /// The operator wanted it so.
     #[msgpack(key = 7)]
     Cancelled,
+}
+
+impl fmt::Display for AbortReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SourceNotVoter => "the node that gives is no voter of the group",
+            Self::GroupUnavailable => "the group did not answer, or was changing, for too long",
+            Self::TargetUnresponsive => "the node that takes stopped acknowledging",
+            Self::CatchUpExhausted => "the node that takes never caught up",
+            Self::NoLeaderCandidate => "no other voter had a log complete enough to lead",
+            Self::Refused(refusal) => return write!(f, "the group refused: {refusal}"),
+            Self::AttemptsExhausted => "too many attempts were begun",
+            Self::Cancelled => "it was cancelled",
+        })
+    }
 }
 
 /// A phase with what it records. It is written *before* the phase's effect, so

@@ -1,6 +1,6 @@
 //! What gossip carries: the allocation table and every node's load.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use quorate_calvin::{Destination, Router, ShardService};
@@ -33,7 +33,8 @@ impl NodeInner {
         match Registry::write(&self.registry, self.clock.wall_millis(), keep, write) {
             Ok(true) => self.gossip.notify_changed(),
             Ok(false) => {}
-            Err(error) => tracing::error!(%error, "nothing is told: the clock's mark is not kept"),
+            // A disk that fails here is not trusted with anything else either.
+            Err(error) => self.hosting.failure.send(Some(Arc::new(error.into()))),
         }
     }
 

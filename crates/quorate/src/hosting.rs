@@ -1,7 +1,6 @@
 //! Which replicas this node runs: the metadata says so, the engine remembers,
 //! and a reconciliation loop makes it so.
 
-use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -9,17 +8,17 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use quorate_calvin::shard::ShardMachine;
 use quorate_calvin::{
-    Destination, MapShard, Member, NodeServices, OnFork, Procedures, Router, SequencerReplica,
+    Destination, Forked, MapShard, NodeServices, OnFork, Procedures, Router, SequencerReplica,
     ShardMap, ShardReplica,
 };
 use quorate_engine::{Engine, Mutation};
 use quorate_meta::{
     Birth, BoxError, ClusterView, METADATA_GROUP, MetadataClient, RegistryMachine, Replica,
-    SEQUENCER_GROUP, shard_group, shard_of,
+    shard_group, shard_of,
 };
 use quorate_raft::{
-    Group, GroupClass, GroupSpec, Home, Host, LogError, MachineError, RaftError, RaftLog,
-    SEED_INDEX, StateMachine, seeded_host_row,
+    Group, GroupClass, Home, Host, MachineError, RaftError, RaftLog, Reservation, SEED_INDEX,
+    StateMachine, seeded_host_row,
 };
 use quorate_types::runtime::BoxFuture;
 use quorate_types::{Blob, GroupId, KeyRange, NodeId, ReplicaId, ShardId, watch};
@@ -45,7 +44,7 @@ pub(crate) struct Hosting {
     pub(crate) metadata: Arc<MetadataClient>,
     pub(crate) proposal_deadline: Duration,
     pub(crate) retention: Duration,
-    pub(crate) forked: Mutex<BTreeMap<ShardId, Vec<Member>>>,
+    pub(crate) forked: Mutex<Vec<Forked>>,
     pub(crate) wake: Notify,
     pub(crate) failure: watch::Sender<Option<Arc<NodeError>>>,
     pub(crate) this: Weak<Hosting>,
@@ -72,20 +71,22 @@ impl Hosting {
     /// Creates what is missing and removes what is retired.
     async fn reconcile(&self) {
         let forked = std::mem::take(&mut *self.forked.lock());
-        for (child, members) in forked {
-            let own = members.iter().find(|member| member.node == self.node);
-            if let Some(own) = own {
-                self.begin(shard_group(child), own.replica).await;
+        for Forked { child, members, leads } in forked {
+            let child = shard_group(child);
+            if let Some(own) = members.iter().find(|member| member.node == self.node) {
+                self.begin(self.host.reserve(child, own.replica)).await;
+            }
+            if leads && let Some(child) = self.host.group(child) {
+                child.campaign();
             }
         }
         let view = self.directory.view();
         let wanted: Vec<(GroupId, Replica)> =
             view.replicas_on(self.node).map(|(group, replica)| (group, *replica)).collect();
         for (group, replica) in &wanted {
-            let is_missing = self.host.group(*group).is_none()
-                && !self.host.log().is_tombstoned(*group, replica.id);
-            if is_missing && self.prepare(&view, *group, replica) {
-                self.begin(*group, replica.id).await;
+            let reserved = self.host.reserve(*group, replica.id);
+            if reserved.is_ok() && self.prepare(&view, *group, replica) {
+                self.begin(reserved).await;
             }
         }
         for group in self.host.groups() {
@@ -103,10 +104,14 @@ impl Hosting {
     }
 
     /// Opens a replica that this node is to have. One that cannot be opened is
-    /// as bad as one that has halted: nobody may count on it.
-    async fn begin(&self, group: GroupId, replica: ReplicaId) {
-        if let Err(error) = self.open(group, replica).await {
-            self.fail(group, error.to_string());
+    /// as bad as one that has halted: nobody may count on it. One that runs,
+    /// or is just coming or going, is looked at again.
+    async fn begin(&self, reserved: Result<Reservation, RaftError>) {
+        let Ok(reserved) = reserved else { return };
+        if let Err(error) = self.run_replica(&reserved).await
+            && !self.host.is_closed()
+        {
+            self.fail(reserved.group(), error.to_string());
         }
     }
 
@@ -172,53 +177,40 @@ impl Hosting {
         matches!(self.engine.range(shard), Ok(Some(_)))
     }
 
-    /// Opens a replica and starts serving it.
+    /// Opens a replica and starts serving it, unless it runs already.
     pub(crate) async fn open(&self, group: GroupId, replica: ReplicaId) -> Result<(), NodeError> {
-        if self.host.group(group).is_some() {
-            return Ok(());
+        match self.host.reserve(group, replica) {
+            Ok(reserved) => self.run_replica(&reserved).await,
+            Err(_) => Ok(()),
         }
-        let opened = match shard_of(group) {
-            Some(shard) => self.open_shard(group, shard, replica).await,
-            None if group == METADATA_GROUP => self.open_metadata(replica).await,
-            None => self.open_sequencer(replica).await,
-        };
-        // Destroyed meanwhile: its rows may have gone from under the opening.
-        if self.host.log().is_tombstoned(group, replica) { Ok(()) } else { opened }
     }
 
-    /// `None` while this replica or an earlier one of the group is just coming
-    /// or going: the loop looks again.
+    async fn run_replica(&self, reserved: &Reservation) -> Result<(), NodeError> {
+        match shard_of(reserved.group()) {
+            Some(shard) => self.run_shard(reserved, shard).await,
+            None if reserved.group() == METADATA_GROUP => self.run_metadata(reserved).await,
+            None => self.run_sequencer(reserved).await,
+        }
+    }
+
     async fn create(
         &self,
-        group: GroupId,
-        replica: ReplicaId,
+        reserved: &Reservation,
         class: GroupClass,
         machine: Box<dyn StateMachine>,
-    ) -> Result<Option<Group>, NodeError> {
-        let space = space_of(group);
+    ) -> Result<Group, NodeError> {
+        let space = space_of(reserved.group());
         let failed = |error| NodeError::layer("engine", error);
         let is_there = self.engine.range(space).map_err(failed)?.is_some();
         if is_there && self.engine.durable(space).map_err(failed)?.is_none() {
             // The log is about to say durably where this state begins.
             self.engine.flush(space).await.map_err(failed)?;
         }
-        match self.host.create(GroupSpec { group, replica, class, machine }).await {
-            Ok(group) => Ok(Some(group)),
-            Err(
-                RaftError::Exists(_)
-                | RaftError::Closed
-                | RaftError::Log(LogError::Occupied { .. } | LogError::Tombstoned { .. }),
-            ) => Ok(None),
-            Err(error) => Err(NodeError::layer("raft", error)),
-        }
+        let created = reserved.create(class, machine).await;
+        created.map_err(|error| NodeError::layer("raft", error))
     }
 
-    async fn open_shard(
-        &self,
-        group: GroupId,
-        shard: ShardId,
-        replica: ReplicaId,
-    ) -> Result<(), NodeError> {
+    async fn run_shard(&self, reserved: &Reservation, shard: ShardId) -> Result<(), NodeError> {
         let store = EngineStore { engine: Arc::clone(&self.engine), shard };
         let core = ShardReplica::open(
             shard,
@@ -228,26 +220,20 @@ impl Hosting {
         )
         .map_err(|error| NodeError::layer("calvin", error))?;
         let machine = Box::new(EngineMachine::new(store, Arc::clone(&core)));
-        let Some(raft) = self.create(group, replica, GroupClass::Shard, machine).await? else {
-            return Ok(());
-        };
+        let raft = self.create(reserved, GroupClass::Shard, machine).await?;
         self.follow(Destination::Shard(shard), &raft);
         let log = Arc::new(RaftLog::new(raft, self.proposal_deadline));
         self.services.add_shard(core, log);
         Ok(())
     }
 
-    async fn open_sequencer(&self, replica: ReplicaId) -> Result<(), NodeError> {
+    async fn run_sequencer(&self, reserved: &Reservation) -> Result<(), NodeError> {
         let store = EngineStore { engine: Arc::clone(&self.engine), shard: SEQUENCER_SPACE };
         let applied = self.engine.applied(SEQUENCER_SPACE).ok().flatten().unwrap_or_default();
         let core = SequencerReplica::open(Arc::new(store.clone()), applied)
             .map_err(|error| NodeError::layer("calvin", error))?;
         let machine = Box::new(EngineMachine::new(store, Arc::clone(&core)));
-        let Some(raft) =
-            self.create(SEQUENCER_GROUP, replica, GroupClass::Sequencer, machine).await?
-        else {
-            return Ok(());
-        };
+        let raft = self.create(reserved, GroupClass::Sequencer, machine).await?;
         self.follow(Destination::Sequencer, &raft);
         let log = Arc::new(RaftLog::new(raft, self.proposal_deadline));
         let directory = Arc::clone(&self.directory);
@@ -257,7 +243,7 @@ impl Hosting {
         Ok(())
     }
 
-    async fn open_metadata(&self, replica: ReplicaId) -> Result<(), NodeError> {
+    async fn run_metadata(&self, reserved: &Reservation) -> Result<(), NodeError> {
         if !self.exists(METADATA_SPACE) {
             self.engine
                 .create(METADATA_SPACE, KeyRange::all(), 0, Vec::new())
@@ -269,11 +255,7 @@ impl Hosting {
         let core = RegistryMachine::open(Box::new(store.clone()), on_change)
             .map_err(|error| NodeError::layer("metadata", error))?;
         let machine = Box::new(EngineMachine::new(store, core));
-        let Some(raft) =
-            self.create(METADATA_GROUP, replica, GroupClass::Metadata, machine).await?
-        else {
-            return Ok(());
-        };
+        let raft = self.create(reserved, GroupClass::Metadata, machine).await?;
         let directory = Arc::clone(&self.directory);
         raft.on_leader(move |leader| directory.learn_leader(leader));
         self.metadata.set_replica(Some(Arc::new(MetadataGroup(raft))));
@@ -292,9 +274,9 @@ impl Hosting {
 
     fn on_fork(&self) -> OnFork {
         let this = Weak::clone(&self.this);
-        Arc::new(move |child, members| {
+        Arc::new(move |forked| {
             if let Some(hosting) = this.upgrade() {
-                hosting.forked.lock().insert(child, members);
+                hosting.forked.lock().push(forked);
                 hosting.wake.notify_one();
             }
         })

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_calvin::{CallError, Destination, Reply, Wire};
+use quorate_calvin::{CallError, Destination, Purpose, Reply, Wire};
 use quorate_meta::{BoxError, MembershipError};
 use quorate_raft::tcp::Service;
 use quorate_raft::{Lane, Network, RaftError, TransportError};
@@ -20,10 +20,12 @@ use crate::node::NodeInner;
 pub(crate) mod channel {
     /// Raft's messages.
     pub(crate) const RAFT: u8 = 1;
-    /// Requests between transaction services.
+    /// Clients' requests to transaction services.
     pub(crate) const REQUEST: u8 = 2;
     /// One-way messages between transaction services.
     pub(crate) const MESSAGE: u8 = 3;
+    /// Requests between transaction services that clients' wait for.
+    pub(crate) const PROGRESS: u8 = 4;
     /// The metadata: founding, joining, commands, the view.
     pub(crate) const METADATA: u8 = 5;
     /// Administration of groups: members, leaders, the end of replicas.
@@ -57,7 +59,9 @@ async fn dispatch(
     match channel {
         channel::RAFT => inner.host.handle(from, payload).await.map_err(failed),
         channel::ADMIN => inner.host.administer(payload).await.map_err(failed),
-        channel::REQUEST => inner.services.answer(&payload).await.map_err(malformed),
+        channel::REQUEST | channel::PROGRESS => {
+            inner.services.answer(&payload).await.map_err(malformed)
+        }
         channel::MESSAGE => {
             inner.services.receive(&payload).map_err(malformed)?;
             Ok(Bytes::new())
@@ -113,10 +117,15 @@ impl Wire for NodePeers {
     fn call(
         &self,
         to: NodeId,
+        purpose: Purpose,
         request: Bytes,
         deadline: Duration,
     ) -> BoxFuture<Result<Bytes, CallError>> {
-        let call = self.network.call(to, Lane::Request, channel::REQUEST, request, deadline);
+        let channel = match purpose {
+            Purpose::Client => channel::REQUEST,
+            Purpose::Progress => channel::PROGRESS,
+        };
+        let call = self.network.call(to, Lane::Request, channel, request, deadline);
         Box::pin(async move {
             call.await.or_else(|error| match error {
                 // What its services would say: not executed, and who leads is where it was.

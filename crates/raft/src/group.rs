@@ -438,6 +438,28 @@ impl Group {
         self.change(self.inner.raft.change_membership(voters, false)).await
     }
 
+    /// Stands for election now, in the background, and again while nobody
+    /// leads, until an election would have begun anyway: for a group that just
+    /// came into being, where its owner knows who had best lead it. A pre-vote
+    /// goes first, so that a leader in office is not disturbed.
+    pub fn campaign(&self) {
+        let group = self.clone();
+        drop(quorate_types::runtime::spawn(async move {
+            let timing = group.inner.timing;
+            let until = tokio::time::Instant::now() + timing.election_max;
+            let mut leadership = group.leadership();
+            while tokio::time::Instant::now() < until
+                && group.inner.raft.trigger().elect(true).await.is_ok()
+            {
+                let led = leadership.wait_for(|now| now.leader.is_some());
+                // The other replicas may not have come into being yet.
+                if tokio::time::timeout(timing.heartbeat / 4, led).await.is_ok() {
+                    return;
+                }
+            }
+        }));
+    }
+
     /// Hands leadership to another voter and waits until this replica has let
     /// go. Refused unless the target answered lately and has nearly all of the
     /// log: handing over to a dead one would stop writes until an election.

@@ -18,7 +18,7 @@ use crate::consensus::wire::{Message, Refusal, Reply};
 use crate::error::RaftError;
 use crate::group::{Counters, Group, Parts};
 use crate::inbox;
-use crate::log::{LogEngine, LogState, LogStats, Vote};
+use crate::log::{LogEngine, LogError, LogState, LogStats, Vote};
 use crate::machine::{MachineError, StateMachine};
 use crate::transport::Transport;
 
@@ -99,14 +99,46 @@ impl std::fmt::Debug for Host {
 }
 
 /// Keeps a group from being created or removed twice at the same time.
-struct Transition<'a> {
-    host: &'a Inner,
+struct Transition {
+    host: Arc<Inner>,
     group: GroupId,
 }
 
-impl Drop for Transition<'_> {
+impl Drop for Transition {
     fn drop(&mut self) {
         self.host.in_transition.lock().remove(&self.group);
+    }
+}
+
+/// The right to create a replica. While it is held nobody else creates,
+/// removes or destroys one of its group: whoever holds it prepares the
+/// machine's rows, reads them, creates the replica and hands its group to who
+/// uses it, and none of that meets the end of an earlier replica.
+pub struct Reservation {
+    host: Host,
+    replica: ReplicaId,
+    transition: Transition,
+}
+
+impl Reservation {
+    /// The group.
+    #[must_use]
+    pub const fn group(&self) -> GroupId {
+        self.transition.group
+    }
+
+    /// Runs the replica: recovers what the log and the machine hold, and joins
+    /// its peers.
+    ///
+    /// # Errors
+    /// [`RaftError`]; nothing runs then.
+    pub async fn create(
+        &self,
+        class: GroupClass,
+        machine: Box<dyn StateMachine>,
+    ) -> Result<Group, RaftError> {
+        let (group, replica) = (self.group(), self.replica);
+        self.host.run(GroupSpec { group, replica, class, machine }).await
     }
 }
 
@@ -140,17 +172,45 @@ impl Host {
         Ok(Self { inner })
     }
 
-    /// Runs a replica: recovers what the log and the machine hold, and joins
-    /// its peers.
+    /// Runs a replica: [`Self::reserve`] and [`Reservation::create`] in one.
     ///
     /// # Errors
     /// [`RaftError`]; nothing runs then.
     pub async fn create(&self, spec: GroupSpec) -> Result<Group, RaftError> {
-        let GroupSpec { group, replica, class, machine } = spec;
-        let _transition = self.inner.begin_transition(group)?;
-        if self.inner.groups.read().contains_key(&group) {
+        let _reservation = self.reserve(spec.group, spec.replica)?;
+        self.run(spec).await
+    }
+
+    /// Reserves a group for a replica that is to be created.
+    ///
+    /// # Errors
+    /// [`RaftError::Exists`] while a replica of the group runs here, or one is
+    /// coming or going; [`RaftError::Log`] when the id was destroyed before, or
+    /// an earlier replica has yet to be; [`RaftError::Closed`]. Each is how
+    /// things are at the moment, and no damage.
+    pub fn reserve(&self, group: GroupId, replica: ReplicaId) -> Result<Reservation, RaftError> {
+        let is_running = || self.inner.groups.read().contains_key(&group);
+        // Asked first without standing in anybody's way.
+        if is_running() {
             return Err(RaftError::Exists(group));
         }
+        let transition = self.inner.begin_transition(group)?;
+        if is_running() {
+            return Err(RaftError::Exists(group));
+        }
+        if self.inner.log.is_tombstoned(group, replica) {
+            return Err(LogError::Tombstoned { group, replica }.into());
+        }
+        let mut stored = self.inner.log.groups().into_iter();
+        if let Some((_, owner)) = stored.find(|&(id, owner)| id == group && owner != replica) {
+            return Err(LogError::Occupied { group, owner }.into());
+        }
+        Ok(Reservation { host: self.clone(), replica, transition })
+    }
+
+    /// Runs what was reserved.
+    async fn run(&self, spec: GroupSpec) -> Result<Group, RaftError> {
+        let GroupSpec { group, replica, class, machine } = spec;
         let state = self.inner.log.admit(group, replica).await?;
         let progress = Arc::new(Progress::new());
         let applier = Applier::recover(group, machine, Arc::clone(&progress))?;
@@ -180,6 +240,13 @@ impl Host {
     #[must_use]
     pub fn groups(&self) -> Vec<Group> {
         self.inner.groups.read().values().cloned().collect()
+    }
+
+    /// Whether the host was shut down: nothing that goes wrong from then on is
+    /// damage.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.inner.is_closed.load(Ordering::Acquire)
     }
 
     pub(crate) fn fences(&self) -> &Fences {
@@ -299,14 +366,14 @@ impl Host {
 }
 
 impl Inner {
-    fn begin_transition(&self, group: GroupId) -> Result<Transition<'_>, RaftError> {
+    fn begin_transition(self: &Arc<Self>, group: GroupId) -> Result<Transition, RaftError> {
         if self.is_closed.load(Ordering::Acquire) {
             return Err(RaftError::Closed);
         }
         if !self.in_transition.lock().insert(group) {
             return Err(RaftError::Exists(group));
         }
-        Ok(Transition { host: self, group })
+        Ok(Transition { host: Arc::clone(self), group })
     }
 
     /// Brings the log to where the machine is. A machine may be ahead of its

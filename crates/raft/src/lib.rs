@@ -25,7 +25,7 @@ pub use consensus::wire::{SEED_INDEX, host_row_index, seeded_host_row};
 pub use error::{ProposeError, RaftError, ReadError, Refused};
 pub use group::{Group, GroupStatus, Leadership, Proposed};
 pub use group_log::RaftLog;
-pub use host::{GroupSpec, Home, Host, HostMetrics};
+pub use host::{GroupSpec, Home, Host, HostMetrics, Reservation};
 pub use log::{
     Completion, LogEngine, LogEntry, LogError, LogFuture, LogPosition, LogState, LogStats, RedbLog,
     RedbLogConfig, Vote,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use quorate_raft::{Group, LogError, ProposeError, RaftError, ReadError, Refused};
+use quorate_raft::{Group, GroupClass, LogError, ProposeError, RaftError, ReadError, Refused};
 use quorate_types::{GroupId, NodeId, ReplicaId};
 use support::*;
 
@@ -284,6 +284,68 @@ fn a_removed_replica_never_comes_back() {
         leader.add_learner(ReplicaId(21), nodes[follows].id).await.unwrap();
         let written = propose(&leader, "for the new replica").await;
         fresh.wait_applied(written.index).await.unwrap();
+    });
+}
+
+#[test]
+fn a_reservation_keeps_the_end_of_an_earlier_replica_away() {
+    simulate(async {
+        let network = Network::default();
+        let mut nodes = seeded_cluster(&network, &[1]).await;
+        let node = &mut nodes[0];
+        let (group, gone, next) = (GroupId(1), ReplicaId(11), ReplicaId(21));
+        let runs = node.host.reserve(group, gone);
+        assert!(matches!(runs, Err(RaftError::Exists(_))), "it runs");
+        node.host.remove(group).await.unwrap();
+        let destroyed = node.host.reserve(group, gone);
+        assert!(matches!(destroyed, Err(RaftError::Log(LogError::Tombstoned { .. }))));
+        let reserved = node.host.reserve(group, next).unwrap();
+        assert!(matches!(node.host.reserve(group, next), Err(RaftError::Exists(_))));
+        assert!(matches!(node.host.remove(group).await, Err(RaftError::Exists(_))));
+        let machine = TapeStore::default().machine();
+        let running = reserved.create(GroupClass::Shard, machine).await.unwrap();
+        assert_eq!((reserved.group(), running.replica()), (group, next));
+        assert!(matches!(node.host.remove(group).await, Err(RaftError::Exists(_))), "still held");
+        drop(reserved);
+        node.host.remove(group).await.unwrap();
+
+        let kept = node.create(2, 31).await;
+        drop(kept);
+        node.crash_and_restart().await;
+        let other = node.host.reserve(GroupId(2), ReplicaId(41));
+        assert!(matches!(other, Err(RaftError::Log(LogError::Occupied { .. }))));
+    });
+}
+
+#[test]
+fn a_group_whose_replicas_come_one_by_one_is_led_by_the_one_that_campaigns() {
+    simulate(async {
+        let network = Network::default();
+        let mut nodes: Vec<TestNode> = (1..=3).map(|id| TestNode::start(id, &network)).collect();
+        let members: Vec<_> = (11..=13).map(|id| (ReplicaId(id), NodeId(id - 10))).collect();
+        let began = tokio::time::Instant::now();
+        for node in &mut nodes {
+            let row = quorate_raft::seeded_host_row(&members);
+            node.stores.insert(GroupId(1), TapeStore::seeded(row));
+            let replica = node.create(1, 10 + node.id.0).await;
+            if node.id == NodeId(1) {
+                replica.campaign();
+            }
+            // Refused by those who are not there yet, it asks again.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let replicas = groups_of(&nodes, 1);
+        let leader = leader_of(&replicas).await;
+        assert_eq!(leader.replica(), ReplicaId(11));
+        let timing = config().timing(GroupClass::Shard);
+        assert!(began.elapsed() < timing.election_min, "no silence was waited out");
+        let term = leader.status().term;
+        for follower in &replicas[1..] {
+            follower.campaign();
+        }
+        tokio::time::sleep(timing.election_max).await;
+        let now = leader.status();
+        assert_eq!((now.leading, now.term), (true, term), "a leader in office is not disturbed");
     });
 }
 

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use quorate_raft::tcp::{Mesh, MeshConfig, MeshError, Reception, Service};
 use quorate_raft::{Lane, Network, TransportError};
-use quorate_types::hello::{Hello, Protocol, dial};
+use quorate_types::hello::{Hello, Protocol, answer, dial};
 use quorate_types::runtime::BoxFuture;
 use quorate_types::{Blob, DiskId, NodeId};
 use tokio::net::{TcpListener, TcpStream};
@@ -341,6 +341,100 @@ async fn requests_that_never_end_hold_up_nothing_but_their_own_kind() {
         service.news.notified().await;
     }
     drop(parked);
+}
+
+/// A mesh that keeps few requests under way.
+fn patient(book: &Book, outbound_requests_max: usize) -> Mesh {
+    mesh(1, book, MeshConfig { outbound_requests_max, ..MeshConfig::default() })
+}
+
+#[tokio::test]
+async fn callers_wait_for_their_turn_and_none_is_refused() {
+    let book = Book::default();
+    let (_server, service) = narrow(&book, 2).await;
+    let client = patient(&book, 2);
+    let short = Duration::from_millis(5);
+    let mut parked: Vec<_> =
+        (0..2).map(|_| Box::pin(ask(&client, Lane::Request, HANG, short))).collect();
+    for call in &mut parked {
+        assert!(futures_util::poll!(call).is_pending());
+    }
+    let records = (0..100_u8).map(|nth| {
+        let payload = Bytes::copy_from_slice(&[nth]);
+        Network::call(&client, NodeId(2), Lane::Request, RECORD, payload, DEADLINE)
+    });
+    for recorded in join_all(records).await {
+        assert_eq!(recorded, Ok(Bytes::new()), "fifty times the room, and all are done");
+    }
+    assert_eq!(*service.recorded.lock(), (0..100).collect::<Vec<u8>>(), "in their order");
+    for call in parked {
+        assert_eq!(call.await, LATE);
+    }
+}
+
+#[tokio::test]
+async fn a_turn_that_does_not_come_in_time_is_a_request_that_was_not_sent() {
+    let book = Book::default();
+    let (_server, service) = narrow(&book, 8).await;
+    let client = patient(&book, 1);
+    let mut first = Box::pin(ask(&client, Lane::Request, HANG, DEADLINE));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    assert_eq!(ask(&client, Lane::Request, HANG, Duration::from_millis(20)).await, BUSY);
+    assert_eq!(ask(&client, Lane::Request, ECHO, DEADLINE).await, ECHOED, "another channel");
+    assert_eq!(service.hanging.load(Ordering::SeqCst), 1);
+    drop(first);
+    let again = ask(&client, Lane::Request, HANG, Duration::from_millis(20)).await;
+    assert_eq!(again, LATE, "a caller that gives up passes its turn on");
+}
+
+#[tokio::test]
+async fn no_more_may_wait_for_their_turn_than_may_be_queued() {
+    let book = Book::default();
+    let (_server, _) = narrow(&book, 8).await;
+    let config =
+        MeshConfig { outbound_requests_max: 1, queued_messages_max: 3, ..MeshConfig::default() };
+    let client = mesh(1, &book, config);
+    let mut parked: Vec<_> =
+        (0..4).map(|_| Box::pin(ask(&client, Lane::Request, HANG, DEADLINE))).collect();
+    for call in &mut parked {
+        assert!(futures_util::poll!(call).is_pending());
+    }
+    assert_eq!(ask(&client, Lane::Request, HANG, DEADLINE).await, BUSY, "at once");
+}
+
+#[tokio::test]
+async fn a_peer_that_hangs_up_without_a_word_is_left_alone_for_a_while() {
+    let book = Book::default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    book.0.lock().insert(NodeId(2), listener.local_addr().unwrap().to_string());
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    let hanging_up = quorate_types::runtime::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            counted.fetch_add(1, Ordering::SeqCst);
+            // Its frames are of another version: it reads one and is gone.
+            let welcome = |theirs: &Hello| Ok(Hello { lane: theirs.lane, ..hello(2) });
+            answer(&mut stream, DEADLINE, welcome).await.unwrap();
+            stream.readable().await.unwrap();
+        }
+    });
+    let client = mesh(1, &book, MeshConfig::default());
+    let mut hung_up = 0;
+    let left_alone = async {
+        loop {
+            match client.call(NodeId(2), 1, ECHO, Bytes::new(), DEADLINE).await {
+                Err(MeshError::Disconnected(_)) => hung_up += 1,
+                Err(MeshError::Unreachable { reason, .. }) => return reason,
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    let reason = tokio::time::timeout(DEADLINE, left_alone).await.expect("it is left alone");
+    assert!(reason.contains("before it replied"), "{reason}");
+    assert!(hung_up >= 1);
+    assert_eq!(connections.load(Ordering::SeqCst), hung_up, "one connection for each");
+    hanging_up.abort();
 }
 
 #[tokio::test]

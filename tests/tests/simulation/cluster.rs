@@ -106,7 +106,7 @@ impl Cluster {
             (Arc::clone(&machine.life), machine.disk.clone(), machine.clock.clone())
         };
         life.attach(&disk);
-        let (port, inbound) = Port::open(&self.network, &life, &self.deafness);
+        let (port, inbound) = Port::open(&self.network, &life, &self.deafness, self.sim.trace());
         let disk: Arc<dyn Disk> = Arc::new(disk);
         let builder = Node::builder(self.config(life.id()))
             .disk(disk)

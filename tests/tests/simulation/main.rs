@@ -25,6 +25,7 @@ use tokio::time::sleep;
 
 use cluster::Cluster;
 use load::Load;
+use network::NO_ROOM;
 use operators::Operator;
 
 /// The seeds of an everyday run, one for each share.
@@ -163,6 +164,15 @@ fn faults(seed: u64) -> Vec<Fault> {
 #[test]
 fn a_cluster_is_founded_and_works() {
     assert!(simulate(1, &[]).value > 0);
+}
+
+/// The clients are more than a node has room for on behalf of another one.
+#[test]
+fn what_a_node_has_no_room_for_is_tried_again() {
+    let finished = simulate(5, &[]);
+    assert!(finished.value > 0);
+    let refused = finished.trace.lines().iter().filter(|line| line.ends_with(NO_ROOM)).count();
+    assert!(refused > 0, "everything had room");
 }
 
 #[test]

@@ -14,8 +14,8 @@ use quorate::types::runtime::{self, BoxFuture};
 use quorate::{Network, Service, TransportError};
 use quorate_gossip::{Connection, Destination, Inbound, Transmit};
 use quorate_raft::Lane;
-use quorate_testkit::sim::{CallError, SimNetwork, SimNode};
-use tokio::sync::mpsc;
+use quorate_testkit::sim::{CallError, SimNetwork, SimNode, Trace};
+use tokio::sync::{Semaphore, mpsc};
 
 /// Gossip's channel, next to those of the facade.
 const GOSSIP: u8 = 0;
@@ -23,12 +23,19 @@ const GOSSIP: u8 = 0;
 const INTRODUCTION: u8 = u8::MAX;
 /// The facade's channels of Raft and of the transaction services. What is
 /// asked of the metadata goes over any other.
-const RAFT_AND_SERVICES: [u8; 3] = [1, 2, 3];
+const RAFT_AND_SERVICES: [u8; 4] = [1, 2, 3, 4];
 /// How long a frame of gossip may be under way before its peer counts as out
 /// of reach.
 const GOSSIP_DEADLINE: Duration = Duration::from_secs(1);
 /// As many frames as a node's own queue takes.
 const INBOUND_MAX: usize = 1024;
+/// Requests of one channel of one peer that a node works on: so few that the
+/// clients of a test fill them.
+const ROOM: usize = 1;
+/// What a node answers that has no room, and the trace's word for it.
+pub const NO_ROOM: &str = "no room";
+/// What it answers when the caller has stopped waiting.
+const TOO_LATE: &str = "too late";
 
 /// Where a node listens.
 pub fn address(node: NodeId) -> String {
@@ -76,6 +83,9 @@ pub struct Port {
     inbound: mpsc::Sender<Inbound>,
     /// The lives of peers that have introduced themselves.
     met: Mutex<BTreeMap<NodeId, u64>>,
+    /// What is left of each peer's room, by channel.
+    rooms: Mutex<BTreeMap<(NodeId, u8), Arc<Semaphore>>>,
+    trace: Trace,
     is_closed: AtomicBool,
 }
 
@@ -84,6 +94,7 @@ impl Port {
         network: &SimNetwork,
         node: &Arc<SimNode>,
         deafness: &Deafness,
+        trace: &Trace,
     ) -> (Arc<Self>, mpsc::Receiver<Inbound>) {
         let (inbound, queue) = mpsc::channel(INBOUND_MAX);
         let port = Arc::new(Self {
@@ -94,6 +105,8 @@ impl Port {
             service: OnceLock::new(),
             inbound,
             met: Mutex::default(),
+            rooms: Mutex::default(),
+            trace: trace.clone(),
             is_closed: AtomicBool::new(false),
         });
         let receiver = Arc::clone(&port);
@@ -120,9 +133,25 @@ impl Port {
             INTRODUCTION => return Ok(Bytes::new()),
             _ => {}
         }
+        let patience = Duration::from_millis(message.get_u64());
         let service = self.service.get().ok_or("the node is starting")?;
-        let handled = service.handle(from, channel, message).await;
+        let handling = service.handle(from, channel, message);
+        let handled = if patience.is_zero() {
+            handling.await
+        } else {
+            let Ok(_room) = self.room(from, channel).try_acquire_owned() else {
+                self.trace.record(NO_ROOM);
+                return Err(NO_ROOM.to_owned());
+            };
+            tokio::time::timeout(patience, handling).await.map_err(|_| TOO_LATE)?
+        };
         handled.map_err(|refusal| String::from_utf8_lossy(&refusal).into_owned())
+    }
+
+    fn room(&self, from: NodeId, channel: u8) -> Arc<Semaphore> {
+        let mut rooms = self.rooms.lock();
+        let room = rooms.entry((from, channel)).or_insert_with(|| Arc::new(Semaphore::new(ROOM)));
+        Arc::clone(room)
     }
 
     fn receive_gossip(&self, from: NodeId, mut message: Bytes) -> Result<Bytes, String> {
@@ -157,6 +186,17 @@ impl Port {
         message.put_slice(payload);
         message.freeze()
     }
+
+    /// A message to a service. How long its caller waits is said of requests
+    /// only, as their lane asks: there they end then, or are refused.
+    fn address(&self, lane: Lane, channel: u8, patience: Duration, payload: &[u8]) -> Bytes {
+        let mut message = BytesMut::with_capacity(payload.len() + 9);
+        message.put_u8(channel);
+        let millis = if lane == Lane::Request { patience.as_millis().max(1) } else { 0 };
+        message.put_u64(u64::try_from(millis).unwrap());
+        message.put_slice(payload);
+        message.freeze()
+    }
 }
 
 /// The port as the facade's network and as gossip's transport.
@@ -166,7 +206,7 @@ impl Network for Ways {
     fn call(
         &self,
         to: NodeId,
-        _lane: Lane,
+        lane: Lane,
         channel: u8,
         payload: Bytes,
         deadline: Duration,
@@ -176,7 +216,7 @@ impl Network for Ways {
             let deaf = TransportError::Unreachable { to, reason: "deaf".to_owned() };
             return Box::pin(std::future::ready(Err(deaf)));
         }
-        let message = self.0.seal(channel, &payload);
+        let message = self.0.address(lane, channel, deadline, &payload);
         let call = self.0.network.call(self.0.node, to, message, deadline);
         Box::pin(async move {
             call.await.map_err(|error| match error {
@@ -184,13 +224,20 @@ impl Network for Ways {
                     TransportError::Unreachable { to, reason }
                 }
                 CallError::Unknown { .. } => TransportError::Deadline { to },
+                CallError::Rejected { reason, .. } if reason == NO_ROOM => {
+                    TransportError::Busy { to }
+                }
+                CallError::Rejected { reason, .. } if reason == TOO_LATE => {
+                    TransportError::Deadline { to }
+                }
                 CallError::Rejected { reason, .. } => TransportError::Rejected { to, reason },
             })
         })
     }
 
-    fn send(&self, to: NodeId, _lane: Lane, channel: u8, payload: Bytes) {
-        self.0.network.send(self.0.node, to, self.0.seal(channel, &payload));
+    fn send(&self, to: NodeId, lane: Lane, channel: u8, payload: Bytes) {
+        let message = self.0.address(lane, channel, Duration::ZERO, &payload);
+        self.0.network.send(self.0.node, to, message);
     }
 
     /// Who is there follows from the address; whether they are has to be asked.

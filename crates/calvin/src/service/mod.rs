@@ -11,6 +11,6 @@ mod waiters;
 
 pub use change::{ChangeError, ChangeOrder, order_change};
 pub use node::{NodeServices, ServiceConfig};
-pub use peers::{Wire, WirePeers};
+pub use peers::{Purpose, Wire, WirePeers};
 pub use sequencer::{InitialMap, SequencerReplica, SequencerService};
-pub use shard::{OnFork, ShardReplica, ShardService};
+pub use shard::{Forked, OnFork, ShardReplica, ShardService};

@@ -13,6 +13,31 @@ use super::node::NodeServices;
 use crate::ports::{CallError, Destination, Peers};
 use crate::wire::{PeerMessage, Reply, Request};
 
+/// For whom a request is. Those of clients may wait for what the cluster's own
+/// ask for, in any number, and so must never take their room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// A client's transaction or listing.
+    Client,
+    /// The progress of everybody's: slices, maps.
+    Progress,
+}
+
+impl Request {
+    const fn purpose(&self) -> Purpose {
+        match self {
+            Self::Execute(_)
+            | Self::Submit(_)
+            | Self::Await { .. }
+            | Self::Fence { .. }
+            | Self::Keys { .. } => Purpose::Client,
+            Self::Slices { .. } | Self::Change(_) | Self::Map | Self::MiddleKey(_) => {
+                Purpose::Progress
+            }
+        }
+    }
+}
+
 /// Bytes to other nodes (port). Requests go to [`NodeServices::answer`] over
 /// there, messages to [`NodeServices::receive`].
 pub trait Wire: Send + Sync + 'static {
@@ -26,6 +51,7 @@ pub trait Wire: Send + Sync + 'static {
     fn call(
         &self,
         to: NodeId,
+        purpose: Purpose,
         request: Bytes,
         deadline: Duration,
     ) -> BoxFuture<Result<Bytes, CallError>>;
@@ -88,7 +114,7 @@ impl Peers for WirePeers {
                 served.map_err(|_| CallError::NoReply)
             });
         }
-        let call = self.wire.call(to, request.to_bytes(), deadline);
+        let call = self.wire.call(to, request.purpose(), request.to_bytes(), deadline);
         Box::pin(async move { Reply::from_bytes(&call.await?).map_err(|_| CallError::NoReply) })
     }
 }

@@ -26,8 +26,20 @@ use crate::wire::{Execute, PeerMessage, Reply, Request};
 /// Keys in one page at the most.
 const KEYS_PAGE_MAX: usize = 4_096;
 
+/// A child that was split off a shard.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Forked {
+    /// The child.
+    pub child: ShardId,
+    /// Its replicas: on the nodes of its parent's.
+    pub members: Vec<Member>,
+    /// Whether this replica leads the parent. Its node had best lead the child
+    /// at once: the keys that left wait for somebody to.
+    pub leads: bool,
+}
+
 /// Called on every replica when a child was split off, after the commit.
-pub type OnFork = Arc<dyn Fn(ShardId, Vec<Member>) + Send + Sync>;
+pub type OnFork = Arc<dyn Fn(Forked) + Send + Sync>;
 
 /// The replicated part: the machine over its store. The raft host drives it.
 pub struct ShardReplica {
@@ -90,12 +102,14 @@ impl GroupMachine for ShardReplica {
             machine.finish(&mut writes);
             self.store.commit(*last, host_row, writes)?;
         }
+        let service = self.service.get().and_then(Weak::upgrade);
         for event in &events {
             if let Event::Forked { child, members } = event {
-                (self.on_fork)(*child, members.clone());
+                let leads = service.as_ref().is_some_and(|service| service.leadership().leads);
+                (self.on_fork)(Forked { child: *child, members: members.clone(), leads });
             }
         }
-        if let Some(service) = self.service.get().and_then(Weak::upgrade) {
+        if let Some(service) = service {
             service.handle_events(&events);
         }
         Ok(no_outcomes(entries.len()))

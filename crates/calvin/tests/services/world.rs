@@ -99,7 +99,7 @@ impl World {
             let seeded = ShardMachine::seed(entry.range.clone(), entry.epoch);
             let store = Arc::new(MemStore::seeded(seeded));
             // Children are not run; nobody asks them anything here.
-            let on_fork = Arc::new(|_, _| {});
+            let on_fork = Arc::new(|_| {});
             let replica =
                 ShardReplica::open(entry.shard, Arc::new(Service), store, on_fork).unwrap();
             let applying = Arc::clone(&replica);

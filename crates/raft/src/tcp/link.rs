@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::frames::{Message, Outcome};
 use super::mesh::{AddressBook, Introduction, MeshConfig, MeshError};
+use super::turns::Turns;
 
 /// How much the writer puts into one write. One write carries twenty times
 /// the messages per second that one write per message does; more than this
@@ -74,6 +75,7 @@ pub(super) struct Link {
     to: NodeId,
     queue: mpsc::Sender<Outgoing>,
     shared: Arc<Shared>,
+    turns: Arc<Turns>,
     task: AbortHandle,
 }
 
@@ -98,6 +100,7 @@ impl Link {
             queued_bytes_max: config.queued_bytes_max,
             down: Mutex::new(None),
         });
+        let turns = Arc::new(Turns::new(&config));
         let driver = Driver {
             to,
             lane,
@@ -109,7 +112,12 @@ impl Link {
             next_id: 0,
         };
         let task = quorate_types::runtime::spawn(driver.run()).abort_handle();
-        Self { to, queue, shared, task }
+        Self { to, queue, shared, turns, task }
+    }
+
+    /// The turns of requests on this connection.
+    pub(super) fn turns(&self) -> Arc<Turns> {
+        Arc::clone(&self.turns)
     }
 
     pub(super) fn enqueue(&self, outgoing: Outgoing) -> Result<(), MeshError> {
@@ -150,6 +158,8 @@ struct Driver {
 #[derive(Default)]
 struct Pending {
     replies: Mutex<BTreeMap<u64, ReplySender>>,
+    /// Whether the peer has ever sent what we understand.
+    is_understood: AtomicBool,
 }
 
 impl Driver {
@@ -157,14 +167,17 @@ impl Driver {
         let mut failures = 0;
         while let Some(first) = self.next_message().await {
             match self.connect().await {
-                Ok(stream) => {
-                    failures = 0;
-                    let error = self.converse(stream, first).await;
-                    tracing::debug!(to = %self.to, lane = self.lane, %error, "disconnected");
-                }
+                Ok(stream) => match self.converse(stream, first).await {
+                    Ok(()) => failures = 0,
+                    Err(error) => {
+                        failures += 1;
+                        self.rest(error, failures).await;
+                    }
+                },
                 Err(error) => {
                     failures += 1;
-                    self.rest(first, error, failures).await;
+                    first.fail(error.clone());
+                    self.rest(error, failures).await;
                 }
             }
         }
@@ -204,9 +217,8 @@ impl Driver {
     }
 
     /// Fails what waits, and for a while whatever comes.
-    async fn rest(&mut self, first: Outgoing, error: MeshError, failures: u32) {
+    async fn rest(&mut self, error: MeshError, failures: u32) {
         *self.shared.down.lock() = Some(error.to_string().into());
-        first.fail(error.clone());
         while let Some(waiting) = self.next_waiting() {
             waiting.fail(error.clone());
         }
@@ -225,11 +237,15 @@ impl Driver {
         full / 2 + full.mul_f64(f64::from(u32::try_from(share).unwrap_or(0)) / 1024.0)
     }
 
-    /// Uses a connection until it breaks or nobody needs it any more.
-    async fn converse(&mut self, stream: TcpStream, first: Outgoing) -> io::Error {
+    /// Uses a connection until it breaks or nobody needs it any more. An error
+    /// means that it was of no use: it ended soon and without a word that we
+    /// understand, as it does where another version of the frames is spoken,
+    /// and the next one would be no better.
+    async fn converse(&mut self, stream: TcpStream, first: Outgoing) -> Result<(), MeshError> {
+        let (to, began) = (self.to, Instant::now());
         let (read, write) = stream.into_split();
         let pending = Arc::new(Pending::default());
-        let reading = read_replies(read, self.to, Arc::clone(&pending), self.config.silence_max);
+        let reading = read_replies(read, to, Arc::clone(&pending), self.config.silence_max);
         let error = {
             let writing = self.write_messages(write, first, &pending);
             tokio::select! {
@@ -238,10 +254,17 @@ impl Driver {
                 error = writing => error,
             }
         };
+        tracing::debug!(%to, lane = self.lane, %error, "disconnected");
         for reply in std::mem::take(&mut *pending.replies.lock()).into_values() {
-            let _gone = reply.send(Err(MeshError::Disconnected(self.to)));
+            let _gone = reply.send(Err(MeshError::Disconnected(to)));
         }
-        error
+        if pending.is_understood.load(Ordering::Acquire)
+            || began.elapsed() >= self.config.backoff_max
+        {
+            return Ok(());
+        }
+        let reason = format!("it broke the connection off before it replied: {error}");
+        Err(MeshError::Unreachable { to, reason: reason.into() })
     }
 
     async fn write_messages(
@@ -317,6 +340,7 @@ async fn read_replies(
         let Some(Message::Reply { id, outcome }) = Message::decode(frame) else {
             return io::ErrorKind::InvalidData.into();
         };
+        pending.is_understood.store(true, Ordering::Release);
         // A caller that gave up has taken its entry's receiver along.
         if let Some(reply) = pending.replies.lock().remove(&id) {
             let _gone = reply.send(match outcome {

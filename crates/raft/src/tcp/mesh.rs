@@ -12,12 +12,14 @@ use tokio::time::Instant;
 
 use super::frames::BODY_BYTES_MAX;
 use super::link::{Link, Outgoing};
+use crate::transport::Lane;
 
 /// Limits and timings of a [`Mesh`].
 #[derive(Clone, Debug)]
 pub struct MeshConfig {
-    /// Messages that may wait for one connection. Beyond it the caller is
-    /// refused, so that a slow peer costs memory only up to here.
+    /// Messages that may wait for one connection, and requests that may wait
+    /// for their turn on it. Beyond it the caller is refused, so that a slow
+    /// peer costs memory only up to here.
     pub queued_messages_max: usize,
     /// Bytes that may wait likewise. A single larger message passes when
     /// nothing else waits.
@@ -27,6 +29,11 @@ pub struct MeshConfig {
     /// refused at once; any other lane is not read until one has ended, and
     /// the caller's queue fills.
     pub inbound_requests_max: usize,
+    /// Requests of one channel that may be under way to one peer on
+    /// [`Lane::Request`](crate::Lane::Request). Further ones wait for their
+    /// turn, first come, first served, until their deadlines. Fewer than the
+    /// peer takes in: it learns later than we do that a caller gave up.
+    pub outbound_requests_max: usize,
     /// The longest that a request on [`Lane::Request`](crate::Lane::Request)
     /// is worked on, whatever its caller says of its own patience.
     pub inbound_work_max: Duration,
@@ -58,6 +65,7 @@ impl Default for MeshConfig {
             queued_messages_max: 16 << 10,
             queued_bytes_max: 64 << 20,
             inbound_requests_max: 1024,
+            outbound_requests_max: 768,
             inbound_work_max: Duration::from_secs(60),
             inbound_messages_max: 1024,
             inbound_connections_max: 6 << 10,
@@ -200,7 +208,8 @@ impl Mesh {
 
     /// Sends a request to the service behind `channel` at `to` and waits for
     /// its reply. The request takes its place in the lane's queue before this
-    /// function returns.
+    /// function returns, unless on [`Lane::Request`](crate::Lane::Request) as
+    /// many as allowed are under way already.
     pub fn call(
         &self,
         to: NodeId,
@@ -211,6 +220,37 @@ impl Mesh {
     ) -> BoxFuture<Result<Bytes, MeshError>> {
         // A deadline without end is as good as the longest that can be said.
         let until = Instant::now() + deadline.min(Duration::from_millis(u32::MAX.into()));
+        if lane != Lane::Request.number() {
+            return self.ask(to, lane, channel, payload, until);
+        }
+        let turns = match self.link(to, lane) {
+            Ok(link) => link.turns(),
+            Err(error) => return Box::pin(std::future::ready(Err(error))),
+        };
+        if let Some(turn) = turns.try_take(channel) {
+            let asked = self.ask(to, lane, channel, payload, until);
+            return Box::pin(async move {
+                let _turn = turn;
+                asked.await
+            });
+        }
+        let mesh = self.clone();
+        Box::pin(async move {
+            let turn = tokio::time::timeout_at(until, turns.take(channel)).await;
+            let Ok(Some(_turn)) = turn else { return Err(MeshError::Busy(to)) };
+            mesh.ask(to, lane, channel, payload, until).await
+        })
+    }
+
+    /// Queues a request at once and waits for its reply.
+    fn ask(
+        &self,
+        to: NodeId,
+        lane: u8,
+        channel: u8,
+        payload: Bytes,
+        until: Instant,
+    ) -> BoxFuture<Result<Bytes, MeshError>> {
         let (outgoing, reply) = Outgoing::request(channel, payload, until);
         if let Err(error) = self.enqueue(to, lane, outgoing) {
             return Box::pin(std::future::ready(Err(error)));
@@ -238,14 +278,15 @@ impl Mesh {
         if bytes > BODY_BYTES_MAX {
             return Err(MeshError::TooLarge { bytes, limit: BODY_BYTES_MAX });
         }
-        let link = {
-            let mut links = self.inner.links.lock();
-            if self.inner.is_closed.load(Ordering::Acquire) {
-                return Err(MeshError::Closed);
-            }
-            links.entry((to, lane)).or_insert_with(|| self.open_link(to, lane)).clone()
-        };
-        link.enqueue(outgoing)
+        self.link(to, lane)?.enqueue(outgoing)
+    }
+
+    fn link(&self, to: NodeId, lane: u8) -> Result<Link, MeshError> {
+        let mut links = self.inner.links.lock();
+        if self.inner.is_closed.load(Ordering::Acquire) {
+            return Err(MeshError::Closed);
+        }
+        Ok(links.entry((to, lane)).or_insert_with(|| self.open_link(to, lane)).clone())
     }
 
     fn open_link(&self, to: NodeId, lane: u8) -> Link {

@@ -7,6 +7,7 @@ mod listen;
 mod mesh;
 mod network;
 mod serve;
+mod turns;
 
 pub use listen::Reception;
 pub use mesh::{AddressBook, Mesh, MeshConfig, MeshError};

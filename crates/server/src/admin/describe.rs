@@ -142,12 +142,12 @@ fn migration(operator: &Operator, row: Option<&MigrationRow>) -> MigrationInfo {
     };
     let error = match (&operator.task, row.and_then(MigrationRow::outcome)) {
         (Task::Split(split), _) => refusal(split.phase).map(str::to_owned),
-        (Task::Move(_), Some(Outcome::Aborted { reason, .. })) => Some(format!("{reason:?}")),
+        (Task::Move(_), Some(Outcome::Aborted { reason, .. })) => Some(reason.to_string()),
         (Task::Move(_), Some(Outcome::Completed { .. }) | None) => None,
     };
     let phase = match (&operator.task, row, &error) {
         (_, _, Some(reason)) => format!("Aborted: {reason}"),
-        (Task::Split(split), ..) => format!("{:?}", split.phase),
+        (Task::Split(split), ..) => split.phase.to_string(),
         (Task::Move(_), Some(row), None) => row.phase().to_string(),
         (Task::Move(_), None, None) => "Planned".to_owned(),
     };

@@ -195,8 +195,8 @@ fn an_aborted_move_says_why() {
     cluster.reach(Checkpoint::Aborted { reason, target_destroyed: true });
     cluster.run(Command::AbandonMove { migration: MOVE });
     let seen = cluster.migration();
-    assert_eq!((seen.phase.as_str(), seen.finished), ("Aborted: Cancelled", true));
-    assert_eq!(seen.error.as_deref(), Some("Cancelled"));
+    assert_eq!((seen.phase.as_str(), seen.finished), ("Aborted: it was cancelled", true));
+    assert_eq!(seen.error.as_deref(), Some("it was cancelled"));
 }
 
 #[test]

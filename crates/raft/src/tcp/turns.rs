@@ -1,0 +1,58 @@
+//! Whose turn it is to ask a peer.
+//!
+//! A peer refuses requests beyond what it has room for. Were they all sent and
+//! tried again after each refusal, some would be served at once and others
+//! never. So they wait here, in the order in which they came.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::mesh::MeshConfig;
+
+/// The turns on one connection, for each channel its own: requests of one kind
+/// may be what those of another wait for.
+pub(super) struct Turns {
+    under_way_max: usize,
+    waiting_max: usize,
+    channels: Mutex<BTreeMap<u8, Channel>>,
+}
+
+#[derive(Clone)]
+struct Channel {
+    turns: Arc<Semaphore>,
+    places: Arc<Semaphore>,
+}
+
+impl Turns {
+    pub(super) fn new(config: &MeshConfig) -> Self {
+        Self {
+            under_way_max: config.outbound_requests_max.max(1),
+            waiting_max: config.queued_messages_max.max(1),
+            channels: Mutex::default(),
+        }
+    }
+
+    /// A turn, if it can be had at once. Those who wait are served before.
+    pub(super) fn try_take(&self, channel: u8) -> Option<OwnedSemaphorePermit> {
+        self.channel(channel).turns.try_acquire_owned().ok()
+    }
+
+    /// Waits for a turn; `None` when too many do.
+    pub(super) async fn take(&self, channel: u8) -> Option<OwnedSemaphorePermit> {
+        let Channel { turns, places } = self.channel(channel);
+        let _place = places.try_acquire().ok()?;
+        turns.acquire_owned().await.ok()
+    }
+
+    fn channel(&self, channel: u8) -> Channel {
+        let mut channels = self.channels.lock();
+        let opened = channels.entry(channel).or_insert_with(|| Channel {
+            turns: Arc::new(Semaphore::new(self.under_way_max)),
+            places: Arc::new(Semaphore::new(self.waiting_max)),
+        });
+        opened.clone()
+    }
+}
