@@ -210,9 +210,12 @@ fn main() -> Result<()> {
                         shard.apply(&command)?;
                     }
                 }
-                // Contributions reach everyone here, so no one needs to ask;
-                // an answer goes to the client once L covers it.
-                LeaderOutput::Ask { .. } | LeaderOutput::Answer { .. } => {}
+                // Contributions reach everyone here, so no one needs to ask,
+                // and none is dropped; an answer goes to the client once L
+                // covers it.
+                LeaderOutput::Ask { .. }
+                | LeaderOutput::Answer { .. }
+                | LeaderOutput::Gone { .. } => {}
             }
         }
     }

@@ -14,22 +14,36 @@ pub enum GroupClass {
 }
 
 /// When a leader shows itself and when followers give up on it.
+///
+/// A follower that heard its leader votes for nobody else during a
+/// [lease](Self::lease), and stands for election itself a while after it, drawn
+/// anew each time: between `election_min` and `election_max` after the leader's
+/// last word. In a group that never had a leader nobody waits for a lease.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timing {
     /// Between a leader's heartbeats.
     pub heartbeat: Duration,
-    /// The shortest silence after which a follower stands for election. At
-    /// least ten times the latency of an append, and above the heartbeat.
+    /// The shortest silence after which a follower stands for election. Above
+    /// the lease by more than a heartbeat.
     pub election_min: Duration,
-    /// The longest; each silence is drawn between the two.
+    /// The longest; twice the lease, which is to be at least ten times the
+    /// latency of an append.
     pub election_max: Duration,
+}
+
+impl Timing {
+    /// How long a follower that heard its leader votes for nobody else.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        self.election_max / 2
+    }
 }
 
 impl Default for Timing {
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_millis(200),
-            election_min: Duration::from_millis(800),
+            election_min: Duration::from_millis(1200),
             election_max: Duration::from_millis(1600),
         }
     }
@@ -116,12 +130,14 @@ impl HostConfig {
     ) -> Result<openraft::Config, openraft::ConfigError> {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let timing = self.timing(class);
-        let election_max = millis(timing.election_max);
+        // openraft's lease is its longest timeout, and it adds the timeout to
+        // the lease.
+        let lease = timing.lease();
         openraft::Config {
             cluster_name: "quorate".to_owned(),
             heartbeat_interval: millis(timing.heartbeat),
-            election_timeout_min: millis(timing.election_min),
-            election_timeout_max: election_max,
+            election_timeout_min: millis(timing.election_min.saturating_sub(lease)),
+            election_timeout_max: millis(lease),
             install_snapshot_timeout: millis(self.snapshot_install_deadline),
             // Purges are ours to trigger, see `group::Observer`.
             snapshot_policy: openraft::SnapshotPolicy::Never,
@@ -131,7 +147,7 @@ impl HostConfig {
             // A restarted leader must win an election again; its lease is void.
             enable_leader_restore: Some(false),
             // An old leader's heartbeats must not hold up a connected quorum.
-            quorum_loss_probe_interval: Some(election_max.saturating_mul(2)),
+            quorum_loss_probe_interval: Some(millis(lease).saturating_mul(2)),
             ..openraft::Config::default()
         }
         .validate()

@@ -367,7 +367,7 @@ impl Group {
     fn fresh(&self, metrics: &RaftMetrics<TypeConfig>) -> BTreeSet<ReplicaId> {
         let replicas = metrics.heartbeat.iter().flat_map(BTreeMap::keys);
         let is_fresh = |replica: &&u64| {
-            silence(metrics, **replica).is_some_and(|age| age <= self.inner.timing.election_min)
+            silence(metrics, **replica).is_some_and(|age| age <= self.inner.timing.lease())
         };
         replicas.filter(is_fresh).map(|replica| ReplicaId(*replica)).collect()
     }
@@ -500,7 +500,7 @@ impl Group {
             return Err(RaftError::Refused(format!("{to} does not vote")));
         }
         let silence = silence(metrics, to.0);
-        if silence.is_none_or(|silence| silence > self.inner.timing.election_min) {
+        if silence.is_none_or(|silence| silence > self.inner.timing.lease()) {
             return Err(RaftError::NotReady(format!("{to} has not answered lately")));
         }
         let matched =

@@ -420,7 +420,7 @@ impl Inner {
             replica,
             transport: Arc::clone(&self.transport),
             config: Arc::clone(&self.config),
-            append_deadline: self.config.timing(class).election_min,
+            append_deadline: self.config.timing(class).lease(),
             sending: Arc::clone(&self.sending),
         };
         let log = GroupLog {

@@ -137,6 +137,8 @@ pub(super) fn no_outcomes(entries: usize) -> Vec<Bytes> {
 enum Decision {
     Verdict(Verdict, Epoch),
     Refused(Refusal, Epoch),
+    /// There was one, and nobody knows it any more.
+    Gone,
 }
 
 /// The leader's role, while this replica leads.
@@ -374,6 +376,9 @@ impl ShardService {
                 LeaderOutput::Answer { request, verdict, position } => {
                     self.decisions.answer(&request.key(), Decision::Verdict(verdict, position));
                 }
+                LeaderOutput::Gone { request } => {
+                    self.decisions.answer(&request.key(), Decision::Gone);
+                }
             }
         }
     }
@@ -596,8 +601,9 @@ impl ShardService {
         let (reply, position) = match decision {
             Decision::Verdict(Verdict::Poisoned, position) => (Reply::Poisoned, position),
             Decision::Verdict(verdict, position) => (Reply::Verdict(verdict), position),
-            // It tells of the map, not of the state.
+            // They tell of the map and of our memory, not of the state.
             Decision::Refused(Refusal::Moved, _) => return Reply::Moved,
+            Decision::Gone => return Reply::Gone,
             Decision::Refused(Refusal::Expired, position) => (Reply::Expired, position),
             Decision::Refused(Refusal::Poisoned, position) => (Reply::Poisoned, position),
         };

@@ -51,6 +51,12 @@ pub enum LeaderOutput {
         /// What the watermark must cover.
         position: Epoch,
     },
+    /// What a transaction without writes read was dropped everywhere before it
+    /// was collected here, its home: nobody will ever answer it.
+    Gone {
+        /// Whose.
+        request: RequestId,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -141,8 +147,7 @@ impl ShardLeader {
     /// Asks again, proposes again, and lets go of what is finished.
     pub fn tick(&mut self, machine: &ShardMachine, now: Duration) {
         let done = machine.floors().done;
-        self.collecting
-            .retain(|txn, _| machine.sequenced(*txn).is_some() || machine.answers(*txn).is_some());
+        self.drop_finished(machine);
         self.early.retain(|(txn, _), _| txn.epoch > done);
         self.ask_for_missing(now, RETRY_AFTER);
         let stalled: Vec<TxnId> = self
@@ -200,6 +205,19 @@ impl ShardLeader {
             let inputs = TxnInputs { txn, contributions: contributions.into() };
             self.outputs.push(LeaderOutput::Propose(ShardCommand::Inputs(inputs)));
         }
+    }
+
+    fn drop_finished(&mut self, machine: &ShardMachine) {
+        let outputs = &mut self.outputs;
+        self.collecting.retain(|txn, collecting| {
+            let is_kept = machine.sequenced(*txn).is_some() || machine.answers(*txn).is_some();
+            let sequenced = &collecting.work.txn;
+            let is_read = sequenced.home == machine.shard() && !has_writer(sequenced);
+            if !is_kept && is_read && !is_complete(collecting) {
+                outputs.push(LeaderOutput::Gone { request: sequenced.request });
+            }
+            is_kept
+        });
     }
 
     fn ask_for_missing(&mut self, now: Duration, after: Duration) {

@@ -380,6 +380,22 @@ fn a_new_leader_asks_for_what_is_missing() {
 }
 
 #[test]
+fn who_waits_for_a_read_that_was_dropped_is_told_so() {
+    let mut replica = Replica::new(low());
+    let look = cross(0, request(1, 0), &read(&["a", "z"]));
+    replica.apply(slices(vec![slice(0, 3, vec![look])]));
+    let mut leader = ShardLeader::new(&replica.machine, Duration::ZERO);
+    let ask = LeaderOutput::Ask { to: B, txn: txn(3, 0) };
+    assert_eq!(leader.take_outputs(), [ask], "what an earlier leader collected is lost");
+    replica.apply(ShardCommand::Floor(Floors { done: Epoch(3), expired: Epoch(0) }));
+    leader.tick(&replica.machine, Duration::from_millis(1));
+    let gone = LeaderOutput::Gone { request: request(1, 0) };
+    assert_eq!(leader.take_outputs(), [gone], "B has dropped what it read, too");
+    leader.tick(&replica.machine, Duration::from_secs(1));
+    assert_eq!(leader.take_outputs(), []);
+}
+
+#[test]
 fn nodedb_passive_reads_are_dispatched() {
     let mut replica = Replica::new(low());
     replica.result(&write(&["a"], "1"));

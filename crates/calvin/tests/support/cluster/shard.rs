@@ -373,12 +373,16 @@ impl ShardGroup {
                     self.log.propose(node, term, command.to_bytes());
                 }
                 LeaderOutput::Answer { request, verdict, position } => {
-                    answers.push((request, verdict, position));
+                    answers.push((request, verdict_reply(&verdict), position));
+                }
+                // It tells nothing of the state, so no watermark is waited for.
+                LeaderOutput::Gone { request } => {
+                    answers.push((request, Reply::Gone, Epoch(0)));
                 }
             }
         }
-        for (request, verdict, position) in answers {
-            self.decided(around, node, &request, &verdict_reply(&verdict), position);
+        for (request, reply, position) in answers {
+            self.decided(around, node, &request, &reply, position);
         }
         self.pass(around, node, outs);
     }
