@@ -111,8 +111,9 @@ impl Client {
         limit: u32,
     ) -> Result<(Vec<Blob>, Option<Blob>), ExecuteError> {
         let until = self.deadline();
-        let mut tries: usize = 0;
+        let (mut tries, mut refusals) = (0_usize, 0);
         while Instant::now() < until {
+            let mut is_busy = false;
             if let Some(route) = self.router.locate(&from) {
                 let shard = route.shard;
                 let turn = tries.checked_rem(route.voters.len());
@@ -127,12 +128,13 @@ impl Client {
                     Ok(Reply::Keys(keys, next)) => return Ok((keys.0, next.or(route.range.end))),
                     Ok(Reply::NotLeader(leader)) => self.router.learned(destination, leader),
                     Ok(Reply::Moved) => self.router.moved(shard),
-                    Ok(Reply::Busy(_)) => {}
+                    Ok(Reply::Busy(_)) => is_busy = true,
                     Ok(_) | Err(_) => self.router.learned(destination, None),
                 }
             }
             tries += 1;
-            tokio::time::sleep(self.config.pause).await;
+            refusals = if is_busy { refusals + 1 } else { 0 };
+            tokio::time::sleep(self.config.pause_after(refusals)).await;
         }
         Err(ExecuteError::Refused("no leader lists the keys; try again".into()))
     }
@@ -496,16 +498,14 @@ impl<'a> Attempt<'a> {
         let route = Route { shard, ..route };
         let request = Request::Await { shard, request: self.request, txn };
         let reply = self.call_shard(&route, request).await;
-        if matches!(reply, Ok(Reply::Gone)) {
+        if matches!(reply, Ok(Reply::Gone)) && !self.call.footprint.is_read_only() {
             // The shard keeps nothing of it. If that is because the memory
             // left with its key, the route is old.
             self.client.router.moved(shard);
         }
-        match self.conclude(shard, reply) {
-            // It is ordered; that its home cannot be asked undoes nothing.
-            Step::Again(_) | Step::Busy(_) => Step::Unclear,
-            step => step,
-        }
+        // It is ordered, and `maybe_executed` says so: that its home cannot be
+        // asked undoes nothing.
+        self.conclude(shard, reply)
     }
 
     async fn fence(&mut self) -> Result<(), Step> {

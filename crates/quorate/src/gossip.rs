@@ -68,8 +68,15 @@ impl NodeInner {
         }
     }
 
-    /// A node without a replica of a shard learns here who leads it.
+    /// A node without a replica of a shard learns here who leads it, and one
+    /// with a replica that a call in doubt has made forget it.
     fn learn_leaders(&self) {
+        for service in self.services.shards() {
+            let (shard, leader) = (service.shard(), service.leadership().leader);
+            if leader.is_some() && self.directory.shard_leader(shard).is_none() {
+                self.directory.learned(Destination::Shard(shard), leader);
+            }
+        }
         for member in self.gossip.members() {
             self.directory.learn_address(member.node, &member.address);
         }

@@ -17,8 +17,10 @@ pub enum GroupClass {
 ///
 /// A follower that heard its leader votes for nobody else during a
 /// [lease](Self::lease), and stands for election itself a while after it, drawn
-/// anew each time: between `election_min` and `election_max` after the leader's
-/// last word. In a group that never had a leader nobody waits for a lease.
+/// by chance: between `election_min` and `election_max` after the leader's last
+/// word, and two leases later if it has seen a longer log than its own. A
+/// replica that has heard no leader since it was started has no lease to wait
+/// for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timing {
     /// Between a leader's heartbeats.
@@ -37,14 +39,28 @@ impl Timing {
     pub fn lease(&self) -> Duration {
         self.election_max / 2
     }
+
+    /// # Errors
+    /// What does not fit, in words for who wrote it.
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        let earliest = self.lease() + self.heartbeat;
+        if self.election_min > earliest && self.election_min < self.election_max {
+            return Ok(());
+        }
+        Err(format!(
+            "with a heartbeat of {:?} and an election_max of {:?}, election_min has to be between \
+             {earliest:?} and {:?}, and is {:?}",
+            self.heartbeat, self.election_max, self.election_max, self.election_min
+        ))
+    }
 }
 
 impl Default for Timing {
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_millis(200),
-            election_min: Duration::from_millis(1200),
-            election_max: Duration::from_millis(1600),
+            election_min: Duration::from_millis(1500),
+            election_max: Duration::from_millis(2000),
         }
     }
 }

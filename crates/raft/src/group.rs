@@ -82,8 +82,8 @@ pub struct GroupStatus {
     /// On a leader, the index up to which each other replica's log is known
     /// to match; absent replicas have not confirmed anything yet.
     pub matched: BTreeMap<ReplicaId, u64>,
-    /// On a leader, the other replicas that answered it within an election
-    /// timeout.
+    /// On a leader, the other replicas that answered it within a
+    /// [lease](crate::Timing::lease).
     pub fresh: BTreeSet<ReplicaId>,
     /// The voters that are being left, while the membership is joint.
     pub outgoing: Option<BTreeSet<ReplicaId>>,
@@ -438,21 +438,24 @@ impl Group {
         self.change(self.inner.raft.change_membership(voters, false)).await
     }
 
-    /// Stands for election now, in the background, and again while nobody
-    /// leads, until an election would have begun anyway: for a group that just
-    /// came into being, where its owner knows who had best lead it. A pre-vote
-    /// goes first, so that a leader in office is not disturbed.
+    /// Stands for election now, in the background: for a group that just came
+    /// into being, where its owner knows who had best lead it. A pre-vote goes
+    /// first, so that a leader in office is not disturbed. It is repeated until
+    /// enough replicas have come into being to grant it, or others would stand
+    /// anyway; the election that follows is left to itself.
     pub fn campaign(&self) {
         let group = self.clone();
         drop(quorate_types::runtime::spawn(async move {
             let timing = group.inner.timing;
-            let until = tokio::time::Instant::now() + timing.election_max;
+            let patience = timing.election_min.saturating_sub(timing.lease());
+            let until = tokio::time::Instant::now() + patience;
+            let began = group.metrics().vote.leader_id.term;
             let mut leadership = group.leadership();
             while tokio::time::Instant::now() < until
+                && group.metrics().vote.leader_id.term == began
                 && group.inner.raft.trigger().elect(true).await.is_ok()
             {
                 let led = leadership.wait_for(|now| now.leader.is_some());
-                // The other replicas may not have come into being yet.
                 if tokio::time::timeout(timing.heartbeat / 4, led).await.is_ok() {
                     return;
                 }

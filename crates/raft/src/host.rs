@@ -153,6 +153,7 @@ impl Host {
         transport: Arc<dyn Transport>,
     ) -> Result<Self, RaftError> {
         for class in [GroupClass::Metadata, GroupClass::Sequencer, GroupClass::Shard] {
+            config.timing(class).validate().map_err(RaftError::Config)?;
             config.raft(class).map_err(|error| RaftError::Config(error.to_string()))?;
         }
         let inner = Arc::new(Inner {
@@ -199,10 +200,12 @@ impl Host {
             return Err(RaftError::Exists(group));
         }
         if self.inner.log.is_tombstoned(group, replica) {
+            tracing::debug!(%group, %replica, "not created: it was destroyed before");
             return Err(LogError::Tombstoned { group, replica }.into());
         }
         let mut stored = self.inner.log.groups().into_iter();
         if let Some((_, owner)) = stored.find(|&(id, owner)| id == group && owner != replica) {
+            tracing::debug!(%group, %replica, %owner, "not created: an earlier one is there");
             return Err(LogError::Occupied { group, owner }.into());
         }
         Ok(Reservation { host: self.clone(), replica, transition })
@@ -211,6 +214,9 @@ impl Host {
     /// Runs what was reserved.
     async fn run(&self, spec: GroupSpec) -> Result<Group, RaftError> {
         let GroupSpec { group, replica, class, machine } = spec;
+        if self.group(group).is_some() {
+            return Err(RaftError::Exists(group));
+        }
         let state = self.inner.log.admit(group, replica).await?;
         let progress = Arc::new(Progress::new());
         let applier = Applier::recover(group, machine, Arc::clone(&progress))?;

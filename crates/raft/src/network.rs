@@ -15,7 +15,8 @@ use crate::transport::{Lane, Transport, TransportError};
 /// simulator brings its own.
 pub trait Network: Send + Sync + 'static {
     /// Sends a request and waits for its reply. The request is queued when
-    /// this function returns, in the order of calls per lane.
+    /// this function returns, in the order of calls per lane, unless it has to
+    /// wait for its turn on [`Lane::Request`].
     fn call(
         &self,
         to: NodeId,

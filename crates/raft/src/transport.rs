@@ -19,8 +19,8 @@ pub enum Lane {
     /// Chunks of snapshots.
     Snapshot,
     /// Requests whose answers may wait for other nodes, and so for the other
-    /// lanes. Too many of them are refused, and none is worked on longer than
-    /// its caller waits.
+    /// lanes. Beyond some number they wait for their turn, those that are too
+    /// many are refused, and none is worked on longer than its caller waits.
     Request,
 }
 
@@ -64,7 +64,8 @@ pub enum TransportError {
 pub trait Transport: Send + Sync + 'static {
     /// Sends `payload` to `to`, where [`Host::handle`](crate::Host::handle)
     /// answers it. The message is queued when this function returns, in the
-    /// order of calls per lane, and not when the future is first polled.
+    /// order of calls per lane, and not when the future is first polled; only
+    /// on [`Lane::Request`] it may have to wait for its turn first.
     fn call(
         &self,
         to: NodeId,

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use quorate_raft::{Group, GroupClass, LogError, ProposeError, RaftError, ReadError, Refused};
+use quorate_raft::{
+    Group, GroupClass, Host, LogError, ProposeError, RaftError, ReadError, Refused,
+};
 use quorate_types::{GroupId, NodeId, ReplicaId};
 use support::*;
 
@@ -348,6 +350,19 @@ fn a_group_whose_replicas_come_one_by_one_is_led_by_the_one_that_campaigns() {
         let now = leader.status();
         assert_eq!((now.leading, now.term), (true, term), "a leader in office is not disturbed");
     });
+}
+
+#[test]
+fn timings_that_do_not_fit_are_refused_in_words() {
+    let network = Network::default();
+    let mut config = config();
+    config.shard.election_min = config.shard.lease();
+    let wire = network.wire(NodeId(1));
+    let refused = Host::open(config, open_log(&RamDisk::default()), wire).unwrap_err();
+    assert!(
+        refused.to_string().contains("election_min has to be between 1.2s and 2s"),
+        "{refused}"
+    );
 }
 
 #[test]

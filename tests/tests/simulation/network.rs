@@ -32,8 +32,8 @@ const INBOUND_MAX: usize = 1024;
 /// Requests of one channel of one peer that a node works on: so few that the
 /// clients of a test fill them.
 const ROOM: usize = 1;
-/// What a node answers that has no room, and the trace's word for it.
-pub const NO_ROOM: &str = "no room";
+/// What a node answers that has no room.
+const NO_ROOM: &str = "no room";
 /// What it answers when the caller has stopped waiting.
 const TOO_LATE: &str = "too late";
 
@@ -140,7 +140,7 @@ impl Port {
             handling.await
         } else {
             let Ok(_room) = self.room(from, channel).try_acquire_owned() else {
-                self.trace.record(NO_ROOM);
+                self.trace.record(format_args!("{NO_ROOM} on channel {channel}"));
                 return Err(NO_ROOM.to_owned());
             };
             tokio::time::timeout(patience, handling).await.map_err(|_| TOO_LATE)?

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use quorate::types::{Blob, NodeId, ShardId};
-use quorate::{Answer, Transaction};
+use quorate::{Answer, ExecuteError, Transaction};
 use quorate_testkit::sim::{Sim, run};
 use tokio::time::sleep;
 
@@ -95,6 +95,38 @@ fn a_node_that_hears_no_gossip_keeps_its_routes_whatever_the_metadata_says() {
         cluster.deafness.end(FOURTH);
         see_split(&cluster, PLACE, parent).await;
         assert_reaches_every_key(&cluster, "after").await;
+    });
+    finished.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn a_leader_that_a_call_in_doubt_made_forget_is_known_again_without_another_call() {
+    let finished = run(33, |sim| async move {
+        let cluster = Cluster::found_with(&sim, |config| {
+            config.scheduler = None;
+            config.client.deadline = config.client.attempt_deadline + Duration::from_millis(500);
+        })
+        .await;
+        let leader = |place: usize| {
+            let (_, node) = cluster.node(place).expect("the node runs");
+            route(&node, CUT).expect("the key has a shard").1
+        };
+        let leads = leader(0).expect("the shard has a leader");
+        let place = (0..cluster.len()).find(|place| cluster.id(*place) != leads).unwrap();
+        cluster.network.cut_one_way(leads, cluster.id(place));
+        let (life, node) = cluster.node(place).expect("the node runs");
+        let session = node.session();
+        let call = Transaction::new().put(CUT, "in doubt").call();
+        let told = life.run(session.execute(call)).await;
+        assert!(matches!(told, Err(ExecuteError::Unknown(_))), "{told:?}");
+        assert_eq!(leader(place), None);
+
+        cluster.network.heal();
+        eventually("the leader is known again", || match leader(place) {
+            Some(_) => Ok(()),
+            None => Err("nobody".to_owned()),
+        })
+        .await;
     });
     finished.unwrap_or_else(|error| panic!("{error}"));
 }

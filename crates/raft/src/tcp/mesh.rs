@@ -52,7 +52,8 @@ pub struct MeshConfig {
     pub connect_deadline: Duration,
     /// The first pause after a failed connection; it doubles with each.
     pub backoff_min: Duration,
-    /// The longest pause.
+    /// The longest pause. Shorter than the silence after which elections
+    /// begin, so that after a partition they decide when a group goes on.
     pub backoff_max: Duration,
     /// A connection on which replies are awaited but nothing arrives for so
     /// long is given up: the peer or the way to it is dead.
@@ -73,7 +74,7 @@ impl Default for MeshConfig {
             handshake_deadline: Duration::from_secs(5),
             connect_deadline: Duration::from_secs(3),
             backoff_min: Duration::from_millis(50),
-            backoff_max: Duration::from_secs(2),
+            backoff_max: Duration::from_secs(1),
             silence_max: Duration::from_secs(10),
         }
     }
@@ -236,7 +237,7 @@ impl Mesh {
         }
         let mesh = self.clone();
         Box::pin(async move {
-            let turn = tokio::time::timeout_at(until, turns.take(channel)).await;
+            let turn = tokio::time::timeout_at(until, turns.take(channel, payload.len())).await;
             let Ok(Some(_turn)) = turn else { return Err(MeshError::Busy(to)) };
             mesh.ask(to, lane, channel, payload, until).await
         })

@@ -17,6 +17,7 @@ use super::mesh::MeshConfig;
 pub(super) struct Turns {
     under_way_max: usize,
     waiting_max: usize,
+    waiting_bytes_max: u32,
     channels: Mutex<BTreeMap<u8, Channel>>,
 }
 
@@ -24,6 +25,7 @@ pub(super) struct Turns {
 struct Channel {
     turns: Arc<Semaphore>,
     places: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
 }
 
 impl Turns {
@@ -31,6 +33,7 @@ impl Turns {
         Self {
             under_way_max: config.outbound_requests_max.max(1),
             waiting_max: config.queued_messages_max.max(1),
+            waiting_bytes_max: u32::try_from(config.queued_bytes_max).unwrap_or(u32::MAX),
             channels: Mutex::default(),
         }
     }
@@ -40,10 +43,13 @@ impl Turns {
         self.channel(channel).turns.try_acquire_owned().ok()
     }
 
-    /// Waits for a turn; `None` when too many do.
-    pub(super) async fn take(&self, channel: u8) -> Option<OwnedSemaphorePermit> {
-        let Channel { turns, places } = self.channel(channel);
+    /// Waits for a turn with a request of so many bytes; `None` when too many
+    /// do.
+    pub(super) async fn take(&self, channel: u8, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let Channel { turns, places, bytes: room } = self.channel(channel);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.waiting_bytes_max);
         let _place = places.try_acquire().ok()?;
+        let _room = room.try_acquire_many(bytes).ok()?;
         turns.acquire_owned().await.ok()
     }
 
@@ -52,6 +58,7 @@ impl Turns {
         let opened = channels.entry(channel).or_insert_with(|| Channel {
             turns: Arc::new(Semaphore::new(self.under_way_max)),
             places: Arc::new(Semaphore::new(self.waiting_max)),
+            bytes: Arc::new(Semaphore::new(usize::try_from(self.waiting_bytes_max).unwrap_or(0))),
         });
         opened.clone()
     }

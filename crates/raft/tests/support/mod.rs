@@ -356,6 +356,10 @@ impl Network {
         self.cut.lock().clear();
     }
 
+    pub fn wire(&self, from: NodeId) -> Arc<dyn Transport> {
+        Arc::new(Wire { from, network: self.clone() })
+    }
+
     pub fn route(&self, from: NodeId, to: NodeId) -> Option<Host> {
         let cut = self.cut.lock();
         if cut.contains(&from) || cut.contains(&to) {
@@ -418,8 +422,7 @@ impl TestNode {
     }
 
     fn host(id: NodeId, disk: &RamDisk, network: &Network) -> Host {
-        let wire = Arc::new(Wire { from: id, network: network.clone() });
-        let host = Host::open(config(), open_log(disk), wire).unwrap();
+        let host = Host::open(config(), open_log(disk), network.wire(id)).unwrap();
         network.hosts.lock().insert(id, host.clone());
         host
     }
