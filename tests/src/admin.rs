@@ -102,8 +102,8 @@ pub struct Migration {
     pub id: String,
     /// `move` or `split`.
     pub kind: String,
-    /// The shard.
-    pub shard: u64,
+    /// Of which group: `shard 4`, `metadata`, `sequencer`.
+    pub group: String,
     /// The phase it has reached.
     pub phase: String,
     /// Whether it is over.

@@ -134,7 +134,8 @@ impl Client {
             }
             tries += 1;
             refusals = if is_busy { refusals + 1 } else { 0 };
-            tokio::time::sleep(self.config.pause_after(refusals)).await;
+            tokio::time::sleep_until(until.min(Instant::now() + self.config.pause_after(refusals)))
+                .await;
         }
         Err(ExecuteError::Refused("no leader lists the keys; try again".into()))
     }

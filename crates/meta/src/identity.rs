@@ -63,6 +63,15 @@ pub enum IdentityError {
         /// Who asked.
         asked: NodeId,
     },
+    /// There are stores, and nothing says whose.
+    #[error(
+        "{FILE} is empty or was lost, and {store} is there; put {FILE} back, or join the cluster \
+         as a new node with an empty directory"
+    )]
+    Lost {
+        /// One of them.
+        store: String,
+    },
     /// The file does not hold what was written.
     #[error("{FILE} is damaged ({0}); restore it, or join the cluster as a new node")]
     Damaged(#[from] CodecError),
@@ -106,13 +115,22 @@ impl IdentityFile {
         Ok(Self { file, is_new: found.is_none(), identity, writing: Mutex::default() })
     }
 
-    /// Makes a new directory this identity's, durably, before stores are
+    /// Makes a new directory this identity's, durably, before these stores are
     /// created in it. A directory that has an identity is left as it is.
     ///
     /// # Errors
-    /// [`IdentityError::Disk`]
-    pub fn claim(&self) -> Result<(), IdentityError> {
-        if self.is_new { self.change(|_| {}) } else { Ok(()) }
+    /// [`IdentityError::Lost`] when one of the stores is there already, and
+    /// [`IdentityError::Disk`].
+    pub fn claim(&self, disk: &dyn Disk, stores: &[&str]) -> Result<(), IdentityError> {
+        if !self.is_new {
+            return Ok(());
+        }
+        for store in stores {
+            if disk.exists(store)? {
+                return Err(IdentityError::Lost { store: (*store).to_owned() });
+            }
+        }
+        self.change(|_| {})
     }
 
     /// Whose the directory's stores are.

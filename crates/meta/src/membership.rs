@@ -243,7 +243,7 @@ impl Membership {
         let is_founder = self.config.initial.founders(self.own()).contains(&spec.node);
         if digest != self.config.initial.digest() || !is_founder {
             let reason = "this node was started with another initial cluster, shard or replica \
-                          count than the founding node";
+                          count than the founding node; start all founders with the same";
             return Response::Refused(reason.to_owned());
         }
         self.reports.lock().insert(spec.node, spec);

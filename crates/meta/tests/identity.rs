@@ -15,6 +15,8 @@ use quorate_types::disk::{Disk, DiskFile};
 use quorate_types::hello::Protocol;
 use quorate_types::{ClusterId, NodeId};
 
+const STORES: [&str; 2] = ["log", "engine"];
+
 /// A disk of one file whose syncs can be made to fail.
 #[derive(Debug, Clone, Default)]
 struct OneFile(Arc<Mutex<Content>>);
@@ -23,6 +25,7 @@ struct OneFile(Arc<Mutex<Content>>);
 struct Content {
     bytes: Vec<u8>,
     syncs_fail: bool,
+    has_stores: bool,
 }
 
 impl OneFile {
@@ -40,8 +43,8 @@ impl Disk for OneFile {
         Ok(Arc::new(self.clone()))
     }
 
-    fn exists(&self, _name: &str) -> io::Result<bool> {
-        Ok(true)
+    fn exists(&self, name: &str) -> io::Result<bool> {
+        Ok(name == STORES[1] && self.0.lock().unwrap().has_stores)
     }
 
     fn remove(&self, _name: &str) -> io::Result<()> {
@@ -83,7 +86,7 @@ impl DiskFile for OneFile {
 
 fn open(disk: &OneFile) -> IdentityFile {
     let opened = IdentityFile::open(disk, NodeId(1)).unwrap();
-    opened.claim().unwrap();
+    opened.claim(disk, &STORES).unwrap();
     opened.begin().unwrap();
     opened
 }
@@ -95,17 +98,32 @@ fn a_directory_is_written_when_it_is_claimed_and_when_its_stores_are_open() {
     assert!(disk.bytes().is_empty(), "another node may still have it");
     assert!(!turned_away.owner().has_store);
     let first = IdentityFile::open(&disk, NodeId(1)).unwrap();
-    first.claim().unwrap();
+    first.claim(&disk, &STORES).unwrap();
     let claimed = disk.bytes();
     assert!(!IdentityFile::open(&disk, NodeId(1)).unwrap().owner().has_store, "a crash here");
     first.begin().unwrap();
     let begun = disk.bytes();
     assert_ne!(begun, claimed);
     let second = IdentityFile::open(&disk, NodeId(1)).unwrap();
-    second.claim().unwrap();
+    second.claim(&disk, &STORES).unwrap();
     assert_eq!(disk.bytes(), begun, "turned away: the life does not count");
     assert_eq!(second.owner().disk, first.owner().disk);
     assert!(second.owner().has_store);
+}
+
+#[test]
+fn stores_without_an_identity_are_nobody_s() {
+    let disk = OneFile::default();
+    disk.edit(|content| {
+        content.bytes = vec![0; 512];
+        content.has_stores = true;
+    });
+    let zeroed = IdentityFile::open(&disk, NodeId(1)).unwrap();
+    let lost = zeroed.claim(&disk, &STORES);
+    assert!(matches!(&lost, Err(IdentityError::Lost { store }) if store == "engine"), "{lost:?}");
+    assert_eq!(disk.bytes(), [0; 512], "and nothing was written");
+    disk.edit(|content| content.has_stores = false);
+    zeroed.claim(&disk, &STORES).unwrap();
 }
 
 #[test]

@@ -39,9 +39,9 @@ use crate::placing::Placing;
 use crate::projection;
 
 /// The engine's file in the node's directory.
-const ENGINE_FILE: &str = "engine.redb";
+pub(crate) const ENGINE_FILE: &str = "engine.redb";
 /// The log's file.
-const LOG_FILE: &str = "log.redb";
+pub(crate) const LOG_FILE: &str = "log.redb";
 
 /// The ways to other nodes.
 enum Links {
@@ -218,7 +218,7 @@ impl Stores {
         log: Option<Arc<dyn LogEngine>>,
         engine: Option<Arc<dyn Engine>>,
     ) -> Result<Self, NodeError> {
-        identity.claim()?;
+        identity.claim(&*disk, &[LOG_FILE, ENGINE_FILE])?;
         let deferred = DeferredDisk::over(disk);
         let (disk, owner) = (&deferred, Some(identity.owner()));
         let log = match log {

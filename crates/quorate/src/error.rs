@@ -6,6 +6,8 @@ pub use quorate_meta::AdminError;
 use quorate_meta::{IdentityError, MembershipError};
 use quorate_types::GroupId;
 
+use crate::builder::{ENGINE_FILE, LOG_FILE};
+
 /// A node could not start, or an administrative operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -19,7 +21,7 @@ pub enum NodeError {
     #[error("configuration: {0}")]
     Config(String),
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {source}; choose another, or end who has it")]
     Listen {
         /// The address.
         address: String,
@@ -31,14 +33,11 @@ pub enum NodeError {
     #[error("the cluster refuses this node: {0}")]
     Refused(String),
     /// A store cannot be opened.
-    #[error(
-        "{file} cannot be used: {causes}; if it is damaged, join with an empty directory under a \
-         new id and drain this one (an old copy of the directory has forgotten what it promised)"
-    )]
+    #[error("{file} cannot be used: {causes}")]
     Store {
         /// Its file.
         file: String,
-        /// What is wrong with it, and why.
+        /// What is wrong with it, why, and what to do.
         causes: String,
     },
     /// A replica has stopped for good, so that it cannot answer wrongly.
@@ -66,7 +65,14 @@ impl NodeError {
         let causes = std::iter::successors(first, |error| error.source()).map(ToString::to_string);
         let mut causes: Vec<String> = causes.collect();
         causes.dedup_by(|cause, error| error.ends_with(cause.as_str()));
-        Self::Store { file: file.to_owned(), causes: causes.join(": ") }
+        let advice = match file {
+            LOG_FILE | ENGINE_FILE => {
+                "; if it is damaged, join with an empty directory under a new id and drain this \
+                 one (an old copy of the directory has forgotten what it promised)"
+            }
+            _ => "; if it is damaged, delete it: it is a copy of what the metadata knows",
+        };
+        Self::Store { file: file.to_owned(), causes: causes.join(": ") + advice }
     }
 
     pub(crate) fn layer(

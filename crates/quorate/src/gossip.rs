@@ -48,9 +48,9 @@ impl NodeInner {
             self.services.shards().iter().map(|service| self.measure_shard(service)).collect();
         let applied = shards.iter().map(|shard| (shard.shard, shard.applied_index)).collect();
         let rates = self.load_meter.lock().measure(applied, self.clock.monotonic());
-        let room = self.disk.available_bytes();
-        let room =
-            room.inspect_err(|error| tracing::warn!(%error, "the disk does not tell its room"));
+        let unknown =
+            |error: &std::io::Error| tracing::warn!(%error, "the disk does not tell its room");
+        let room = self.disk.available_bytes().inspect_err(unknown);
         NodeLoad::measured(self.node, shards, &rates, room.ok().flatten())
     }
 

@@ -81,11 +81,9 @@ impl Hosting {
             }
         }
         let view = self.directory.view();
-        let wanted: Vec<(GroupId, Replica)> =
-            view.replicas_on(self.node).map(|(group, replica)| (group, *replica)).collect();
-        for (group, replica) in &wanted {
-            let reserved = self.host.reserve(*group, replica.id);
-            if reserved.is_ok() && self.prepare(&view, *group, replica) {
+        for (group, replica) in view.replicas_on(self.node) {
+            let reserved = self.host.reserve(group, replica.id);
+            if reserved.is_ok() && self.prepare(&view, group, replica) {
                 self.begin(reserved).await;
             }
         }
@@ -107,8 +105,8 @@ impl Hosting {
     /// as bad as one that has halted: nobody may count on it. One that runs,
     /// or is just coming or going, is looked at again.
     async fn begin(&self, reserved: Result<Reservation, RaftError>) {
-        let Ok(reserved) = reserved else { return };
-        if let Err(error) = self.run_replica(&reserved).await
+        let Ok(mut reserved) = reserved else { return };
+        if let Err(error) = self.run_replica(&mut reserved).await
             && !self.host.is_closed()
         {
             self.fail(reserved.group(), error.to_string());
@@ -180,12 +178,12 @@ impl Hosting {
     /// Opens a replica and starts serving it, unless it runs already.
     pub(crate) async fn open(&self, group: GroupId, replica: ReplicaId) -> Result<(), NodeError> {
         match self.host.reserve(group, replica) {
-            Ok(reserved) => self.run_replica(&reserved).await,
+            Ok(mut reserved) => self.run_replica(&mut reserved).await,
             Err(_) => Ok(()),
         }
     }
 
-    async fn run_replica(&self, reserved: &Reservation) -> Result<(), NodeError> {
+    async fn run_replica(&self, reserved: &mut Reservation) -> Result<(), NodeError> {
         match shard_of(reserved.group()) {
             Some(shard) => self.run_shard(reserved, shard).await,
             None if reserved.group() == METADATA_GROUP => self.run_metadata(reserved).await,
@@ -195,7 +193,7 @@ impl Hosting {
 
     async fn create(
         &self,
-        reserved: &Reservation,
+        reserved: &mut Reservation,
         class: GroupClass,
         machine: Box<dyn StateMachine>,
     ) -> Result<Group, NodeError> {
@@ -210,7 +208,7 @@ impl Hosting {
         created.map_err(|error| NodeError::layer("raft", error))
     }
 
-    async fn run_shard(&self, reserved: &Reservation, shard: ShardId) -> Result<(), NodeError> {
+    async fn run_shard(&self, reserved: &mut Reservation, shard: ShardId) -> Result<(), NodeError> {
         let store = EngineStore { engine: Arc::clone(&self.engine), shard };
         let core = ShardReplica::open(
             shard,
@@ -227,7 +225,7 @@ impl Hosting {
         Ok(())
     }
 
-    async fn run_sequencer(&self, reserved: &Reservation) -> Result<(), NodeError> {
+    async fn run_sequencer(&self, reserved: &mut Reservation) -> Result<(), NodeError> {
         let store = EngineStore { engine: Arc::clone(&self.engine), shard: SEQUENCER_SPACE };
         let applied = self.engine.applied(SEQUENCER_SPACE).ok().flatten().unwrap_or_default();
         let core = SequencerReplica::open(Arc::new(store.clone()), applied)
@@ -243,12 +241,10 @@ impl Hosting {
         Ok(())
     }
 
-    async fn run_metadata(&self, reserved: &Reservation) -> Result<(), NodeError> {
-        if !self.exists(METADATA_SPACE) {
-            self.engine
-                .create(METADATA_SPACE, KeyRange::all(), 0, Vec::new())
-                .map_err(|error| NodeError::layer("engine", error))?;
-        }
+    async fn run_metadata(&self, reserved: &mut Reservation) -> Result<(), NodeError> {
+        // Changes nothing where it was created before.
+        let created = self.engine.create(METADATA_SPACE, KeyRange::all(), 0, Vec::new());
+        created.map_err(|error| NodeError::layer("engine", error))?;
         let store = EngineStore { engine: Arc::clone(&self.engine), shard: METADATA_SPACE };
         let directory = Arc::clone(&self.directory);
         let on_change = Box::new(move |view: &ClusterView| directory.learn_view(view));

@@ -48,9 +48,9 @@ impl Timing {
             return Ok(());
         }
         Err(format!(
-            "with a heartbeat of {:?} and an election_max of {:?}, election_min has to be between \
-             {earliest:?} and {:?}, and is {:?}",
-            self.heartbeat, self.election_max, self.election_max, self.election_min
+            "election_min is {:?}, and has to be above half of election_max and a heartbeat, \
+             which is {earliest:?}, and below election_max, which is {:?}",
+            self.election_min, self.election_max
         ))
     }
 }

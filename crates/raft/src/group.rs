@@ -449,10 +449,10 @@ impl Group {
             let timing = group.inner.timing;
             let patience = timing.election_min.saturating_sub(timing.lease());
             let until = tokio::time::Instant::now() + patience;
-            let began = group.metrics().vote.leader_id.term;
             let mut leadership = group.leadership();
+            let Ok(began) = group.term().await else { return };
             while tokio::time::Instant::now() < until
-                && group.metrics().vote.leader_id.term == began
+                && group.term().await.is_ok_and(|term| term == began)
                 && group.inner.raft.trigger().elect(true).await.is_ok()
             {
                 let led = leadership.wait_for(|now| now.leader.is_some());
@@ -461,6 +461,13 @@ impl Group {
                 }
             }
         }));
+    }
+
+    /// The term as the replica's task has it, after all that it was told
+    /// before. Metrics may be of before it began.
+    async fn term(&self) -> Result<u64, RaftError> {
+        let term = self.inner.raft.with_raft_state(|state| state.vote_ref().leader_id.term);
+        term.await.map_err(|fatal| self.fatal(&fatal))
     }
 
     /// Hands leadership to another voter and waits until this replica has let

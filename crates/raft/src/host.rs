@@ -133,7 +133,7 @@ impl Reservation {
     /// # Errors
     /// [`RaftError`]; nothing runs then.
     pub async fn create(
-        &self,
+        &mut self,
         class: GroupClass,
         machine: Box<dyn StateMachine>,
     ) -> Result<Group, RaftError> {

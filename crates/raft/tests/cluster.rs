@@ -301,12 +301,14 @@ fn a_reservation_keeps_the_end_of_an_earlier_replica_away() {
         node.host.remove(group).await.unwrap();
         let destroyed = node.host.reserve(group, gone);
         assert!(matches!(destroyed, Err(RaftError::Log(LogError::Tombstoned { .. }))));
-        let reserved = node.host.reserve(group, next).unwrap();
+        let mut reserved = node.host.reserve(group, next).unwrap();
         assert!(matches!(node.host.reserve(group, next), Err(RaftError::Exists(_))));
         assert!(matches!(node.host.remove(group).await, Err(RaftError::Exists(_))));
         let machine = TapeStore::default().machine();
         let running = reserved.create(GroupClass::Shard, machine).await.unwrap();
         assert_eq!((reserved.group(), running.replica()), (group, next));
+        let second = reserved.create(GroupClass::Shard, TapeStore::default().machine()).await;
+        assert!(matches!(second, Err(RaftError::Exists(_))));
         assert!(matches!(node.host.remove(group).await, Err(RaftError::Exists(_))), "still held");
         drop(reserved);
         node.host.remove(group).await.unwrap();
@@ -360,7 +362,7 @@ fn timings_that_do_not_fit_are_refused_in_words() {
     let wire = network.wire(NodeId(1));
     let refused = Host::open(config, open_log(&RamDisk::default()), wire).unwrap_err();
     assert!(
-        refused.to_string().contains("election_min has to be between 1.2s and 2s"),
+        refused.to_string().contains("above half of election_max and a heartbeat, which is 1.2s"),
         "{refused}"
     );
 }

@@ -394,6 +394,28 @@ async fn no_more_may_wait_for_their_turn_than_may_be_queued() {
 }
 
 #[tokio::test]
+async fn requests_that_wait_for_their_turn_are_bounded_by_their_bytes_too() {
+    let book = Book::default();
+    let (_server, _) = narrow(&book, 8).await;
+    let config =
+        MeshConfig { outbound_requests_max: 1, queued_bytes_max: 100, ..MeshConfig::default() };
+    let client = mesh(1, &book, config);
+    let ask = |bytes: usize| {
+        let payload = Bytes::from(vec![0; bytes]);
+        Box::pin(Network::call(&client, NodeId(2), Lane::Request, HANG, payload, DEADLINE))
+    };
+    let (mut first, mut second) = (ask(60), ask(60));
+    assert!(futures_util::poll!(&mut first).is_pending(), "under way");
+    assert!(futures_util::poll!(&mut second).is_pending(), "waits");
+    assert_eq!(ask(60).await, BUSY);
+    let mut small = ask(40);
+    assert!(futures_util::poll!(&mut small).is_pending(), "has room");
+    drop((second, small));
+    let mut large = ask(1000);
+    assert!(futures_util::poll!(&mut large).is_pending(), "a larger one passes alone");
+}
+
+#[tokio::test]
 async fn a_peer_that_hangs_up_without_a_word_is_left_alone_for_a_while() {
     let book = Book::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

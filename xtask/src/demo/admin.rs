@@ -68,8 +68,8 @@ pub(super) struct MigrationView {
     pub(super) id: String,
     /// What it does: `move`, `split`, `merge`.
     pub(super) kind: String,
-    /// The shard.
-    pub(super) shard: u64,
+    /// Of which group: `shard 4`, `metadata`, `sequencer`.
+    pub(super) group: String,
     /// The node that gives.
     pub(super) from: Option<u64>,
     /// The node that takes.

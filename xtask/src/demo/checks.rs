@@ -119,7 +119,7 @@ pub(super) fn rest(admin: &Admin, interrupt: &Interrupt) -> Outcome {
 fn at_rest(migrations: &[MigrationView]) -> Result<(), String> {
     let running = migrations.iter().filter(|migration| !migration.finished);
     let running: Vec<String> = running
-        .map(|MigrationView { kind, shard, phase, .. }| format!("{kind} of shard {shard}: {phase}"))
+        .map(|MigrationView { kind, group, phase, .. }| format!("{kind} of {group}: {phase}"))
         .collect();
     if running.is_empty() { Ok(()) } else { Err(running.join("; ")) }
 }

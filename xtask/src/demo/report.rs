@@ -217,8 +217,8 @@ fn show_migration(migration: &MigrationView) -> String {
         Some(micros) => format!("write pause {}", show(Duration::from_micros(micros))),
         None => "write pause not measured by the node".to_owned(),
     };
-    let MigrationView { kind, shard, phase, .. } = migration;
-    format!("{kind} of shard {shard}{way}: {phase}, {pause}")
+    let MigrationView { kind, group, phase, .. } = migration;
+    format!("{kind} of {group}{way}: {phase}, {pause}")
 }
 
 /// The longest time within a span in which nothing happened.

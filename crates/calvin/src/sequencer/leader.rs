@@ -35,7 +35,8 @@ pub struct SequencerLimits {
     /// How long a slice may wait to be logged by its shard. Beyond it the
     /// shard passes for down, and nothing is admitted that it takes part in:
     /// what is ordered holds its locks at the other participants, and holds
-    /// their replies back, until the shard has logged its part.
+    /// their replies back, until the shard has logged its part. Longer than an
+    /// election takes.
     pub unlogged_wait_max: Duration,
 }
 
@@ -49,7 +50,7 @@ impl Default for SequencerLimits {
             undone_slices_max: 65_536,
             undone_bytes_max: 256 << 20,
             remembered_max: 1_048_576,
-            unlogged_wait_max: Duration::from_secs(2),
+            unlogged_wait_max: Duration::from_secs(3),
         }
     }
 }

@@ -17,9 +17,9 @@ use crate::transport::Lane;
 /// Limits and timings of a [`Mesh`].
 #[derive(Clone, Debug)]
 pub struct MeshConfig {
-    /// Messages that may wait for one connection, and requests that may wait
-    /// for their turn on it. Beyond it the caller is refused, so that a slow
-    /// peer costs memory only up to here.
+    /// Messages that may wait for one connection, and requests of one channel
+    /// that may wait for their turn on it. Beyond it the caller is refused, so
+    /// that a slow peer costs memory only up to here.
     pub queued_messages_max: usize,
     /// Bytes that may wait likewise. A single larger message passes when
     /// nothing else waits.
@@ -53,7 +53,7 @@ pub struct MeshConfig {
     /// The first pause after a failed connection; it doubles with each.
     pub backoff_min: Duration,
     /// The longest pause. Shorter than the silence after which elections
-    /// begin, so that after a partition they decide when a group goes on.
+    /// begin, so that a peer that is back is heard before they do.
     pub backoff_max: Duration,
     /// A connection on which replies are awaited but nothing arrives for so
     /// long is given up: the peer or the way to it is dead.

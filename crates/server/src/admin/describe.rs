@@ -11,7 +11,7 @@ use quorate_crdt::NodeLoad;
 use quorate_engine::StateHash;
 use quorate_gossip::Status;
 use quorate_meta::{
-    ClusterView, CutRefusal, NodeState, Operator, Role, SplitPhase, Task, shard_of,
+    ClusterView, CutRefusal, METADATA_GROUP, NodeState, Operator, Role, SplitPhase, Task, shard_of,
 };
 use quorate_migration::{MigrationRow, Outcome};
 use quorate_types::{GroupId, KeyRange, MigrationId, NodeId, ShardId};
@@ -154,7 +154,8 @@ fn migration(operator: &Operator, row: Option<&MigrationRow>) -> MigrationInfo {
     MigrationInfo {
         id: operator.id.to_string(),
         kind: kind.to_owned(),
-        shard: shard_of(operator.group).map_or(0, |shard| shard.0),
+        group: show_group(operator.group),
+        shard: shard_of(operator.group).map(|shard| shard.0),
         from: from.map(|node| node.0),
         to: to.map(|node| node.0),
         phase,
@@ -172,6 +173,14 @@ const fn refusal(phase: SplitPhase) -> Option<&'static str> {
         CutRefusal::KeyOutside => "the key is not inside the shard",
         CutRefusal::EpochPassed => "the shard has been split meanwhile",
     })
+}
+
+fn show_group(group: GroupId) -> String {
+    match shard_of(group) {
+        Some(shard) => format!("shard {}", shard.0),
+        None if group == METADATA_GROUP => "metadata".to_owned(),
+        None => "sequencer".to_owned(),
+    }
 }
 
 fn show_range(range: &KeyRange) -> String {

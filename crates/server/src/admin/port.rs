@@ -106,8 +106,10 @@ pub struct MigrationInfo {
     pub id: String,
     /// What it does: `move`, `split`, `merge`.
     pub kind: String,
-    /// The shard.
-    pub shard: u64,
+    /// Of which group: `shard 4`, `metadata`, `sequencer`.
+    pub group: String,
+    /// The shard, if it is a shard's.
+    pub shard: Option<u64>,
     /// The node that gives, if there is one.
     pub from: Option<u64>,
     /// The node that takes, if there is one.

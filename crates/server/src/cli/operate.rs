@@ -10,7 +10,7 @@ const NODES: &[&str] =
     &["id", "address", "gateway", "admin", "state", "draining", "replicas", "leaders"];
 const SHARDS: &[&str] = &["id", "range", "leader", "replicas", "epoch", "applied", "state_hash"];
 const MIGRATIONS: &[&str] =
-    &["id", "kind", "shard", "from", "to", "phase", "attempt", "write_pause_micros", "error"];
+    &["id", "kind", "group", "from", "to", "phase", "attempt", "write_pause_micros", "error"];
 
 /// Asks, and prints the answer.
 pub(super) async fn run(command: Command) -> Result<(), ClientError> {

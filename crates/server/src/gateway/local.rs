@@ -2,7 +2,7 @@
 
 use quorate_types::Blob;
 
-use super::session::{Context, Session};
+use super::session::{Context, LOADING, Session};
 use super::{client, info};
 use crate::commands::{CommandSpec, Local, commands, glob_matches, lookup, slot_of};
 use crate::resp::Reply;
@@ -24,6 +24,8 @@ pub(super) fn is_known_user(user: &[u8]) -> bool {
 
 pub(super) fn answer(local: &Local, session: &mut Session, context: &Context<'_>) -> Reply {
     match local {
+        // Who asks whether the node is up asks whether it serves.
+        Local::Ping(_) | Local::Echo(_) if !context.backend.serving() => Reply::error(LOADING),
         Local::Ping(None) => Reply::simple("PONG"),
         Local::Ping(Some(text)) | Local::Echo(text) => Reply::Bulk(text.clone()),
         Local::Accepted => Reply::ok(),

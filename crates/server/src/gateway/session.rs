@@ -95,7 +95,7 @@ fn watch_bytes(key: &Blob) -> usize {
     2 * key.len() + OVERHEAD_BYTES
 }
 
-const LOADING: &str = "LOADING this node does not serve yet, retry";
+pub(super) const LOADING: &str = "LOADING this node does not serve yet, retry";
 
 impl Session {
     pub(super) fn new(client: Arc<Client>) -> Self {

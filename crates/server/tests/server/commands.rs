@@ -317,7 +317,9 @@ async fn a_node_that_does_not_serve_says_so() {
         &[
             ("GET a", LOADING),
             ("SCAN 0", LOADING),
-            ("PING", "+PONG\r\n"),
+            ("PING", LOADING),
+            ("ECHO a", LOADING),
+            ("SELECT 0", "+OK\r\n"),
             ("MULTI", "+OK\r\n"),
             ("SET a 1", "+QUEUED\r\n"),
             ("EXEC", LOADING),

@@ -56,6 +56,19 @@ fn what_was_written_is_there_when_opened_again() {
     assert_eq!(file.len().unwrap(), 6);
 }
 
+/// What a sync does cannot be seen without a loss of power. That it asks the
+/// system can: of a file that cannot be synced it has to say so.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_sync_is_one_of_the_system() {
+    let (folder, disk) = disk();
+    std::os::unix::fs::symlink("/dev/null", folder.path().join("log")).unwrap();
+    let file = disk.open("log").unwrap();
+    file.write(0, b"abc").unwrap();
+    let error = file.sync().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+}
+
 #[test]
 fn reading_past_the_end_is_an_error() {
     let (_folder, disk) = disk();

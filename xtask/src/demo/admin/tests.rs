@@ -22,7 +22,7 @@ fn a_list_of_shards_is_read() {
 #[test]
 fn a_migration_must_tell_its_write_pause() {
     let parse = serde_json::from_value::<MigrationView>;
-    let mut migration = json!({ "id": "m", "kind": "move", "shard": 1, "from": 1, "to": 4, "phase": "complete",
+    let mut migration = json!({ "id": "m", "kind": "move", "group": "shard 1", "from": 1, "to": 4, "phase": "complete",
             "finished": true, "error": null });
     let error = parse(migration.clone()).unwrap_err().to_string();
     assert!(error.contains("write_pause_micros"), "{error}");

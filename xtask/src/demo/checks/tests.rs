@@ -104,7 +104,7 @@ fn placement_rests_when_every_migration_is_over() {
     let migration = |finished| MigrationView {
         id: String::new(),
         kind: "move".to_owned(),
-        shard: 3,
+        group: "shard 3".to_owned(),
         from: None,
         to: Some(4),
         phase: "CatchUp".to_owned(),

@@ -73,7 +73,7 @@ fn a_move_tells_its_write_pause() {
     let mut migration = MigrationView {
         id: "m".to_owned(),
         kind: "move".to_owned(),
-        shard: 3,
+        group: "shard 3".to_owned(),
         from: Some(1),
         to: Some(4),
         phase: "complete".to_owned(),

@@ -180,7 +180,9 @@ fn a_move_is_told_by_its_row_and_before_there_is_one_as_planned() {
     cluster.begin_move();
     let seen = cluster.migration();
     assert_eq!((seen.kind.as_str(), seen.phase.as_str(), seen.attempt), ("move", "Planned", 1));
-    assert_eq!((seen.from, seen.to, seen.shard), (Some(1), Some(4), cluster.first().0));
+    let shard = cluster.first().0;
+    assert_eq!((seen.from, seen.to, seen.shard), (Some(1), Some(4), Some(shard)));
+    assert_eq!(seen.group, format!("shard {shard}"));
     cluster.reach(Checkpoint::CatchUp);
     let seen = cluster.migration();
     assert_eq!((seen.phase.as_str(), seen.attempt, seen.finished), ("CatchUp", 2, false));
