@@ -121,13 +121,17 @@ impl IdentityFile {
     /// # Errors
     /// [`IdentityError::Lost`] when one of the stores is there already, and
     /// [`IdentityError::Disk`].
-    pub fn claim(&self, disk: &dyn Disk, stores: &[&str]) -> Result<(), IdentityError> {
+    pub fn claim<'a>(
+        &self,
+        disk: &dyn Disk,
+        stores: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), IdentityError> {
         if !self.is_new {
             return Ok(());
         }
         for store in stores {
             if disk.exists(store)? {
-                return Err(IdentityError::Lost { store: (*store).to_owned() });
+                return Err(IdentityError::Lost { store: store.to_owned() });
             }
         }
         self.change(|_| {})

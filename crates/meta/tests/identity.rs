@@ -86,7 +86,7 @@ impl DiskFile for OneFile {
 
 fn open(disk: &OneFile) -> IdentityFile {
     let opened = IdentityFile::open(disk, NodeId(1)).unwrap();
-    opened.claim(disk, &STORES).unwrap();
+    opened.claim(disk, STORES).unwrap();
     opened.begin().unwrap();
     opened
 }
@@ -98,14 +98,14 @@ fn a_directory_is_written_when_it_is_claimed_and_when_its_stores_are_open() {
     assert!(disk.bytes().is_empty(), "another node may still have it");
     assert!(!turned_away.owner().has_store);
     let first = IdentityFile::open(&disk, NodeId(1)).unwrap();
-    first.claim(&disk, &STORES).unwrap();
+    first.claim(&disk, STORES).unwrap();
     let claimed = disk.bytes();
     assert!(!IdentityFile::open(&disk, NodeId(1)).unwrap().owner().has_store, "a crash here");
     first.begin().unwrap();
     let begun = disk.bytes();
     assert_ne!(begun, claimed);
     let second = IdentityFile::open(&disk, NodeId(1)).unwrap();
-    second.claim(&disk, &STORES).unwrap();
+    second.claim(&disk, STORES).unwrap();
     assert_eq!(disk.bytes(), begun, "turned away: the life does not count");
     assert_eq!(second.owner().disk, first.owner().disk);
     assert!(second.owner().has_store);
@@ -119,11 +119,11 @@ fn stores_without_an_identity_are_nobody_s() {
         content.has_stores = true;
     });
     let zeroed = IdentityFile::open(&disk, NodeId(1)).unwrap();
-    let lost = zeroed.claim(&disk, &STORES);
+    let lost = zeroed.claim(&disk, STORES);
     assert!(matches!(&lost, Err(IdentityError::Lost { store }) if store == "engine"), "{lost:?}");
     assert_eq!(disk.bytes(), [0; 512], "and nothing was written");
     disk.edit(|content| content.has_stores = false);
-    zeroed.claim(&disk, &STORES).unwrap();
+    zeroed.claim(&disk, STORES).unwrap();
 }
 
 #[test]

@@ -218,7 +218,8 @@ impl Stores {
         log: Option<Arc<dyn LogEngine>>,
         engine: Option<Arc<dyn Engine>>,
     ) -> Result<Self, NodeError> {
-        identity.claim(&*disk, &[LOG_FILE, ENGINE_FILE])?;
+        let own = [log.is_none().then_some(LOG_FILE), engine.is_none().then_some(ENGINE_FILE)];
+        identity.claim(&*disk, own.into_iter().flatten())?;
         let deferred = DeferredDisk::over(disk);
         let (disk, owner) = (&deferred, Some(identity.owner()));
         let log = match log {

@@ -104,6 +104,7 @@ fn a_leader_that_a_call_in_doubt_made_forget_is_known_again_without_another_call
     let finished = run(33, |sim| async move {
         let cluster = Cluster::found_with(&sim, |config| {
             config.scheduler = None;
+            // Ends between two looks of the node at who leads what.
             config.client.deadline = config.client.attempt_deadline + Duration::from_millis(370);
         })
         .await;

@@ -22,6 +22,8 @@ pub(crate) struct CommandSpec {
 const READ: &[&str] = &["readonly", "fast"];
 const WRITE: &[&str] = &["write", "denyoom", "fast"];
 const LOCAL: &[&str] = &["loading", "stale", "fast"];
+/// Of this node, and refused before it serves.
+const NODE: &[&str] = &["fast"];
 const NO_KEYS: (i64, i64, i64) = (0, 0, 0);
 const ONE: (i64, i64, i64) = (1, 1, 1);
 const ALL: (i64, i64, i64) = (1, -1, 1);
@@ -53,7 +55,7 @@ static COMMANDS: &[CommandSpec] = table! {
     "decrby" 3 WRITE ONE parse::decrby;
     "del" -2 WRITE ALL parse::del;
     "discard" 1 LOCAL NO_KEYS parse::discard;
-    "echo" 2 LOCAL NO_KEYS parse::echo;
+    "echo" 2 NODE NO_KEYS parse::echo;
     "exec" 1 LOCAL NO_KEYS parse::exec;
     "exists" -2 READ ALL parse::exists;
     "expire" -3 WRITE ONE parse::expire;
@@ -77,7 +79,7 @@ static COMMANDS: &[CommandSpec] = table! {
     "pexpire" -3 WRITE ONE parse::pexpire;
     "pexpireat" -3 WRITE ONE parse::pexpireat;
     "pexpiretime" 2 READ ONE parse::pexpiretime;
-    "ping" -1 LOCAL NO_KEYS parse::ping;
+    "ping" -1 NODE NO_KEYS parse::ping;
     "psetex" 4 WRITE ONE parse::psetex;
     "pttl" 2 READ ONE parse::pttl;
     "quit" -1 LOCAL NO_KEYS parse::quit;
@@ -95,7 +97,7 @@ static COMMANDS: &[CommandSpec] = table! {
     "type" 2 READ ONE parse::type_of;
     "unlink" -2 WRITE ALL parse::del;
     "unwatch" 1 LOCAL NO_KEYS parse::unwatch;
-    "watch" -2 LOCAL ALL parse::watch;
+    "watch" -2 NODE ALL parse::watch;
 };
 
 /// All commands, in alphabetical order.
