@@ -180,6 +180,10 @@ impl Engine for MemEngine {
         Box::pin(ready(self.read(shard, |state| Ok(state.header.index))))
     }
 
+    fn close(&self) -> BoxFuture<Result<(), EngineError>> {
+        Box::pin(ready(Ok(())))
+    }
+
     fn snapshot(&self, shard: ShardId) -> Result<Box<dyn EngineSnapshot>, EngineError> {
         let state = self.read(shard, |state| Ok(state.clone()))?;
         Ok(Box::new(Stream::new(state)))

@@ -213,6 +213,15 @@ pub trait Engine: Send + Sync + 'static {
     /// is dropped.
     fn flush(&self, shard: ShardId) -> BoxFuture<Result<u64, EngineError>>;
 
+    /// Makes everything applied durable and releases the storage; the end of
+    /// the engine's use, after which it may refuse calls with
+    /// [`EngineError::Closed`].
+    ///
+    /// # Errors
+    /// When storage had failed before or failed now. The call takes effect
+    /// even if the future is dropped.
+    fn close(&self) -> BoxFuture<Result<(), EngineError>>;
+
     /// A view of the shard at its applied index, unmoved by later batches.
     ///
     /// # Errors

@@ -199,12 +199,10 @@ impl Node {
         self.failures.borrow().clone()
     }
 
-    /// Leaves gracefully: tells the others, stops the replicas, closes the
-    /// log. What the engine has not committed yet comes back from the log.
+    /// Leaves gracefully: tells the others, stops replicas, closes the stores.
     ///
     /// # Errors
-    /// When the log could not make everything durable; nothing acknowledged is
-    /// lost by that.
+    /// When a store could not be closed; nothing acknowledged is lost by that.
     pub async fn shutdown(&self) -> Result<(), NodeError> {
         let scheduler = self.scheduler.lock().take();
         if let Some(scheduler) = scheduler {
@@ -215,7 +213,9 @@ impl Node {
             executor.stop().await;
         }
         self.inner.gossip.leave().await;
-        self.inner.host.shutdown().await.map_err(|error| NodeError::layer("raft", error))
+        let stopped = self.inner.host.shutdown().await;
+        self.inner.engine.close().await.map_err(|error| NodeError::layer("engine", error))?;
+        stopped.map_err(|error| NodeError::layer("raft", error))
     }
 }
 

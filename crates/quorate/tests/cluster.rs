@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use quorate::types::{Blob, NodeId, ShardId};
 use quorate::{Answer, ExecuteError, Node, NodeConfig, Transaction};
+use quorate_engine::{Engine, RedbConfig, RedbEngine};
+use quorate_types::disk::DirectoryDisk;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
@@ -151,6 +153,24 @@ async fn everything_is_there_after_each_node_restarted() {
         put(cluster.node((place + 1) % 3), &[("k", &place.to_string()), ("z", "x")]).await;
         assert_eq!(get(cluster.node(place), &["a", "p", "k"]).await[..2], [some("1"), some("2")]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_leaves_has_all_it_applied_in_its_engine() {
+    let mut cluster = Cluster::start(3).await;
+    for number in 0..20 {
+        put(cluster.node(0), &[("a", &number.to_string())]).await;
+    }
+    let node = cluster.nodes[1].take().unwrap();
+    let (shard, ..) = node.route(b"a").unwrap();
+    let applied = node.state_hash(shard).unwrap().unwrap().index;
+    node.shutdown().await.unwrap();
+
+    let disk = DirectoryDisk::open(cluster.directories[1].path()).unwrap();
+    let engine = RedbEngine::open(&disk, "engine.redb", RedbConfig::default()).unwrap();
+    let durable = engine.durable(shard).unwrap().unwrap();
+    assert!(durable >= applied, "{durable} of {applied}");
+    engine.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

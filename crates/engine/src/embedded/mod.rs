@@ -82,7 +82,7 @@ impl RedbConfig {
 /// An [`Engine`] in one redb file.
 ///
 /// Dropping it has the committer write what is pending and close the file in
-/// the background; [`RedbEngine::close`] waits for that.
+/// the background; [`Engine::close`] waits for that.
 pub struct RedbEngine {
     shared: Arc<Shared>,
 }
@@ -102,20 +102,6 @@ impl RedbEngine {
         runtime::thread("engine-committer", committer.run())
             .map_err(|error| opening::refusal(&shared.file, error))?;
         Ok(Self { shared })
-    }
-
-    /// Makes everything applied durable and closes the file. Later calls fail
-    /// with [`EngineError::Closed`].
-    ///
-    /// # Errors
-    /// [`EngineError::Failed`] when storage had failed before or failed now.
-    pub async fn close(&self) -> Result<(), EngineError> {
-        // The sender is dropped without a value: the end is the message.
-        let _ = self.shared.close().await;
-        match self.shared.check() {
-            Ok(()) | Err(EngineError::Closed) => Ok(()),
-            Err(failure) => Err(failure),
-        }
     }
 
     /// Looks at a shard under its lock.
@@ -372,6 +358,19 @@ impl Engine for RedbEngine {
             }
             Ok(Some(_)) => self.shared.request(|reply| Command::Flush { shard, reply }),
         }
+    }
+
+    fn close(&self) -> BoxFuture<Result<(), EngineError>> {
+        let closed = self.shared.close();
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            // The sender is dropped without a value: the end is the message.
+            let _ = closed.await;
+            match shared.check() {
+                Ok(()) | Err(EngineError::Closed) => Ok(()),
+                Err(failure) => Err(failure),
+            }
+        })
     }
 
     fn snapshot(&self, shard: ShardId) -> Result<Box<dyn EngineSnapshot>, EngineError> {
