@@ -11,6 +11,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::task::{AbortHandle, JoinHandle};
@@ -28,6 +29,13 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// The virtual time a disk sync takes now.
     fn sync_delay(&self) -> Duration;
+
+    /// Ready while the node may run. While it is paused: pending, and the task
+    /// is woken when the node goes on.
+    fn poll_awake(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let _ = cx;
+        Poll::Ready(())
+    }
 }
 
 tokio::task_local! {
@@ -35,9 +43,25 @@ tokio::task_local! {
 }
 
 /// Runs `future` as part of the node that `runtime` stands for; everything it
-/// spawns belongs to that node too.
-pub async fn scope<F: Future>(runtime: Arc<dyn Runtime>, future: F) -> F::Output {
-    AMBIENT.scope(runtime, future).await
+/// spawns belongs to that node too. While the node is paused it stands still.
+pub fn scope<F: Future>(runtime: Arc<dyn Runtime>, future: F) -> impl Future<Output = F::Output> {
+    let future = Box::pin(future);
+    AMBIENT.scope(Arc::clone(&runtime), Paced { runtime, future })
+}
+
+/// A future of a simulated node, which is polled while the node may run.
+struct Paced<F> {
+    runtime: Arc<dyn Runtime>,
+    future: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for Paced<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        ready!(self.runtime.poll_awake(cx));
+        self.future.as_mut().poll(cx)
+    }
 }
 
 fn ambient() -> Option<Arc<dyn Runtime>> {
@@ -54,7 +78,7 @@ where
     match ambient() {
         None => tokio::spawn(future),
         Some(runtime) => {
-            let task = tokio::spawn(AMBIENT.scope(Arc::clone(&runtime), future));
+            let task = tokio::spawn(scope(Arc::clone(&runtime), future));
             runtime.spawned(task.abort_handle());
             task
         }
