@@ -26,6 +26,6 @@ pub(crate) fn check_links() -> Outcome {
 /// overwrite the pages of the library of the same name.
 pub(crate) fn build() -> Outcome {
     let mut command = shell::cargo();
-    command.arg("doc").args(artifacts::EVERYTHING).args(["--lib", "--no-deps"]);
+    command.arg("doc").args(artifacts::ALL_CODE).args(["--lib", "--no-deps"]);
     shell::run(command.env("RUSTDOCFLAGS", "-D warnings"))
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask test`.
 
-use crate::artifacts::{self, EVERYTHING, SERVER_VARIABLE};
+use crate::artifacts::{self, SERVER_VARIABLE};
 use crate::{Outcome, shell};
 
 /// What `test` takes.
@@ -17,19 +17,20 @@ pub(crate) struct Args {
 /// Every test, with one profile and one set of features.
 pub(crate) fn run(args: &Args) -> Outcome {
     let built = artifacts::build_everything()?;
+    let everything = artifacts::everything()?;
     let mut runner = shell::cargo();
     if has_nextest() {
-        runner.args(["nextest", "run"]).args(EVERYTHING);
+        runner.args(["nextest", "run"]).args(&everything);
     } else {
         eprintln!("cargo-nextest is not installed; 'cargo test' takes its place");
-        runner.arg("test").args(EVERYTHING).args(["--lib", "--bins", "--tests"]);
+        runner.arg("test").args(&everything).args(["--lib", "--bins", "--tests"]);
     }
     runner.args(&args.runner).env(SERVER_VARIABLE, built.server()?);
     shell::run(&mut runner)?;
     if args.no_doc {
         return Ok(());
     }
-    shell::run(shell::cargo().args(["test", "--doc"]).args(EVERYTHING))
+    shell::run(shell::cargo().args(["test", "--doc"]).args(&everything))
 }
 
 fn has_nextest() -> bool {

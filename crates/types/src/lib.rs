@@ -6,6 +6,7 @@ pub mod codec;
 pub mod contain;
 pub mod disk;
 pub mod env;
+pub mod fault;
 pub mod frame;
 pub mod group_log;
 pub mod hello;

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use tokio::task::{AbortHandle, JoinHandle};
 
+use crate::fault::Canary;
+
 /// A boxed future that may move between threads.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
 
@@ -35,6 +37,23 @@ pub trait Runtime: Send + Sync + 'static {
     fn poll_awake(&self, cx: &mut Context<'_>) -> Poll<()> {
         let _ = cx;
         Poll::Ready(())
+    }
+
+    /// Whether the rare branch at `site` shall be taken now
+    /// ([`buggify!`](crate::buggify)).
+    fn buggify(&self, site: &'static str) -> bool {
+        let _ = site;
+        false
+    }
+
+    /// Takes note that `site` was reached ([`sometimes!`](crate::sometimes)).
+    fn reached(&self, site: &'static str) {
+        let _ = site;
+    }
+
+    /// The bug that is planted, if any ([`planted!`](crate::planted)).
+    fn canary(&self) -> Option<Canary> {
+        None
     }
 }
 
@@ -64,7 +83,7 @@ impl<F: Future> Future for Paced<F> {
     }
 }
 
-fn ambient() -> Option<Arc<dyn Runtime>> {
+pub(crate) fn ambient() -> Option<Arc<dyn Runtime>> {
     AMBIENT.try_with(Arc::clone).ok()
 }
 

@@ -23,3 +23,15 @@ fn programs_are_found_among_cargos_messages() {
     assert_eq!(artifacts.server, Some(PathBuf::from("debug/bin/quorate")));
     assert_eq!(artifacts.examples, [PathBuf::from("debug/example/plan")]);
 }
+
+#[test]
+fn what_is_run_has_every_feature_but_planted_bugs() {
+    let metadata = serde_json::json!({ "packages": [
+        { "name": "quorate-types", "features": { "canary": ["simulation"], "simulation": [] } },
+        { "name": "quorate-raft", "features": { "conformance": [] } },
+        { "name": "quorate-crdt", "features": {} },
+    ] });
+    let features = harmless_features(&metadata.to_string()).unwrap();
+    assert_eq!(features, ["quorate-types/simulation", "quorate-raft/conformance"]);
+    assert!(harmless_features("{}").is_err());
+}

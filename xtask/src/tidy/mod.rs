@@ -1,5 +1,6 @@
 //! `cargo xtask tidy`: the rules of the house that no compiler knows.
 
+mod faults;
 mod house;
 mod layers;
 mod lexer;
@@ -52,6 +53,7 @@ pub(crate) fn run() -> Outcome {
 fn check(tree: &Tree, packages: &[Package]) -> Outcome<Vec<Violation>> {
     let mut violations = layers::check(tree, packages);
     violations.extend(tree.files().flat_map(source::check));
+    violations.extend(faults::check(tree));
     violations.extend(house::check(tree)?);
     violations.sort();
     Ok(violations)

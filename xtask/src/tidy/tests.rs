@@ -391,3 +391,41 @@ fn what_git_ignores_is_no_part_of_the_house() {
     house.plant("target/debug/notes.rs", "// TODO\n");
     house.assert_in_order();
 }
+
+#[test]
+fn hooks_look_the_same_in_every_build() {
+    let house = House::new();
+    house.plant(
+        "crates/raft/src/lib.rs",
+        "#![doc = include_str!(\"../README.md\")]\n\n#[cfg(feature = \"simulation\")]\nfn f() {}\n",
+    );
+    house.assert_finds("crates/raft/src/lib.rs:3: only crates/types/src/fault.rs asks");
+}
+
+#[test]
+fn replicated_machines_draw_no_chance() {
+    let house = House::new();
+    house.plant("crates/calvin/src/shard/gate.rs", "fn f() { if buggify!(\"a\") {} }\n");
+    house.assert_finds("crates/calvin/src/shard/gate.rs:1: every replica runs this alike");
+}
+
+#[test]
+fn a_site_has_a_name_of_its_own_on_its_line() {
+    let house = House::new();
+    house.plant("crates/raft/src/a.rs", "fn f() { if buggify!(\"a\") {} }\n");
+    house.plant("crates/raft/src/b.rs", "fn f() {\n    sometimes!(\"a\", true);\n}\n");
+    house.assert_finds(
+        "crates/raft/src/b.rs:2: 'a' is the name of a site at crates/raft/src/a.rs:1",
+    );
+    house.plant("crates/raft/src/b.rs", "fn f() {\n    sometimes!(\n        \"b\"\n    );\n}\n");
+    house.assert_finds("crates/raft/src/b.rs:2: the name of the site stands on the line");
+}
+
+#[test]
+fn only_the_simulator_turns_hooks_on() {
+    let house = House::new();
+    let dependency =
+        "[dependencies]\nquorate-types = { workspace = true, features = [\"simulation\"] }\n";
+    house.plant_manifest("raft", "quorate-raft", dependency);
+    house.assert_finds("crates/raft/Cargo.toml:6: only the simulator's package turns");
+}

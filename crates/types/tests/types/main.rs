@@ -15,6 +15,7 @@ mod contain;
 mod deferred;
 mod disk;
 mod env;
+mod fault;
 mod frame;
 mod hello;
 mod hlc;
