@@ -103,6 +103,10 @@ impl Doors {
     }
 }
 
-async fn listen(door: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
+/// Opens one door.
+pub(crate) async fn listen(
+    door: &'static str,
+    address: SocketAddr,
+) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address).await.map_err(|source| ServeError::Listen { door, address, source })
 }

@@ -19,7 +19,7 @@ use crate::backend::{Backend, BackendError, BackendInfo, KeyPage};
 use crate::cli::{self, Membership, NodeResult, StartConfig};
 use crate::commands::{SLOTS, partition_key, slot_start};
 use crate::procedures::RedisProcedures;
-use crate::serve::Doors;
+use crate::serve::{Doors, listen};
 
 /// Sessions that the connections share. One session acknowledges its requests
 /// in order, so a slow one holds back what the shards may forget; several keep
@@ -39,7 +39,10 @@ pub async fn start(config: StartConfig) -> NodeResult {
     let addresses =
         [(GATEWAY_LABEL, gateway.clone()), (ADMIN_LABEL, doors.admin_address()?.to_string())];
     node_config.labels.extend(addresses.map(|(name, value)| (name.to_owned(), value)));
-    let builder = Node::builder(node_config).procedures(Arc::new(RedisProcedures));
+    let mut builder = Node::builder(node_config).procedures(Arc::new(RedisProcedures));
+    if config.listen != config.addr {
+        builder = builder.listener(listen("other nodes", config.listen).await?);
+    }
     let mut stopped = stop.clone();
     let node = tokio::select! {
         biased;

@@ -58,6 +58,10 @@ pub struct StartArgs {
     /// Where other nodes reach this one.
     #[arg(long, value_parser = parse_address)]
     pub addr: Option<SocketAddr>,
+    /// Where this node listens for the others, if that is not where they reach
+    /// it: behind a proxy or a translated address [default: as --addr].
+    #[arg(long, value_parser = parse_address)]
+    pub listen: Option<SocketAddr>,
     /// Where clients connect, with the Redis protocol.
     #[arg(long, value_parser = parse_address)]
     pub gateway: Option<SocketAddr>,

@@ -72,7 +72,7 @@ pub enum ConfigError {
         addr: SocketAddr,
     },
     /// Two doors at one address.
-    #[error("--addr, --gateway and --admin must differ, but two of them are {0}")]
+    #[error("--addr or --listen, --gateway and --admin must differ, but two of them are {0}")]
     SameAddress(SocketAddr),
     /// A number is out of its range.
     #[error("{name} must be between 1 and {max}, not {value}")]
@@ -99,6 +99,7 @@ pub struct ConfigFile {
     node: Option<u64>,
     dir: Option<PathBuf>,
     addr: Option<SocketAddr>,
+    listen: Option<SocketAddr>,
     gateway: Option<SocketAddr>,
     admin: Option<SocketAddr>,
     initial_cluster: Option<InitialCluster>,
@@ -127,6 +128,8 @@ pub struct StartConfig {
     pub dir: PathBuf,
     /// Where other nodes reach it.
     pub addr: SocketAddr,
+    /// Where it listens for them.
+    pub listen: SocketAddr,
     /// Its other doors.
     pub serve: ServeConfig,
     /// Its cluster.
@@ -171,6 +174,7 @@ impl StartConfig {
             node: NodeId(node),
             dir,
             addr,
+            listen: args.listen.or(file.listen).unwrap_or(addr),
             serve: ServeConfig { gateway, admin, limits: file.limits.unwrap_or_default() },
             replicas: replicas.unwrap_or_else(|| membership.replicas_default()),
             membership,
@@ -190,13 +194,7 @@ impl StartConfig {
         check_range("--node", u32::MAX, u32::try_from(self.node.0).unwrap_or(u32::MAX))?;
         check_range("--shards", SHARDS_MAX, self.shards)?;
         check_range("--replicas", REPLICAS_MAX, self.replicas)?;
-        let mut seen = BTreeSet::new();
-        for address in [self.addr, self.serve.gateway, self.serve.admin] {
-            // Port 0 is a different free port each time.
-            if address.port() != 0 && !seen.insert(address) {
-                return Err(ConfigError::SameAddress(address));
-            }
-        }
+        self.check_doors()?;
         let Membership::Initial(nodes) = &self.membership else {
             return Ok(());
         };
@@ -210,6 +208,21 @@ impl StartConfig {
             }
             Some(_) => Ok(()),
         }
+    }
+
+    /// Nodes, clients and operators must not meet at one door, neither where
+    /// this node listens nor where others look for it.
+    fn check_doors(&self) -> Result<(), ConfigError> {
+        for for_nodes in [self.addr, self.listen] {
+            let mut seen = BTreeSet::new();
+            for address in [for_nodes, self.serve.gateway, self.serve.admin] {
+                // Port 0 is a different free port each time.
+                if address.port() != 0 && !seen.insert(address) {
+                    return Err(ConfigError::SameAddress(address));
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -58,6 +58,25 @@ fn flags_override_the_file() {
 }
 
 #[test]
+fn a_node_listens_where_it_is_reached_unless_told_otherwise() {
+    let config = resolve("--join 127.0.0.1:9").unwrap();
+    assert_eq!(config.listen, config.addr);
+
+    let args = |more: &str| start(&format!("{ADDRESSES} --join 127.0.0.1:9 {more}"));
+    let listen = |more, text| {
+        let config = StartConfig::merge(args(more), file(text));
+        config.map(|config| (config.addr.to_string(), config.listen.to_string()))
+    };
+    let reached = || "127.0.0.1:7101".to_owned();
+    let text = "listen = \"127.0.0.1:7201\"";
+    assert_eq!(listen("", text).unwrap(), (reached(), "127.0.0.1:7201".to_owned()));
+    let flag = listen("--listen 127.0.0.1:7301", text).unwrap();
+    assert_eq!(flag, (reached(), "127.0.0.1:7301".to_owned()));
+    let taken = listen("--listen 127.0.0.1:6401", "").unwrap_err().to_string();
+    assert!(taken.contains("two of them are 127.0.0.1:6401"), "{taken}");
+}
+
+#[test]
 fn a_zone_comes_from_flag_or_file_and_needs_a_name() {
     let args = |more: &str| start(&format!("{ADDRESSES} --join 127.0.0.1:9 {more}"));
     let zone = |more, text| StartConfig::merge(args(more), file(text)).map(|config| config.zone);
