@@ -10,6 +10,7 @@ mod binary;
 mod cluster;
 mod load;
 mod resp;
+pub mod sim;
 mod wait;
 
 pub use admin::{Admin, Migration, Node, Replica, Shard, Status};

@@ -10,10 +10,6 @@
     unreachable_pub
 )]
 
-mod cluster;
-mod load;
-mod network;
-mod operators;
 mod routing;
 
 use std::ops::Range;
@@ -21,11 +17,8 @@ use std::time::Duration;
 
 use quorate::types::env::{Rng, SplitMix};
 use quorate_testkit::sim::{Finished, LinkConfig, Sim, run};
+use quorate_tests::sim::{Cluster, Load, Operator};
 use tokio::time::sleep;
-
-use cluster::Cluster;
-use load::Load;
-use operators::Operator;
 
 /// The seeds of an everyday run, one for each share.
 const SEEDS: Range<u64> = 10..20;
@@ -72,8 +65,8 @@ impl Fault {
 
     /// Strikes, lasts, and is over when this returns.
     async fn strike(self, cluster: &Cluster, operator: &Operator, chance: &mut SplitMix) {
-        let victim = usize::try_from(chance.below(cluster.len() as u64)).unwrap();
-        let next = cluster.id((victim + 1) % cluster.len());
+        let victim = usize::try_from(chance.below(cluster.members() as u64)).unwrap();
+        let next = cluster.id((victim + 1) % cluster.members());
         let lasts = Duration::from_millis(500 + chance.below(3000));
         match self {
             Self::PowerCut => {
@@ -82,9 +75,9 @@ impl Fault {
                 cluster.restart(victim).await;
             }
             Self::Blackout => {
-                (0..cluster.len()).for_each(|place| cluster.crash(place));
+                (0..cluster.members()).for_each(|place| cluster.crash(place));
                 sleep(lasts).await;
-                for place in 0..cluster.len() {
+                for place in 0..cluster.members() {
                     cluster.restart(place).await;
                 }
             }

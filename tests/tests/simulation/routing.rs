@@ -6,12 +6,8 @@ use std::time::Duration;
 use quorate::types::{Blob, NodeId, ShardId};
 use quorate::{Answer, ExecuteError, Transaction};
 use quorate_testkit::sim::{Sim, run};
+use quorate_tests::sim::{Cluster, Ear, KEYS, Operator, eventually, route};
 use tokio::time::sleep;
-
-use crate::cluster::Cluster;
-use crate::load::KEYS;
-use crate::network::Ear;
-use crate::operators::{Operator, eventually, route};
 
 /// The node that joined and founded nothing, and its place.
 const FOURTH: NodeId = NodeId(4);
@@ -113,7 +109,7 @@ fn a_leader_that_a_call_in_doubt_made_forget_is_known_again_without_another_call
             route(&node, CUT).expect("the key has a shard").1
         };
         let leads = leader(0).expect("the shard has a leader");
-        let place = (0..cluster.len()).find(|place| cluster.id(*place) != leads).unwrap();
+        let place = (0..cluster.members()).find(|place| cluster.id(*place) != leads).unwrap();
         cluster.network.cut_one_way(leads, cluster.id(place));
         let (life, node) = cluster.node(place).expect("the node runs");
         let session = node.session();

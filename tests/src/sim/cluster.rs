@@ -13,7 +13,7 @@ use quorate_testkit::disk::CrashDisk;
 use quorate_testkit::sim::{LinkConfig, Sim, SimClock, SimNetwork, SimNode};
 use tokio::time::timeout;
 
-use crate::network::{Deafness, Port, Ways, address};
+use super::port::{Deafness, Port, Ways, address};
 
 const FOUNDERS: u64 = 3;
 /// One more than found the cluster.
@@ -34,11 +34,14 @@ struct Machine {
 /// The cluster; clones are the same one.
 #[derive(Clone)]
 pub struct Cluster {
+    /// The simulation it runs in.
     pub sim: Sim,
+    /// What carries its messages.
     pub network: SimNetwork,
+    /// Who hears nothing of what.
     pub deafness: Deafness,
     machines: Arc<Vec<Mutex<Machine>>>,
-    members: Arc<AtomicUsize>,
+    taking_part: Arc<AtomicUsize>,
     configure: fn(&mut NodeConfig),
 }
 
@@ -65,10 +68,10 @@ impl Cluster {
             network,
             deafness: Deafness::default(),
             machines: Arc::new((1..=MACHINES).map(machine).collect()),
-            members: Arc::new(AtomicUsize::new(usize::try_from(FOUNDERS).unwrap())),
+            taking_part: Arc::new(AtomicUsize::new(usize::try_from(FOUNDERS).unwrap())),
             configure,
         };
-        for place in 0..cluster.len() {
+        for place in 0..cluster.members() {
             cluster.boot(place).await;
         }
         cluster.serving().await;
@@ -76,20 +79,21 @@ impl Cluster {
     }
 
     /// How many nodes take part, whether they run or not.
-    pub fn len(&self) -> usize {
-        self.members.load(Ordering::Relaxed)
+    pub fn members(&self) -> usize {
+        self.taking_part.load(Ordering::Relaxed)
     }
 
     /// Lets the fourth node join, if it has not. It is on its way when this
     /// returns.
     pub async fn join(&self) {
-        let place = self.len();
+        let place = self.members();
         if place < self.machines.len() {
-            self.members.store(place + 1, Ordering::Relaxed);
+            self.taking_part.store(place + 1, Ordering::Relaxed);
             self.boot(place).await;
         }
     }
 
+    /// The node at a place.
     pub fn id(&self, place: usize) -> NodeId {
         self.machines[place].lock().life.id()
     }
@@ -166,7 +170,7 @@ impl Cluster {
 
     /// Waits until every node serves.
     pub async fn serving(&self) {
-        for place in 0..self.len() {
+        for place in 0..self.members() {
             let (life, node) = self.node(place).expect("the node runs");
             let serving = timeout(SERVES_WITHIN, life.run(node.serving())).await;
             serving.expect("the node serves in time").expect("the cluster takes the node");

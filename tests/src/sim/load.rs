@@ -13,7 +13,7 @@ use quorate_testkit::history::{Datum, Invocation, Key, MicroOp, ProcessId, Recor
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::cluster::Cluster;
+use super::cluster::Cluster;
 
 /// On three shards, so that most pairs are on two.
 const ACCOUNTS: [&str; 6] =
@@ -93,7 +93,7 @@ impl Load {
             client.await.expect("no client panics");
         }
         let mut last = Client::new(&self.shared, CLIENTS + 1);
-        for _ in 0..self.shared.cluster.len() {
+        for _ in 0..self.shared.cluster.members() {
             assert!(last.audit().await, "the accounts can be read in the end");
             assert!(last.read_lists().await, "the lists can be read in the end");
             last.place += 1;
@@ -284,7 +284,7 @@ impl Client {
     }
 
     fn some_node(&self) -> Option<(Arc<quorate_testkit::sim::SimNode>, Arc<quorate::Node>)> {
-        let count = self.shared.cluster.len();
+        let count = self.shared.cluster.members();
         (0..count).find_map(|step| self.shared.cluster.node((self.place + step) % count))
     }
 

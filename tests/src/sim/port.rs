@@ -38,7 +38,7 @@ const NO_ROOM: &str = "no room";
 const TOO_LATE: &str = "too late";
 
 /// Where a node listens.
-pub fn address(node: NodeId) -> String {
+pub(super) fn address(node: NodeId) -> String {
     format!("node-{}", node.0)
 }
 
@@ -60,10 +60,12 @@ pub enum Ear {
 pub struct Deafness(Arc<Mutex<BTreeSet<(NodeId, Ear)>>>);
 
 impl Deafness {
+    /// From now on.
     pub fn begin(&self, node: NodeId, ear: Ear) {
         self.0.lock().insert((node, ear));
     }
 
+    /// Hears everything again.
     pub fn end(&self, node: NodeId) {
         self.0.lock().retain(|(deaf, _)| *deaf != node);
     }
@@ -74,7 +76,7 @@ impl Deafness {
 }
 
 /// One life of a node, as seen by the network.
-pub struct Port {
+pub(super) struct Port {
     network: SimNetwork,
     deafness: Deafness,
     node: NodeId,
@@ -90,7 +92,7 @@ pub struct Port {
 }
 
 impl Port {
-    pub fn open(
+    pub(super) fn open(
         network: &SimNetwork,
         node: &Arc<SimNode>,
         deafness: &Deafness,
@@ -121,7 +123,7 @@ impl Port {
     }
 
     /// Lets requests arrive.
-    pub fn serve(&self, service: Arc<dyn Service>) {
+    pub(super) fn serve(&self, service: Arc<dyn Service>) {
         assert!(self.service.set(service).is_ok(), "a life serves once");
     }
 
@@ -200,7 +202,7 @@ impl Port {
 }
 
 /// The port as the facade's network and as gossip's transport.
-pub struct Ways(pub Arc<Port>);
+pub(super) struct Ways(pub(super) Arc<Port>);
 
 impl Network for Ways {
     fn call(

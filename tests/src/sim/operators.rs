@@ -11,8 +11,8 @@ use quorate::types::{NodeId, ShardId};
 use quorate::{AdminError, Node};
 use tokio::time::{Instant, sleep};
 
-use crate::cluster::Cluster;
-use crate::load::KEYS;
+use super::cluster::Cluster;
+use super::load::KEYS;
 
 /// Where shards may be split: between keys of the load.
 const CUTS: [&str; 3] = ["b", "k", "y"];
@@ -30,6 +30,7 @@ pub struct Operator {
 }
 
 impl Operator {
+    /// Of a cluster, with nothing asked for yet.
     pub fn of(cluster: &Cluster) -> Self {
         Self { cluster: cluster.clone(), splits: Mutex::default(), drained: Mutex::default() }
     }
@@ -77,7 +78,8 @@ impl Operator {
             return;
         }
         self.cluster.join().await;
-        let id = self.cluster.id(usize::try_from(chance.below(self.cluster.len() as u64)).unwrap());
+        let id =
+            self.cluster.id(usize::try_from(chance.below(self.cluster.members() as u64)).unwrap());
         self.ask("a node begins to drain", |node| async move { tell(node.drain_node(id).await) })
             .await;
         *self.drained.lock() = Some(id);
@@ -85,7 +87,7 @@ impl Operator {
 
     /// Waits until everything that was asked for is done, on every node's map.
     pub async fn settled(&self) {
-        for place in 0..self.cluster.len() {
+        for place in 0..self.cluster.members() {
             eventually("what operators asked for is done", || self.unsettled(place)).await;
         }
     }
@@ -114,7 +116,7 @@ impl Operator {
     }
 
     fn disagreement(&self) -> Result<(), String> {
-        let running = || (0..self.cluster.len()).filter_map(|place| self.cluster.node(place));
+        let running = || (0..self.cluster.members()).filter_map(|place| self.cluster.node(place));
         let (_, first) = running().next().ok_or("no node runs")?;
         let shards: Result<BTreeSet<ShardId>, String> =
             KEYS.iter().map(|key| Ok(route(&first, key)?.0)).collect();
@@ -141,7 +143,7 @@ impl Operator {
         let until = Instant::now() + DONE_WITHIN;
         let mut turn = 0;
         loop {
-            let answer = match self.cluster.node(turn % self.cluster.len()) {
+            let answer = match self.cluster.node(turn % self.cluster.members()) {
                 Some((life, node)) => life.run(question(node)).await,
                 None => Err("the node is down".to_owned()),
             };
