@@ -3,6 +3,7 @@
 pub mod check;
 pub mod disk;
 mod error;
+pub mod fuzz;
 pub mod history;
 pub mod process;
 pub mod proxy;
