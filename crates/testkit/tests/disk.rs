@@ -296,6 +296,8 @@ fn a_sync_of_one_file_that_fails_once_leaves_the_faults_of_others() {
     disk.set_file_faults("good", once);
     assert!(bad.sync().is_err() && bad.sync().is_ok());
     assert!(good.sync().is_err() && good.sync().is_ok());
+    disk.set_faults(Faults { write_errors_from: Some(1), ..Faults::default() });
+    assert!(bad.write(0, &[1]).is_err(), "it has no faults of its own any more");
 }
 
 #[test]

@@ -53,6 +53,7 @@ impl Ills {
     }
 
     pub(super) fn set_of(&mut self, name: &str, faults: Faults) {
+        let faults = Faults { file: None, ..faults };
         if faults == Faults::default() {
             self.by_file.remove(name);
         } else {
@@ -72,6 +73,9 @@ impl Ills {
 
     /// Ends the failure of syncs from which a file suffers.
     pub(super) fn end_sync_fault_of(&mut self, name: &str) {
-        self.by_file.get_mut(name).unwrap_or(&mut self.general).sync = None;
+        match self.by_file.get(name).cloned() {
+            Some(own) => self.set_of(name, Faults { sync: None, ..own }),
+            None => self.general.sync = None,
+        }
     }
 }
