@@ -7,6 +7,7 @@
 
 mod admin;
 mod binary;
+pub mod chaos;
 mod cluster;
 mod load;
 mod resp;
