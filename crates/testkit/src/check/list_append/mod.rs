@@ -15,6 +15,7 @@ mod order;
 mod versions;
 
 use super::Verdict;
+use super::internal::{self, Elements};
 use super::verdict::Findings;
 use crate::history::Operation;
 use graph::Graph;
@@ -30,7 +31,8 @@ pub enum Consistency {
     StrictSerializable,
 }
 
-/// Checks the lists of a history; steps on other keys are passed over.
+/// Checks the lists of a history, and each transaction against itself; else
+/// steps on other keys are passed over.
 ///
 /// An operation of unknown outcome counts as having happened if anyone saw any
 /// of its appends, and then all of it happened. Undecided if two operations
@@ -42,7 +44,7 @@ pub fn check(operations: &[Operation], consistency: Consistency) -> Verdict {
         Ok(lists) => lists,
         Err(reason) => return Verdict::Undecided(reason),
     };
-    versions::check_internal(operations, &mut findings);
+    internal::find(operations, Elements::Unique, &mut findings);
     lists.infer_order(&mut findings);
     lists.check_intermediate(&mut findings);
     let happened = lists.happened();

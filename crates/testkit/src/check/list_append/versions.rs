@@ -49,29 +49,6 @@ fn appended(step: &MicroOp) -> Option<(&Key, i64)> {
     }
 }
 
-/// Finds transactions that contradict themselves: a read must show what the
-/// same transaction read and appended before.
-pub(super) fn check_internal(operations: &[Operation], findings: &mut Findings) {
-    for operation in operations.iter().filter(|operation| operation.outcome == Outcome::Ok) {
-        // Per key: whether it was read, and what is known to stand at its end.
-        let mut known: BTreeMap<&Key, (bool, Vec<i64>)> = BTreeMap::new();
-        for step in &operation.txn {
-            if let Some((key, value)) = appended(step) {
-                known.entry(key).or_default().1.push(value);
-            }
-            let Some((key, seen)) = seen_list(step) else { continue };
-            let is_expected = known.get(key).is_none_or(|(was_read, end)| {
-                if *was_read { seen == end.as_slice() } else { seen.ends_with(end) }
-            });
-            if !is_expected {
-                let what = format!("its read of {key} contradicts its own earlier steps");
-                findings.add(AnomalyKind::Internal, what, [operation]);
-            }
-            known.insert(key, (true, seen.to_vec()));
-        }
-    }
-}
-
 impl<'a> Lists<'a> {
     /// Gathers appends and reads. An error says why no order can be inferred.
     pub(super) fn collect(operations: &'a [Operation]) -> Result<Self, String> {
