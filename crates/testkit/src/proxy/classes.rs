@@ -97,7 +97,8 @@ impl View {
         &mut self,
         accept: impl Fn(&Behaviour) -> bool,
     ) -> io::Result<(Behaviour, bool)> {
-        let now = self.behaviour();
+        // Seen, so that the next pause is not cut short by it.
+        let now = self.changes.borrow_and_update().behaviour(self.class);
         if accept(&now) {
             return Ok((now, false));
         }
