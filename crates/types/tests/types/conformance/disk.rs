@@ -75,7 +75,7 @@ refused! {
     a_removal_that_is_lost_is_refused, RemovalLost, "`Disk::remove` removes durably";
     a_sync_that_loses_the_tail_is_refused, SyncLosesTail,
         "`DiskFile::sync` makes everything written so far durable";
-    a_sync_that_loses_the_length_is_refused, SyncLosesLength, "makes the length durable";
+    a_sync_that_loses_the_length_is_refused, SyncLosesLength, "`DiskFile::sync` makes";
     a_sync_that_does_nothing_is_refused, SyncLies, "`DiskFile::sync` makes";
     a_sync_of_the_last_write_alone_is_refused, SyncsLastWrite, "`DiskFile::sync` makes";
 }
@@ -226,10 +226,11 @@ impl DiskFile for FlawedFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let len = usize::try_from(len).unwrap();
         let mut stored = self.stored.lock();
-        if len < stored.cached.len() {
-            stored.beyond = stored.cached.split_off(len);
-        }
         let old = stored.cached.len();
+        if len < old {
+            stored.beyond = stored.cached.split_off(len);
+            return Ok(());
+        }
         stored.cached.resize(len, 0);
         if self.flaw == Flaw::BytesComeBack {
             let beyond = std::mem::take(&mut stored.beyond);
@@ -260,7 +261,9 @@ impl DiskFile for FlawedFile {
             Flaw::SyncsLastWrite => {
                 let (from, to) = stored.last_write;
                 stored.durable.resize(cached.len(), 0);
-                stored.durable[from..to].copy_from_slice(&cached[from..to]);
+                if let Some(written) = cached.get(from..to) {
+                    stored.durable[from..to].copy_from_slice(written);
+                }
             }
             _ => stored.durable = cached,
         }
