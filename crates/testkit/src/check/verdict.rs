@@ -221,6 +221,10 @@ impl fmt::Display for Through {
 pub(super) struct Findings(Vec<Anomaly>);
 
 impl Findings {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.0.len() >= ANOMALIES_MAX
     }

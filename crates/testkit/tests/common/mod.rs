@@ -86,10 +86,18 @@ pub fn execution(seed: u64, shape: Shape) -> Vec<Op> {
     execution_of(seed, shape, MicroOp::append, Datum::List(Vec::new()))
 }
 
-/// The same on registers.
+/// The same on registers. Some writes compare first, with what happens to
+/// stand there.
 pub fn register_execution(seed: u64, shape: Shape) -> Vec<Op> {
-    execution_of(seed, shape, MicroOp::write, Datum::Nil)
+    let change = |key, value| match value % 4 {
+        0 => MicroOp::compare_and_set(key, WHATEVER, value),
+        _ => MicroOp::write(key, value),
+    };
+    execution_of(seed, shape, change, Datum::Nil)
 }
+
+/// Expects what stands there.
+const WHATEVER: i64 = -1;
 
 fn execution_of(seed: u64, shape: Shape, change: fn(Key, i64) -> MicroOp, empty: Datum) -> Vec<Op> {
     let mut chance = SplitMix::new(seed);
@@ -164,6 +172,15 @@ impl Store {
             },
             MicroOp::Write { key, value } => {
                 self.data.insert(key.clone(), Datum::Int(*value));
+            }
+            MicroOp::CompareAndSet { key, expected, new } if *expected == WHATEVER => {
+                let (key, value) = (key.clone(), *new);
+                if let Datum::Int(stands) = self.read(&key) {
+                    *expected = stands;
+                } else {
+                    *step = MicroOp::write(key.clone(), value);
+                }
+                self.data.insert(key, Datum::Int(value));
             }
             MicroOp::Read { key, seen } if is_answered => {
                 *seen = Some(self.read(key));

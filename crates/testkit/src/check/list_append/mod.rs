@@ -9,16 +9,13 @@
 //! reports cannot be explained by any serial order. It finds everything if
 //! each list is read after its last append.
 
-mod cycles;
-mod graph;
-mod order;
 mod versions;
 
-use super::Verdict;
+use super::graph::Graph;
 use super::internal::{self, Elements};
 use super::verdict::Findings;
+use super::{Verdict, cycles, order};
 use crate::history::Operation;
-use graph::Graph;
 use versions::Lists;
 
 /// What a history is held against.
@@ -58,6 +55,6 @@ pub fn check(operations: &[Operation], consistency: Consistency) -> Verdict {
         order::link_processes(operations, &happened, &mut graph);
         order::link_real_time(operations, &happened, &mut graph);
     }
-    cycles::check(&graph, &lists, &mut findings);
+    cycles::check(&graph, &lists.story(), &mut findings);
     findings.verdict()
 }

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::graph::{Edge, EdgeKind, Graph};
-use crate::check::AnomalyKind;
+use crate::check::cycles::Story;
+use crate::check::graph::{Edge, EdgeKind, Graph};
 use crate::check::verdict::Findings;
+use crate::check::{AnomalyKind, Through};
 use crate::history::{Datum, Key, MicroOp, Operation, Outcome};
 
 /// The lists of a history.
 pub(super) struct Lists<'a> {
-    pub(super) operations: &'a [Operation],
+    operations: &'a [Operation],
     lists: Vec<List<'a>>,
 }
 
@@ -138,8 +139,10 @@ impl<'a> Lists<'a> {
         }
     }
 
-    pub(super) fn key(&self, list: usize) -> &str {
-        self.lists.get(list).map_or("?", |list| list.key.as_str())
+    pub(super) fn story(&self) -> Story<'a> {
+        let keys = self.lists.iter().map(|list| list.key).collect();
+        let (operations, wrote) = (self.operations, "appended");
+        Story { operations, keys, wrote, through_at_least: Through::Data }
     }
 }
 
