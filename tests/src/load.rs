@@ -39,6 +39,8 @@ const STEPS_OF_UNKNOWN: u64 = 100;
 /// How long the service may need to do what a tormentor waits for: far longer
 /// than an election, on a machine that is busy with other things.
 const RESUMES: Duration = Duration::from_secs(90);
+/// So much of an operation is shown in an excerpt; the rest is in its file.
+const EXCERPT_LINE_CHARACTERS: usize = 240;
 /// The pause before a client tries again what was refused.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
@@ -203,8 +205,11 @@ impl Load {
             return "the history is malformed".to_owned();
         };
         let begin = operations.len().saturating_sub(operations_max);
-        let lines: Vec<String> = operations[begin..].iter().map(ToString::to_string).collect();
-        lines.join("\n")
+        let lines = operations[begin..].iter().map(|operation| {
+            let line = operation.to_string();
+            line.chars().take(EXCERPT_LINE_CHARACTERS).collect::<String>()
+        });
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     fn recorders(&self) -> [(&'static str, &Recorder); 4] {

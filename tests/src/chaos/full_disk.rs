@@ -41,12 +41,11 @@ pub(super) enum Room {
 impl Room {
     /// What this machine allows.
     pub(super) fn find(folder: &Path, may_mount: bool) -> Self {
-        let probe = folder.join("probe");
-        if may_mount && Mount::new(&probe, VALUE_BYTES as u64).is_ok() {
-            Self::Mounted
-        } else {
-            Self::Limited
-        }
+        let probe = folder.join("small-probe");
+        let is_mounted = may_mount && Mount::new(&probe, VALUE_BYTES as u64).is_ok();
+        // A folder that nobody made needs no removal.
+        let _ = fs::remove_dir(&probe);
+        if is_mounted { Self::Mounted } else { Self::Limited }
     }
 
     pub(super) const fn how(self) -> &'static str {
@@ -171,31 +170,35 @@ impl Filler {
     fn write(&mut self) -> String {
         let key = format!("fill:{}", self.written % KEYS);
         let command: Words = vec!["SET".to_owned(), key, self.value.clone()];
-        if self.send(command) {
-            self.written += 1;
+        match self.send(command) {
+            Ok(()) => self.written += 1,
+            Err(why) => return why,
         }
         format!("{} values of {VALUE_BYTES} B written", self.written)
     }
 
-    fn send(&mut self, command: Words) -> bool {
-        if self.client.is_none() {
-            self.turn += 1;
-            self.client = Client::connect(self.gateways[self.turn % self.gateways.len()]).ok();
-        }
-        let is_sent = self.client.as_mut().is_some_and(|client| client.run(command).is_ok());
-        if !is_sent {
+    fn send(&mut self, command: Words) -> Result<(), String> {
+        let client = match &mut self.client {
+            Some(client) => client,
+            none => {
+                self.turn += 1;
+                let gateway = self.gateways[self.turn % self.gateways.len()];
+                none.insert(Client::connect(gateway).map_err(|error| error.to_string())?)
+            }
+        };
+        client.run(command).map(drop).map_err(|failure| {
             self.client = None;
-        }
-        is_sent
+            format!("{failure:?}")
+        })
     }
 
-    /// Takes everything away again.
+    /// Takes everything away again, key by key: a transaction that deletes reads
+    /// what it deletes, and may not read so much.
     fn clear(&mut self) {
-        let keys: Vec<String> = (0..KEYS).map(|key| format!("fill:{key}")).collect();
-        let command = words(&format!("DEL {}", keys.join(" ")));
-        eventually("what filled the disk is deleted", FILLED, || {
-            if self.send(command.clone()) { Ok(()) } else { Err("refused".to_owned()) }
-        });
+        for key in 0..KEYS {
+            let command = words(&format!("DEL fill:{key}"));
+            eventually("what filled the disk is deleted", FILLED, || self.send(command.clone()));
+        }
     }
 }
 
