@@ -120,7 +120,7 @@ pub enum EngineError {
     },
     /// Storage failed. Permanent: every later call fails as well, because
     /// after a failed write or sync nothing on disk may be assumed.
-    #[error("{file}: storage failed for good")]
+    #[error("{file}: storage failed for good: {source}")]
     Failed {
         /// The file.
         file: Arc<str>,
