@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{Outcome, artifacts, docs, shell, test, tidy};
+use crate::{Outcome, artifacts, docs, shell, sim, test, tidy};
 
 /// How long an example may run. Each ends by itself, in seconds; one that
 /// hangs shall not hold everything up.
@@ -18,13 +18,14 @@ const POLL: Duration = Duration::from_millis(20);
 type Step = (&'static str, fn() -> Outcome);
 
 /// Cheapest first: most mistakes are found before anything is compiled.
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     ("format", format),
     ("tidy", tidy::run),
     ("links", docs::check_links),
     ("clippy", clippy),
     ("rustdoc", docs::build),
     ("test", run_tests),
+    ("replay", sim::compare_replays),
     ("examples", run_examples),
 ];
 

@@ -11,6 +11,7 @@ mod ci;
 mod demo;
 mod docs;
 mod shell;
+mod sim;
 mod test;
 mod tidy;
 
@@ -40,6 +41,8 @@ enum Task {
     Ci,
     /// Torment a cluster of processes, and judge what its clients saw.
     Chaos(chaos::Args),
+    /// Simulate whole clusters in virtual time, each from a seed.
+    Sim(sim::Args),
     /// Check the rules of the house that no compiler knows.
     Tidy,
     /// Measure the cores and a cluster of processes, beside the limits of the machine.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Ci => ci::run(),
         Task::Chaos(args) => chaos::run(&args),
+        Task::Sim(args) => sim::run(&args),
         Task::Tidy => tidy::run(),
         Task::Bench(args) => bench::run(&args),
         Task::Docs => docs::run(),

@@ -1,34 +1,65 @@
-//! Whole nodes in one simulation: three that found a cluster, and a fourth
-//! that may join it.
+//! Whole nodes in one simulation: those that found a cluster, and spare
+//! machines whose nodes may join it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use quorate::types::NodeId;
 use quorate::types::disk::Disk;
-use quorate::{Node, NodeConfig};
-use quorate_testkit::disk::CrashDisk;
-use quorate_testkit::sim::{LinkConfig, Sim, SimClock, SimNetwork, SimNode};
-use tokio::time::timeout;
+use quorate::types::fault::Canary;
+use quorate::types::{NodeId, ShardId};
+use quorate::{Node, NodeConfig, NodeError};
+use quorate_testkit::disk::{CrashDisk, DiskCounters, Faults};
+use quorate_testkit::sim::{Coverage, Sim, SimClock, SimNetwork, SimNode};
+use tokio::time::{sleep, timeout};
 
+use super::faults::Fault;
+use super::finding::Findings;
+use super::options::{Draw, Options};
 use super::port::{Deafness, Port, Ways, address};
 
-const FOUNDERS: u64 = 3;
-/// One more than found the cluster.
-const MACHINES: u64 = 4;
 /// By then every node serves, in virtual time.
 const SERVES_WITHIN: Duration = Duration::from_secs(60);
-/// How far the clocks of two neighbours are apart.
-const SKEW_MILLIS: i64 = 250;
+/// How often the nodes are asked whether they have given up.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// After so long somebody starts a node again that has given up.
+const STARTED_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// A node that gives up is to tell its operator within so long why it does.
+const STOPS_WITHIN: Duration = Duration::from_secs(60);
 
 /// A machine: its disk and clock outlive the lives of its node.
 struct Machine {
     life: Arc<SimNode>,
     disk: CrashDisk,
     clock: SimClock,
-    node: Option<Arc<Node>>,
+    state: State,
+    /// Whether its disk failed in this life, so that its node may give up.
+    is_ill: bool,
+}
+
+/// What a machine does.
+enum State {
+    /// Its node has never run.
+    Spare,
+    /// Its node runs.
+    Running(Arc<Node>),
+    /// Its node starts.
+    Starting,
+    /// Its power is off.
+    Down,
+    /// It is lost, with its disk.
+    Lost,
+}
+
+/// How often a fault struck, and how often it found nobody.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Struck {
+    /// It had an effect.
+    pub times: u64,
+    /// There was nothing for it to strike.
+    pub in_vain: u64,
 }
 
 /// The cluster; clones are the same one.
@@ -36,61 +67,105 @@ struct Machine {
 pub struct Cluster {
     /// The simulation it runs in.
     pub sim: Sim,
+    /// What its seed has decided.
+    pub options: Arc<Options>,
     /// What carries its messages.
     pub network: SimNetwork,
     /// Who hears nothing of what.
     pub deafness: Deafness,
+    /// What is seen of it.
+    pub probes: Probes,
     machines: Arc<Vec<Mutex<Machine>>>,
     taking_part: Arc<AtomicUsize>,
     configure: fn(&mut NodeConfig),
 }
 
+/// What is seen of a run, and outlasts it. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Probes {
+    /// What is wrong.
+    pub findings: Findings,
+    /// Where the code has been.
+    pub coverage: Coverage,
+    struck: Arc<Mutex<BTreeMap<Fault, Struck>>>,
+}
+
+impl Probes {
+    /// How often which fault struck.
+    pub fn struck(&self) -> BTreeMap<Fault, Struck> {
+        self.struck.lock().clone()
+    }
+}
+
 impl Cluster {
-    /// Founds a cluster and waits until every node serves.
+    /// Founds an everyday cluster and waits until every node serves.
     pub async fn found(sim: &Sim) -> Self {
         Self::found_with(sim, |_| {}).await
     }
 
     /// The same, with another configuration of each node.
     pub async fn found_with(sim: &Sim, configure: fn(&mut NodeConfig)) -> Self {
-        let network = SimNetwork::new(sim, LinkConfig::default());
-        let machine = |id: u64| {
-            let offset_millis = i64::try_from(id).unwrap() * SKEW_MILLIS;
-            Mutex::new(Machine {
-                life: SimNode::new(NodeId(id), sim.seed()),
-                disk: CrashDisk::new(sim.seed() ^ id),
-                clock: SimClock::new(sim.begun(), offset_millis),
-                node: None,
-            })
-        };
+        Self::found_as(sim, Options::calm(sim.seed()), Probes::default(), configure).await
+    }
+
+    /// The same, as the options have it.
+    pub async fn found_as(
+        sim: &Sim,
+        options: Options,
+        probes: Probes,
+        configure: fn(&mut NodeConfig),
+    ) -> Self {
+        let machines = (1..=options.machines())
+            .map(|id| Mutex::new(Machine::new(sim, &options, id, &probes.coverage)))
+            .collect();
         let cluster = Self {
             sim: sim.clone(),
-            network,
+            network: SimNetwork::new(sim, options.link.into()),
             deafness: Deafness::default(),
-            machines: Arc::new((1..=MACHINES).map(machine).collect()),
-            taking_part: Arc::new(AtomicUsize::new(usize::try_from(FOUNDERS).unwrap())),
+            probes,
+            machines: Arc::new(machines),
+            taking_part: Arc::new(AtomicUsize::new(usize::try_from(options.founders).unwrap())),
+            options: Arc::new(options),
             configure,
         };
         for place in 0..cluster.members() {
-            cluster.boot(place).await;
+            cluster.boot(place).await.expect("a new node starts");
         }
         cluster.serving().await;
         cluster
     }
 
-    /// How many nodes take part, whether they run or not.
+    /// How many machines take part or did, whether they run or not.
     pub fn members(&self) -> usize {
         self.taking_part.load(Ordering::Relaxed)
     }
 
-    /// Lets the fourth node join, if it has not. It is on its way when this
-    /// returns.
-    pub async fn join(&self) {
+    /// The places of the machines that are not lost.
+    pub fn present(&self) -> impl Iterator<Item = usize> {
+        (0..self.members())
+            .filter(|place| !matches!(self.machines[*place].lock().state, State::Lost))
+            .collect::<Vec<_>>()
+            .into_iter()
+    }
+
+    /// The places of the nodes that run.
+    pub fn running(&self) -> impl Iterator<Item = usize> {
+        (0..self.members())
+            .filter(|place| self.node(*place).is_some())
+            .collect::<Vec<_>>()
+            .into_iter()
+    }
+
+    /// Lets a further node join, if there is a machine left. It is on its way
+    /// when this returns.
+    pub async fn join(&self) -> Option<()> {
         let place = self.members();
-        if place < self.machines.len() {
-            self.taking_part.store(place + 1, Ordering::Relaxed);
-            self.boot(place).await;
+        if place == self.machines.len() {
+            return None;
         }
+        self.taking_part.store(place + 1, Ordering::Relaxed);
+        self.boot(place).await.expect("a new node starts");
+        Some(())
     }
 
     /// The node at a place.
@@ -101,79 +176,258 @@ impl Cluster {
     /// A node that runs, and the life to run its work in.
     pub fn node(&self, place: usize) -> Option<(Arc<SimNode>, Arc<Node>)> {
         let machine = self.machines[place].lock();
-        machine.node.as_ref().map(|node| (Arc::clone(&machine.life), Arc::clone(node)))
+        let State::Running(node) = &machine.state else { return None };
+        Some((Arc::clone(&machine.life), Arc::clone(node)))
     }
 
-    async fn boot(&self, place: usize) {
+    /// A machine's clock.
+    pub fn clock(&self, place: usize) -> SimClock {
+        self.machines[place].lock().clock.clone()
+    }
+
+    /// Where some shard has its leader, as some node has it.
+    pub(super) fn shard_leader(&self, chance: &mut Draw) -> Option<usize> {
+        let running: Vec<usize> = self.running().collect();
+        let (_, node) = self.node(chance.choose(&running)?)?;
+        let shards: Vec<ShardId> = node.view().shards().map(|(shard, _)| shard).collect();
+        self.place(node.shard_leader(chance.choose(&shards)?)?)
+    }
+
+    /// Where the sequencer has its leader, as the first node has it that knows.
+    pub(super) fn sequencer_leader(&self) -> Option<usize> {
+        let leader = |place| self.node(place)?.1.system_leaders().1;
+        self.place(self.running().find_map(leader)?)
+    }
+
+    /// The same for the metadata.
+    pub(super) fn metadata_leader(&self) -> Option<usize> {
+        let leader = |place| self.node(place)?.1.system_leaders().0;
+        self.place(self.running().find_map(leader)?)
+    }
+
+    fn place(&self, id: NodeId) -> Option<usize> {
+        self.running().find(|place| self.id(*place) == id)
+    }
+
+    async fn boot(&self, place: usize) -> Result<(), NodeError> {
         let (life, disk, clock) = {
-            let machine = self.machines[place].lock();
+            let mut machine = self.machines[place].lock();
+            machine.state = State::Starting;
             (Arc::clone(&machine.life), machine.disk.clone(), machine.clock.clone())
         };
         life.attach(&disk);
-        let (port, inbound) = Port::open(&self.network, &life, &self.deafness, self.sim.trace());
+        let (port, inbound) = Port::open(self, &life);
         let disk: Arc<dyn Disk> = Arc::new(disk);
         let builder = Node::builder(self.config(life.id()))
             .disk(disk)
             .clock(Arc::new(clock))
             .network(Arc::new(Ways(Arc::clone(&port))), Arc::new(Ways(Arc::clone(&port))), inbound);
-        let node = life.run(builder.start()).await.expect("the node starts");
+        let node = life.run(builder.start()).await?;
         port.serve(node.service());
         self.sim.trace().record(format_args!("{} lives, {}", life.id(), life.life()));
-        self.machines[place].lock().node = Some(Arc::new(node));
+        let mut machine = self.machines[place].lock();
+        if life.is_alive() {
+            machine.state = State::Running(Arc::new(node));
+        }
+        Ok(())
     }
 
     fn config(&self, node: NodeId) -> NodeConfig {
         let mut config = NodeConfig::new(node, "unused");
         config.address = address(node);
-        let founders = (1..=FOUNDERS).map(NodeId);
-        if node.0 <= FOUNDERS {
+        let founders = (1..=self.options.founders).map(NodeId);
+        if node.0 <= self.options.founders {
             config.initial_cluster = founders.map(|id| (id, address(id))).collect();
         } else {
             config.join = founders.map(address).collect();
         }
-        config.shards = 3;
-        config.split_keys = ["h", "p"].map(|key| key.as_bytes().to_vec()).to_vec();
+        self.options.configure(&mut config);
         (self.configure)(&mut config);
         config
     }
 
-    /// Cuts a node's power.
+    /// Cuts a node's power; nothing happens where it is off.
     pub fn crash(&self, place: usize) {
+        self.end(place, State::Down);
+    }
+
+    /// Takes a machine away for good.
+    pub(super) fn lose(&self, place: usize) {
+        self.end(place, State::Lost);
+    }
+
+    fn end(&self, place: usize, end: State) {
         let mut machine = self.machines[place].lock();
+        if matches!(machine.state, State::Spare | State::Lost) {
+            return;
+        }
         self.sim.trace().record(format_args!("{} crashes", machine.life.id()));
         machine.life.crash();
-        let node = machine.node.take();
+        let before = std::mem::replace(&mut machine.state, end);
         drop(machine);
-        drop(node);
+        drop(before);
+    }
+
+    /// Tells a node to end, and waits until it has.
+    pub(super) async fn stop(&self, place: usize) {
+        let Some((life, node)) = self.node(place) else { return };
+        let stopping = life.spawn(async move { node.shutdown().await });
+        match timeout(STOPS_WITHIN, stopping).await {
+            Ok(Ok(Ok(())) | Err(_)) => {}
+            Ok(Ok(Err(error))) if self.machines[place].lock().is_ill => {
+                self.sim.trace().record(format_args!("{} ends badly: {error}", life.id()));
+            }
+            Ok(Ok(Err(error))) => self.find("a healthy node ends in good order", error.to_string()),
+            Err(_) if life.is_paused() => {}
+            Err(_) => self.find("a node that is told to end ends", life.id().to_string()),
+        }
+        self.crash(place);
     }
 
     /// Cuts the power of a node's disk during one of its next writes.
     pub fn tear(&self, place: usize, operations: u64, seed: u64) {
-        self.machines[place].lock().disk.arm(operations, seed);
+        let mut machine = self.machines[place].lock();
+        machine.is_ill = true;
+        machine.disk.arm(operations, seed);
     }
 
-    /// Sets a node's clock.
-    pub fn jump(&self, place: usize, millis: i64) {
-        self.machines[place].lock().clock.jump(millis);
+    /// Lets a node's disk fail, until it is started again.
+    pub(super) fn set_disk_faults(
+        &self,
+        place: usize,
+        faults: impl FnOnce(DiskCounters) -> Faults,
+    ) {
+        let mut machine = self.machines[place].lock();
+        machine.is_ill = true;
+        let faults = faults(machine.disk.counters());
+        machine.disk.set_faults(faults);
     }
 
-    /// Lets a crashed node come back on what its disk kept.
+    /// Lets a node without power come back on what its disk kept; nothing
+    /// happens where it is on.
     pub async fn restart(&self, place: usize) {
-        {
+        let life = {
             let mut machine = self.machines[place].lock();
+            if !matches!(machine.state, State::Down) {
+                return;
+            }
             machine.life = machine.life.restarted();
+            machine.disk.clear_faults();
             machine.disk = machine.disk.reboot();
             machine.clock = machine.clock.restarted();
+            machine.is_ill = false;
+            Arc::clone(&machine.life)
+        };
+        if let Err(error) = self.boot(place).await {
+            // Somebody may have cut its power meanwhile.
+            if life.is_alive() {
+                let what = format!("{}: {error}", life.id());
+                self.find("a node starts on what its disk kept", what);
+                self.lose(place);
+            }
         }
-        self.boot(place).await;
     }
 
-    /// Waits until every node serves.
+    /// Starts nodes again that have given up because their disk failed, for as
+    /// long as it is polled. Others have no reason to give up.
+    pub(super) async fn watch(&self) {
+        loop {
+            sleep(LOOK_EVERY).await;
+            for place in self.running() {
+                let Some((life, node)) = self.node(place) else { continue };
+                let Some(failure) = node.failure() else { continue };
+                let is_ill = self.machines[place].lock().is_ill;
+                self.sim.trace().record(format_args!("{} has given up: {failure}", life.id()));
+                if !is_ill {
+                    let what = format!("{} gave up: {failure}", life.id());
+                    self.find("a node on a healthy disk goes on", what);
+                }
+                drop(node);
+                self.crash(place);
+                let cluster = self.clone();
+                let harness = Arc::clone(self.sim.harness());
+                drop(harness.spawn(async move {
+                    sleep(STARTED_AGAIN_AFTER).await;
+                    cluster.restart(place).await;
+                }));
+            }
+        }
+    }
+
+    /// Ends everything that befell it: what can run runs.
+    pub(super) async fn heal(&self) {
+        self.network.heal();
+        self.network.set_link(self.options.link.into());
+        for place in self.present() {
+            let machine = self.machines[place].lock();
+            machine.life.resume();
+            machine.disk.clear_faults();
+            machine.clock.set_drift_ppm(0);
+        }
+        for place in self.present() {
+            self.restart(place).await;
+        }
+    }
+
+    /// Waits until every node serves that is not lost.
     pub async fn serving(&self) {
-        for place in 0..self.members() {
-            let (life, node) = self.node(place).expect("the node runs");
+        for place in self.present() {
+            let Some((life, node)) = self.node(place) else { continue };
             let serving = timeout(SERVES_WITHIN, life.run(node.serving())).await;
-            serving.expect("the node serves in time").expect("the cluster takes the node");
+            match serving {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => self.find("a member is taken", format!("{}: {error}", life.id())),
+                Err(_) => {
+                    let why = node.readiness().err().unwrap_or_default();
+                    self.find("a healed cluster serves", format!("{}: {why}", life.id()));
+                }
+            }
+        }
+    }
+
+    /// Remembers what is wrong.
+    pub fn find(&self, rule: &str, what: impl Into<String>) {
+        let at_millis = u64::try_from(self.sim.elapsed().as_millis()).unwrap();
+        let what = what.into();
+        self.sim.trace().record(format_args!("FOUND {rule}: {what}"));
+        self.probes.findings.add(rule, at_millis, what);
+    }
+
+    /// Counts a fault.
+    pub(super) fn note(&self, fault: Fault, has_struck: bool) {
+        let mut struck = self.probes.struck.lock();
+        let count = struck.entry(fault).or_default();
+        count.times += u64::from(has_struck);
+        count.in_vain += u64::from(!has_struck);
+    }
+
+    /// What the disks have done, all together.
+    pub(super) fn disk_counters(&self) -> Vec<DiskCounters> {
+        self.machines.iter().map(|machine| machine.lock().disk.counters()).collect()
+    }
+}
+
+impl Machine {
+    fn new(sim: &Sim, options: &Options, id: u64, coverage: &Coverage) -> Self {
+        let sync_delay_max = match options.slow_disk {
+            Some(slow) if slow == id => Duration::from_secs(1),
+            _ => Duration::from_micros(options.sync_micros_max),
+        };
+        let mut life = SimNode::with_sync_delay(NodeId(id), sim.seed(), sync_delay_max)
+            .with_coverage(coverage.clone());
+        if options.stumbles {
+            life = life.with_rare_branches(sim.seed());
+        }
+        if let Some(canary) = options.canary.as_deref() {
+            life = life.with_canary(Canary::from_name(canary).expect("a known canary"));
+        }
+        let offset_millis = i64::try_from(id).unwrap() * options.skew_millis;
+        Self {
+            life,
+            disk: CrashDisk::new(sim.seed() ^ id),
+            clock: SimClock::new(sim.begun(), offset_millis),
+            state: State::Spare,
+            is_ill: false,
         }
     }
 }

@@ -6,105 +6,217 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use quorate::types::env::{Rng, SplitMix};
 use quorate::types::{NodeId, ShardId};
 use quorate::{AdminError, Node};
 use tokio::time::{Instant, sleep};
 
 use super::cluster::Cluster;
 use super::load::KEYS;
+use super::options::{CUTS, Draw};
 
-/// Where shards may be split: between keys of the load.
-const CUTS: [&str; 3] = ["b", "k", "y"];
-/// In virtual time, and far more than anything here takes.
-const DONE_WITHIN: Duration = Duration::from_secs(600);
+/// In virtual time, and more than anything here takes: the placement waits five
+/// minutes before it replaces the replicas of a dead node.
+const DONE_WITHIN: Duration = Duration::from_secs(900);
+/// How long an operator tries to be heard by a cluster under fire.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// What a system group has at most.
+const VOTERS_MAX: u64 = 5;
 const PAUSE: Duration = Duration::from_millis(100);
-/// What a shard has where nodes enough are alive.
-const VOTERS: usize = 3;
 
-/// Whoever operates the cluster, and remembers what it asked for.
+/// Whoever operates the cluster, and remembers what it asked for. Clones are
+/// the same.
+#[derive(Clone)]
 pub struct Operator {
     cluster: Cluster,
-    splits: Mutex<Vec<(&'static str, ShardId)>>,
-    drained: Mutex<Option<NodeId>>,
+    asked: Arc<Mutex<Asked>>,
+}
+
+/// What has to come true.
+#[derive(Default)]
+struct Asked {
+    /// Cuts that were asked for, done or not.
+    cuts: BTreeSet<&'static str>,
+    /// Those that were accepted, each with the shard that was to be cut.
+    splits: Vec<(&'static str, ShardId)>,
+    /// Nodes that are to be empty.
+    emptied: BTreeSet<NodeId>,
 }
 
 impl Operator {
     /// Of a cluster, with nothing asked for yet.
     pub fn of(cluster: &Cluster) -> Self {
-        Self { cluster: cluster.clone(), splits: Mutex::default(), drained: Mutex::default() }
+        Self { cluster: cluster.clone(), asked: Arc::default() }
     }
 
-    /// Hands the leadership of some shard to another of its voters.
-    pub async fn transfer(&self, chance: &mut SplitMix) {
-        let (key, turn) = (pick(&KEYS, chance), chance.below(2) == 0);
-        self.ask("a leadership moves", |node| async move {
+    /// Hands the leadership of some shard to another of its voters. `None`,
+    /// here and below, when nobody would hear of it in time.
+    pub(super) async fn transfer(&self, chance: &mut Draw) -> Option<()> {
+        let (key, turn) = (chance.pick(&KEYS), chance.one_in(2));
+        self.ask(|node| async move {
             let (shard, leader, mut voters) = route(&node, key)?;
             voters.retain(|voter| Some(*voter) != leader);
             let to = if turn { voters.first() } else { voters.last() };
             let to = *to.ok_or("there is nobody to lead")?;
             tell(node.transfer_leader(shard, to).await)
         })
-        .await;
+        .await
     }
 
     /// Begins to split some shard, if there is a cut left to make.
-    pub async fn split(&self, chance: &mut SplitMix) {
-        let made: Vec<&str> = self.splits.lock().iter().map(|(cut, _)| *cut).collect();
-        let left: Vec<&'static str> = CUTS.into_iter().filter(|cut| !made.contains(cut)).collect();
-        if !left.is_empty() {
-            self.split_at(pick(&left, chance)).await;
-        }
+    pub(super) async fn split(&self, chance: &mut Draw) -> Option<()> {
+        let left: Vec<&'static str> = {
+            let asked = self.asked.lock();
+            let is_left = |cut: &&str| {
+                !asked.cuts.contains(cut) && !self.cluster.options.cuts.iter().any(|it| it == cut)
+            };
+            CUTS.into_iter().filter(is_left).collect()
+        };
+        self.split_at(chance.choose(&left)?).await
     }
 
     /// Begins to split the shard of a key, there.
-    pub async fn split_at(&self, cut: &'static str) {
-        let parent =
-            self.ask("a key has a shard", |node| async move { Ok(route(&node, cut)?.0) }).await;
+    pub async fn split_at(&self, cut: &'static str) -> Option<()> {
+        let parent = self.ask(|node| async move { Ok(route(&node, cut)?.0) }).await?;
+        self.asked.lock().cuts.insert(cut);
         // It may have begun although the answer says otherwise: the map tells.
-        self.ask("a split begins", |node| async move {
+        self.ask(|node| async move {
             if route(&node, cut)?.0 != parent {
                 return Ok(());
             }
             tell(node.split_shard(parent, Some(cut.into())).await.map(drop))
         })
-        .await;
-        self.splits.lock().push((cut, parent));
+        .await?;
+        self.asked.lock().splits.push((cut, parent));
+        Some(())
     }
 
-    /// Lets the fourth node join, and begins to empty some node; once.
-    pub async fn drain(&self, chance: &mut SplitMix) {
-        if self.drained.lock().is_some() {
-            return;
+    /// Begins to move some replica to a node that has none of its group.
+    pub(super) async fn move_replica(&self, chance: &mut Draw) -> Option<()> {
+        let (key, turn) = (chance.pick(&KEYS), chance.below(60));
+        let present = self.ids();
+        let turn = usize::try_from(turn).unwrap();
+        self.ask(|node| {
+            let present = present.clone();
+            async move {
+                let (shard, _, voters) = route(&node, key)?;
+                let view = node.view();
+                let homes: Vec<NodeId> = present
+                    .into_iter()
+                    .filter(|id| !voters.contains(id) && view.node(*id).is_some())
+                    .collect();
+                if homes.is_empty() || voters.is_empty() {
+                    return Err("there is no other home".to_owned());
+                }
+                let (from, to) = (voters[turn % voters.len()], homes[turn % homes.len()]);
+                tell(node.move_replica(shard, from, to).await.map(drop))
+            }
+        })
+        .await
+    }
+
+    /// Begins to empty some node, if another one may take its replicas.
+    pub(super) async fn drain(&self, chance: &mut Draw) -> Option<()> {
+        self.may_empty_another()?;
+        let id = chance.choose(&self.ids())?;
+        self.empty(id).await
+    }
+
+    /// Takes a machine away with its disk, lets another one join, and has the
+    /// lost one's replicas replaced.
+    pub(super) async fn replace(&self, chance: &mut Draw) -> Option<()> {
+        self.may_empty_another()?;
+        let present: Vec<usize> = self.cluster.present().collect();
+        let place = chance.choose(&present)?;
+        self.cluster.join().await?;
+        let id = self.cluster.id(place);
+        self.cluster.lose(place);
+        self.asked.lock().emptied.insert(id);
+        // What is not heard now is said again once the cluster is healed.
+        let _ = self.empty(id).await;
+        Some(())
+    }
+
+    /// Nodes enough for all replicas remain, and only one is lost or emptied:
+    /// the loss of a second one could be that of a majority.
+    fn may_empty_another(&self) -> Option<()> {
+        let is_first = self.asked.lock().emptied.is_empty();
+        (is_first && self.cluster.options.machines() > self.homes()).then_some(())
+    }
+
+    /// So many nodes have replicas of one group, that of the metadata included.
+    fn homes(&self) -> u64 {
+        let options = &self.cluster.options;
+        options.founders.min(VOTERS_MAX).max(u64::from(options.replicas))
+    }
+
+    async fn empty(&self, id: NodeId) -> Option<()> {
+        let others = || self.ids().into_iter().filter(|other| *other != id).count() as u64;
+        while others() < self.homes() {
+            self.cluster.join().await?;
         }
-        self.cluster.join().await;
-        let id =
-            self.cluster.id(usize::try_from(chance.below(self.cluster.members() as u64)).unwrap());
-        self.ask("a node begins to drain", |node| async move { tell(node.drain_node(id).await) })
+        let told = self
+            .ask(move |node| async move {
+                if node.view().node(id).is_none() {
+                    return Err(format!("{id} is no member yet"));
+                }
+                tell(node.drain_node(id).await)
+            })
             .await;
-        *self.drained.lock() = Some(id);
+        if told.is_some() {
+            self.asked.lock().emptied.insert(id);
+        }
+        told
     }
 
-    /// Waits until everything that was asked for is done, on every node's map.
+    fn ids(&self) -> Vec<NodeId> {
+        self.cluster.present().map(|place| self.cluster.id(place)).collect()
+    }
+
+    /// Waits until everything that was asked for is done, on every node's map,
+    /// and nothing else is under way.
     pub async fn settled(&self) {
-        for place in 0..self.cluster.members() {
-            eventually("what operators asked for is done", || self.unsettled(place)).await;
+        let lost: Vec<NodeId> = self.asked.lock().emptied.iter().copied().collect();
+        for id in lost {
+            let _ = self.empty(id).await;
+        }
+        for place in self.cluster.running() {
+            let seen = eventually(|| self.unsettled(place)).await;
+            if let Err(instead) = seen {
+                self.cluster.find("what operators asked for is done", instead);
+            }
         }
     }
 
     fn unsettled(&self, place: usize) -> Result<(), String> {
         let (_, node) = self.cluster.node(place).ok_or("the node is down")?;
-        for (cut, parent) in self.splits.lock().iter() {
+        let asked = self.asked.lock();
+        for (cut, parent) in &asked.splits {
             if route(&node, cut)?.0 == *parent {
                 return Err(format!("{parent} is not split at {cut} on {}", node.id()));
             }
         }
-        let drained = *self.drained.lock();
-        for key in KEYS {
-            let (shard, _, voters) = route(&node, key)?;
-            let is_empty = drained.is_none_or(|drained| !voters.contains(&drained));
-            if !is_empty || voters.len() != VOTERS {
-                return Err(format!("{shard} is at {voters:?}; {drained:?} drains"));
+        let view = node.view();
+        if let Some(operator) = view.running_operators().next() {
+            return Err(format!("{} still knows of {:?}", node.id(), operator.id));
+        }
+        if let Some((id, _)) = view.open_journal().next() {
+            return Err(format!("{} has an open journal of {id:?}", node.id()));
+        }
+        let members = self.cluster.options.founders.min(self.cluster.options.replicas.into());
+        let replicas = usize::try_from(members).unwrap();
+        for (id, shard) in view.shards() {
+            let voters: Vec<NodeId> = view
+                .group(shard.group)
+                .map(|group| group.replicas.iter().map(|replica| replica.node).collect())
+                .unwrap_or_default();
+            let is_emptied = !voters.iter().any(|voter| asked.emptied.contains(voter));
+            if !is_emptied || voters.len() != replicas {
+                return Err(format!(
+                    "{} is at {voters:?} on {}; {:?} are to be empty",
+                    id,
+                    node.id(),
+                    asked.emptied
+                ));
             }
         }
         Ok(())
@@ -112,64 +224,65 @@ impl Operator {
 
     /// Waits until the replicas of each shard have one state.
     pub async fn agreed(&self) {
-        eventually("the replicas of each shard agree", || self.disagreement()).await;
+        if let Err(instead) = eventually(|| self.disagreement()).await {
+            self.cluster.find("the replicas of each shard agree", instead);
+        }
     }
 
     fn disagreement(&self) -> Result<(), String> {
-        let running = || (0..self.cluster.members()).filter_map(|place| self.cluster.node(place));
-        let (_, first) = running().next().ok_or("no node runs")?;
-        let shards: Result<BTreeSet<ShardId>, String> =
-            KEYS.iter().map(|key| Ok(route(&first, key)?.0)).collect();
-        for shard in shards? {
+        let nodes = || self.cluster.running().filter_map(|place| self.cluster.node(place));
+        let (_, first) = nodes().next().ok_or("no node runs")?;
+        let view = first.view();
+        for (id, shard) in view.shards() {
             let mut states = Vec::new();
-            for (_, node) in running() {
-                let state = node.state_hash(shard).map_err(|error| error.to_string())?;
+            for (_, node) in nodes() {
+                let state = node.state_hash(id).map_err(|error| error.to_string())?;
                 states.extend(state.map(|state| (node.id(), state)));
             }
             let is_one = states.windows(2).all(|pair| pair[0].1 == pair[1].1);
-            if !is_one || states.len() != VOTERS {
-                return Err(format!("{shard}: {states:?}"));
+            let voters = view.group(shard.group).map_or(0, |group| group.replicas.len());
+            if !is_one || states.len() != voters {
+                return Err(format!("{id}: {states:?}"));
             }
         }
         Ok(())
     }
 
-    /// Asks one node after the other until one answers.
-    async fn ask<T, F: Future<Output = Result<T, String>>>(
-        &self,
-        what: &str,
-        question: impl Fn(Arc<Node>) -> F,
-    ) -> T {
-        let until = Instant::now() + DONE_WITHIN;
+    /// Asks one node after the other until one answers, or for too long.
+    async fn ask<T: Send + 'static, F>(&self, question: impl Fn(Arc<Node>) -> F) -> Option<T>
+    where
+        F: Future<Output = Result<T, String>> + Send + 'static,
+    {
+        let until = Instant::now() + PATIENCE;
         let mut turn = 0;
-        loop {
-            let answer = match self.cluster.node(turn % self.cluster.members()) {
-                Some((life, node)) => life.run(question(node)).await,
-                None => Err("the node is down".to_owned()),
-            };
-            match answer {
-                Ok(answer) => return answer,
-                Err(instead) => {
-                    assert!(Instant::now() < until, "never: {what}; last: {instead}");
+        while Instant::now() < until {
+            if let Some((life, node)) = self.cluster.node(turn % self.cluster.members()) {
+                // A task of the node, so that it ends with it.
+                let answer = life.spawn(question(node));
+                if let Ok(Ok(Ok(answer))) = tokio::time::timeout(PATIENCE, answer).await {
+                    return Some(answer);
                 }
             }
             turn += 1;
             sleep(PAUSE).await;
         }
+        None
     }
 }
 
 /// Looks until it sees what it looks for.
-pub async fn eventually(what: &str, look: impl Fn() -> Result<(), String>) {
+///
+/// # Errors
+/// What it saw last instead, after far too long.
+pub async fn eventually(look: impl Fn() -> Result<(), String>) -> Result<(), String> {
     let until = Instant::now() + DONE_WITHIN;
-    while let Err(instead) = look() {
-        assert!(Instant::now() < until, "never: {what}; last: {instead}");
-        sleep(PAUSE).await;
+    loop {
+        match look() {
+            Ok(()) => return Ok(()),
+            Err(instead) if Instant::now() > until => return Err(instead),
+            Err(_) => sleep(PAUSE).await,
+        }
     }
-}
-
-fn pick(among: &[&'static str], chance: &mut SplitMix) -> &'static str {
-    among[usize::try_from(chance.below(among.len() as u64)).unwrap()]
 }
 
 /// A key's shard, its leader and its voters, as a node's map has them.

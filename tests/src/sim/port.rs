@@ -17,6 +17,8 @@ use quorate_raft::Lane;
 use quorate_testkit::sim::{CallError, SimNetwork, SimNode, Trace};
 use tokio::sync::{Semaphore, mpsc};
 
+use super::cluster::Cluster;
+
 /// Gossip's channel, next to those of the facade.
 const GOSSIP: u8 = 0;
 /// The channel on which somebody asks who is there.
@@ -29,9 +31,6 @@ const RAFT_AND_SERVICES: [u8; 4] = [1, 2, 3, 4];
 const GOSSIP_DEADLINE: Duration = Duration::from_secs(1);
 /// As many frames as a node's own queue takes.
 const INBOUND_MAX: usize = 1024;
-/// Requests of one channel of one peer that a node works on: so few that the
-/// clients of a test fill them.
-const ROOM: usize = 1;
 /// What a node answers that has no room.
 const NO_ROOM: &str = "no room";
 /// What it answers when the caller has stopped waiting.
@@ -88,31 +87,32 @@ pub(super) struct Port {
     /// What is left of each peer's room, by channel.
     rooms: Mutex<BTreeMap<(NodeId, u8), Arc<Semaphore>>>,
     trace: Trace,
+    /// Requests of one channel of one peer that are worked on.
+    room: usize,
     is_closed: AtomicBool,
 }
 
 impl Port {
     pub(super) fn open(
-        network: &SimNetwork,
+        cluster: &Cluster,
         node: &Arc<SimNode>,
-        deafness: &Deafness,
-        trace: &Trace,
     ) -> (Arc<Self>, mpsc::Receiver<Inbound>) {
         let (inbound, queue) = mpsc::channel(INBOUND_MAX);
         let port = Arc::new(Self {
-            network: network.clone(),
-            deafness: deafness.clone(),
+            network: cluster.network.clone(),
+            deafness: cluster.deafness.clone(),
             node: node.id(),
             life: node.life(),
             service: OnceLock::new(),
             inbound,
             met: Mutex::default(),
             rooms: Mutex::default(),
-            trace: trace.clone(),
+            trace: cluster.sim.trace().clone(),
+            room: cluster.options.room,
             is_closed: AtomicBool::new(false),
         });
         let receiver = Arc::clone(&port);
-        network.register(
+        cluster.network.register(
             node,
             Arc::new(move |from, message| {
                 let port = Arc::clone(&receiver);
@@ -152,7 +152,8 @@ impl Port {
 
     fn room(&self, from: NodeId, channel: u8) -> Arc<Semaphore> {
         let mut rooms = self.rooms.lock();
-        let room = rooms.entry((from, channel)).or_insert_with(|| Arc::new(Semaphore::new(ROOM)));
+        let room =
+            rooms.entry((from, channel)).or_insert_with(|| Arc::new(Semaphore::new(self.room)));
         Arc::clone(room)
     }
 

@@ -19,7 +19,7 @@ const CUT: &str = "k";
 /// has no replica of anything.
 async fn four(sim: &Sim) -> Cluster {
     let cluster = Cluster::found_with(sim, |config| config.scheduler = None).await;
-    cluster.join().await;
+    cluster.join().await.expect("there is a spare machine");
     cluster.serving().await;
     let (_, fourth) = cluster.node(PLACE).expect("the node runs");
     assert_eq!(fourth.view().replicas_on(FOURTH).count(), 0);
@@ -33,11 +33,12 @@ fn shard_on(cluster: &Cluster, place: usize) -> ShardId {
 
 /// Waits until the key has another shard on a node's map than the parent.
 async fn see_split(cluster: &Cluster, place: usize, parent: ShardId) {
-    eventually("the split is known", || {
+    eventually(|| {
         let seen = shard_on(cluster, place);
         if seen == parent { Err(format!("{seen}")) } else { Ok(()) }
     })
-    .await;
+    .await
+    .expect("the split is known");
 }
 
 /// Writes every key and reads it again, through the fourth node.
@@ -60,7 +61,7 @@ fn a_node_that_cannot_ask_the_metadata_follows_the_allocation_table() {
 
         cluster.deafness.begin(FOURTH, Ear::Control);
         let parent = shard_on(&cluster, PLACE);
-        Operator::of(&cluster).split_at(CUT).await;
+        Operator::of(&cluster).split_at(CUT).await.expect("somebody hears of it");
         see_split(&cluster, PLACE, parent).await;
         let (_, fourth) = cluster.node(PLACE).expect("the node runs");
         assert_eq!(fourth.view().shards().count(), 3, "it has asked the metadata");
@@ -75,16 +76,17 @@ fn a_node_that_hears_no_gossip_keeps_its_routes_whatever_the_metadata_says() {
         let cluster = four(&sim).await;
         cluster.deafness.begin(FOURTH, Ear::Gossip);
         let parent = shard_on(&cluster, PLACE);
-        Operator::of(&cluster).split_at(CUT).await;
+        Operator::of(&cluster).split_at(CUT).await.expect("somebody hears of it");
         for founder in 0..PLACE {
             see_split(&cluster, founder, parent).await;
         }
         let (_, fourth) = cluster.node(PLACE).expect("the node runs");
-        eventually("the fourth has the metadata of the split", || match fourth.view() {
+        eventually(|| match fourth.view() {
             view if view.shards().count() == 4 => Ok(()),
             view => Err(format!("{} shards", view.shards().count())),
         })
-        .await;
+        .await
+        .expect("the fourth has the metadata of the split");
         sleep(Duration::from_secs(5)).await;
         assert_eq!(shard_on(&cluster, PLACE), parent);
 
@@ -119,11 +121,12 @@ fn a_leader_that_a_call_in_doubt_made_forget_is_known_again_without_another_call
         assert_eq!(leader(place), None);
 
         cluster.network.heal();
-        eventually("the leader is known again", || match leader(place) {
+        eventually(|| match leader(place) {
             Some(_) => Ok(()),
             None => Err("nobody".to_owned()),
         })
-        .await;
+        .await
+        .expect("the leader is known again");
     });
     finished.unwrap_or_else(|error| panic!("{error}"));
 }
