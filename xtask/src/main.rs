@@ -10,6 +10,7 @@ mod chaos;
 mod ci;
 mod demo;
 mod docs;
+mod fuzz;
 mod shell;
 mod test;
 mod tidy;
@@ -40,6 +41,8 @@ enum Task {
     Ci,
     /// Torment a cluster of processes, and judge what its clients saw.
     Chaos(chaos::Args),
+    /// Feed decoders and cores with hostile inputs, longer than tests do.
+    Fuzz(fuzz::Args),
     /// Check the rules of the house that no compiler knows.
     Tidy,
     /// Measure the cores and a cluster of processes, beside the limits of the machine.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Ci => ci::run(),
         Task::Chaos(args) => chaos::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Tidy => tidy::run(),
         Task::Bench(args) => bench::run(&args),
         Task::Docs => docs::run(),
