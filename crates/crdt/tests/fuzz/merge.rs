@@ -70,7 +70,8 @@ fn assert_works(map: &mut DeltaMap) {
         let put = map.put("new".into(), "value".into(), u64::MAX, at(u64::MAX, 1)).unwrap();
         assert!(matches!(put, Put::Written(_)) || newest.is_some());
     }
-    let mut newcomer = replica(99);
+    let is_known = |node: u64| map.vector().iter().any(|(origin, _)| origin.node.0 == node);
+    let mut newcomer = replica((99..).find(|node| !is_known(*node)).unwrap());
     for _ in 0..20 {
         let novelty = map.novelty(&newcomer.summary(), BUDGET_BYTES).unwrap();
         let Some(bytes) = novelty.map(|novelty| novelty.encode()) else { break };
