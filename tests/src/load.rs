@@ -41,6 +41,9 @@ const STEPS_OF_UNKNOWN: u64 = 100;
 const RESUMES: Duration = Duration::from_secs(90);
 /// So much of an operation is shown in an excerpt; the rest is in its file.
 const EXCERPT_LINE_CHARACTERS: usize = 240;
+/// After so many turns a client goes to the next node: those that were driven
+/// away from one come back to it.
+const TURNS_PER_CONNECTION: u64 = 200;
 /// The pause before a client tries again what was refused.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
@@ -327,7 +330,13 @@ impl<'a> Worker<'a> {
     }
 
     fn run(&mut self, work: Work) {
-        while !self.load.stop.load(Ordering::Relaxed) {
+        for turn in 1_u64.. {
+            if self.load.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            if turn.is_multiple_of(TURNS_PER_CONNECTION) {
+                self.client = None;
+            }
             if self.client.is_none() && !self.connect() {
                 std::thread::sleep(RETRY_PAUSE);
                 continue;

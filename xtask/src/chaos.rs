@@ -28,6 +28,10 @@ pub(crate) struct Args {
     /// Keep logs and data in target/chaos even if nothing is found.
     #[arg(long)]
     keep: bool,
+    /// Garble what passes between clients and gateways, which nothing guards:
+    /// succeeds when that is found.
+    #[arg(long)]
+    control: bool,
 }
 
 /// Builds server and tormentor as tests are built, and runs the latter.
@@ -43,7 +47,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
 
 /// The flags as the program takes them.
 fn to_arguments(args: &Args) -> Vec<OsString> {
-    let Args { seconds, nodes, seed, without_mount, keep } = args;
+    let Args { seconds, nodes, seed, without_mount, keep, control } = args;
     let numbers = [("--seconds", Some(*seconds)), ("--nodes", *nodes), ("--seed", *seed)];
     let mut arguments: Vec<OsString> = Vec::new();
     for (flag, value) in numbers {
@@ -51,7 +55,8 @@ fn to_arguments(args: &Args) -> Vec<OsString> {
             arguments.extend([flag.into(), value.to_string().into()]);
         }
     }
-    let switches = [("--without-mount", *without_mount), ("--keep", *keep)];
+    let switches =
+        [("--without-mount", *without_mount), ("--keep", *keep), ("--control", *control)];
     arguments.extend(switches.into_iter().filter(|(_, is_on)| *is_on).map(|(flag, _)| flag.into()));
     arguments
 }

@@ -10,6 +10,7 @@ mod chaos;
 mod ci;
 mod demo;
 mod docs;
+mod fuzz;
 mod shell;
 mod sim;
 mod test;
@@ -43,6 +44,8 @@ enum Task {
     Chaos(chaos::Args),
     /// Simulate whole clusters in virtual time, each from a seed.
     Sim(sim::Args),
+    /// Feed decoders and cores with hostile inputs, longer than tests do.
+    Fuzz(fuzz::Args),
     /// Check the rules of the house that no compiler knows.
     Tidy,
     /// Measure the cores and a cluster of processes, beside the limits of the machine.
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Task::Ci => ci::run(),
         Task::Chaos(args) => chaos::run(&args),
         Task::Sim(args) => sim::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Tidy => tidy::run(),
         Task::Bench(args) => bench::run(&args),
         Task::Docs => docs::run(),

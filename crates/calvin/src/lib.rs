@@ -2,6 +2,8 @@
 
 mod client;
 mod command;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod dedup;
 pub mod kv;
 pub mod limits;

@@ -23,8 +23,10 @@ impl State for Registry {
     }
 
     fn merge(&mut self, _from: NodeId, delta: &[u8]) -> Result<bool, StateError> {
+        // A removal of what was never here changes no key, but the state.
+        let before = Self::root(self);
         Self::merge(self, delta)
-            .map(|outcome| !outcome.changed.is_empty())
+            .map(|outcome| !outcome.changed.is_empty() || Self::root(self) != before)
             .map_err(|error| StateError::Refused(error.to_string()))
     }
 

@@ -367,3 +367,14 @@ fn anti_entropy_survives_what_is_no_vector_and_no_delta() {
     assert!(matches!(refused, Err(StateError::Refused(_))), "{refused:?}");
     other.acknowledge(NodeId(1), b"junk");
 }
+
+#[test]
+fn a_merge_that_brings_a_removal_only_says_that_it_changed_the_state() {
+    let (mut one, mut other) = (registry(1, 1, 0), registry(2, 1, 0));
+    one.allocate(&allocation(1, KeyRange::all(), 1), 5, 1_000).unwrap();
+    one.retire(ShardId(1), 6, 1_001).unwrap();
+    let delta = State::delta(&one, &other.vector(), BUDGET_BYTES).unwrap();
+    assert_eq!(State::merge(&mut other, NodeId(1), &delta), Ok(true));
+    assert_eq!(other.root(), one.root());
+    assert_eq!(State::merge(&mut other, NodeId(1), &delta), Ok(false));
+}

@@ -1,4 +1,10 @@
-//! What every [`Engine`] must do, as a suite to run against one's own.
+//! What every [`Engine`] must do, as suites to run against one's own.
+//!
+//! ```text
+//! engine_suite(|| Arc::new(MyEngine::new())).await;
+//! // And if it keeps its shards in some storage:
+//! engine_storage_suite(|| Box::new(my_open_of_a_new_storage())).await;
+//! ```
 //!
 //! Each check takes a fresh engine and panics where the engine is wrong.
 #![allow(
@@ -45,6 +51,20 @@ pub async fn engine_suite(make: impl Fn() -> Arc<dyn Engine>) {
     equal_states_have_equal_hashes(&*make(), &*make()).await;
     the_middle_key_halves_the_data(&*make()).await;
     the_middle_key_is_no_longer_than_it_has_to_be(&*make()).await;
+    closing_keeps_its_promises_and_may_be_repeated(&*make()).await;
+}
+
+/// Opens one storage, again and again; waits until whoever has it open lets go.
+pub type Reopen = Box<dyn Fn() -> Arc<dyn Engine>>;
+
+/// Runs the checks for engines that keep their shards in some storage. Each
+/// call of `fresh` provides a new one.
+///
+/// That what was flushed survives a loss of power needs a disk that loses it,
+/// which only the engine's owner can put under it.
+pub async fn engine_storage_suite(fresh: impl Fn() -> Reopen) {
+    a_closed_engine_has_kept_everything(&fresh()).await;
+    a_close_takes_effect_though_nobody_waits(&fresh()).await;
 }
 
 fn batch(index: u64, rows: &[(&str, Option<&str>)]) -> Batch {
@@ -483,4 +503,72 @@ async fn the_middle_key_is_no_longer_than_it_has_to_be(engine: &dyn Engine) {
     engine.apply(A, fork(3, "band")).unwrap();
     assert_eq!(keys(engine, A), [one]);
     assert_eq!(keys(engine, B), [other]);
+}
+
+/// Whether an engine that was closed may say so.
+fn may_be_closed<T: std::fmt::Debug>(outcome: Result<T, EngineError>) {
+    assert!(
+        matches!(outcome, Ok(_) | Err(EngineError::Closed)),
+        "`Engine::close`: it may refuse calls with `Closed`, and not as {outcome:?}"
+    );
+}
+
+async fn closing_keeps_its_promises_and_may_be_repeated(engine: &dyn Engine) {
+    seeded(engine, &["a"]);
+    let early = engine.flush(A);
+    engine.apply(A, batch(3, &[("b", Some("b"))])).unwrap();
+    let late = engine.flush(A);
+    let (one, other) = (engine.close(), engine.close());
+    one.await.expect("`Engine::close` of sound storage");
+    other.await.expect("`Engine::close` again, at the same time");
+    assert!(early.await.unwrap() >= 2, "`Engine::flush` before a close keeps its promise");
+    assert!(late.await.unwrap() >= 3, "`Engine::flush` before a close keeps its promise");
+    engine.close().await.expect("`Engine::close` again, afterwards");
+    may_be_closed(engine.apply(A, batch(4, &[("c", Some("c"))])));
+    may_be_closed(engine.get(A, Space::Data, b"a"));
+    may_be_closed(engine.flush(A).await);
+    may_be_closed(engine.ready().await);
+    may_be_closed(engine.create(B, KeyRange::all(), 1, Vec::new()));
+    may_be_closed(engine.remove(A).await);
+}
+
+/// A shard, its child, and both after a while.
+fn lived_in(engine: &dyn Engine) -> [crate::StateHash; 2] {
+    seeded(engine, &["a", "m", "z"]);
+    engine.apply(A, fork(3, "m")).unwrap();
+    engine.apply(A, batch(4, &[("b", Some("b")), ("a", None)])).unwrap();
+    engine.apply(B, batch(101, &[("n", Some("n"))])).unwrap();
+    [A, B].map(|shard| engine.hash(shard).unwrap())
+}
+
+fn has_kept(engine: &dyn Engine, before: [crate::StateHash; 2]) {
+    let now = [A, B].map(|shard| engine.hash(shard).unwrap());
+    assert_eq!(now, before, "`Engine::close` makes everything applied durable");
+    assert_eq!(engine.shards().unwrap(), [A, B], "`Engine::close` keeps the shards");
+    for (shard, index) in [(A, 4), (B, 101)] {
+        assert_eq!(engine.applied(shard).unwrap(), Some(index), "what is durable is applied");
+        assert_eq!(engine.durable(shard).unwrap(), Some(index), "what is there is durable");
+    }
+}
+
+async fn a_closed_engine_has_kept_everything(storage: &Reopen) {
+    let engine = storage();
+    let before = lived_in(&*engine);
+    engine.close().await.unwrap();
+    // Whoever still holds the engine holds no storage any more.
+    let reopened = storage();
+    has_kept(&*reopened, before);
+    drop(engine);
+    reopened.apply(A, batch(5, &[("c", Some("c"))])).unwrap();
+    assert_eq!(keys(&*reopened, A), ["b", "c"]);
+    reopened.close().await.unwrap();
+}
+
+async fn a_close_takes_effect_though_nobody_waits(storage: &Reopen) {
+    let engine = storage();
+    let before = lived_in(&*engine);
+    drop(engine.close());
+    let reopened = storage();
+    has_kept(&*reopened, before);
+    reopened.close().await.unwrap();
 }

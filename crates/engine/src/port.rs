@@ -215,7 +215,8 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Makes everything applied durable and releases the storage; the end of
     /// the engine's use, after which it may refuse calls with
-    /// [`EngineError::Closed`].
+    /// [`EngineError::Closed`]. A flush that was asked for before keeps its
+    /// promise, and closing again is no error.
     ///
     /// # Errors
     /// When storage had failed before or failed now. The call takes effect

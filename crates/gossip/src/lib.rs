@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 mod config;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod core;
 mod driver;
 mod error;

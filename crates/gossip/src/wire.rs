@@ -258,4 +258,6 @@ impl<'a> FromMessagePack<'a> for Root {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -118,6 +118,9 @@ async fn refuses_a_second_migration_of_a_group(journal: &dyn Journal) {
     conflicts_with(journal.record(other, None, 1).await, &one);
     must(journal.record(planned(3, 2), None, 1).await);
     assert_eq!(rows(journal).await.len(), 2, "other groups are free to move");
+    must(journal.record(planned(2, 4), None, 1).await);
+    let ids: Vec<u128> = rows(journal).await.iter().map(|row| row.id.0).collect();
+    assert_eq!(ids, [1, 2, 3], "`Journal::rows`: in the order of their ids");
 }
 
 async fn finishes_only_what_is_over(journal: &dyn Journal) {

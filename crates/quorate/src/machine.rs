@@ -1,15 +1,14 @@
 //! What the Raft host replicates: calvin's and meta's machines over the engine.
 
 use std::any::Any;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_engine::{Engine, EngineError, EngineSnapshot, Mutation, Staging};
+use quorate_engine::{EngineError, EngineSnapshot, Mutation, Staging};
 use quorate_raft::{
     Batch, MachineError, MachineFuture, SnapshotReader, SnapshotWriter, StateMachine,
 };
 use quorate_types::group_log::GroupMachine;
-use quorate_types::{Blob, ShardId};
+use quorate_types::{Blob, KeyRange};
 
 use crate::storage::{EngineStore, HOST_ROW_KEY};
 
@@ -23,31 +22,32 @@ impl<C: GroupMachine> EngineMachine<C> {
     pub(crate) fn new(store: EngineStore, core: C) -> Self {
         Self { store, core }
     }
-
-    fn engine(&self) -> &Arc<dyn Engine> {
-        &self.store.engine
-    }
-
-    fn shard(&self) -> ShardId {
-        self.store.shard
-    }
 }
 
 impl<C: GroupMachine> StateMachine for EngineMachine<C> {
     fn recovered(&mut self) -> Result<Option<Bytes>, MachineError> {
-        if self.engine().range(self.shard()).map_err(halt)?.is_none() {
+        if self.store.engine.range(self.store.shard).map_err(halt)?.is_none() {
             return Ok(None);
         }
         let row = self
-            .engine()
-            .get(self.shard(), quorate_engine::Space::System, HOST_ROW_KEY)
+            .store
+            .engine
+            .get(self.store.shard, quorate_engine::Space::System, HOST_ROW_KEY)
             .map_err(halt)?;
         Ok(row.map(|row| row.0))
     }
 
     fn apply(&mut self, batch: Batch) -> MachineFuture<'_, Vec<Bytes>> {
         Box::pin(async move {
-            self.engine().ready().await.map_err(halt)?;
+            let EngineStore { engine, shard } = &self.store;
+            engine.ready().await.map_err(halt)?;
+            if batch.entries.iter().all(|entry| entry.index == 0 && entry.command.is_none()) {
+                // The first membership alone; an engine counts index 0 as applied.
+                let host_row = vec![Mutation::put(HOST_ROW_KEY, Blob(batch.host_row))];
+                engine.remove(*shard).await.map_err(halt)?;
+                engine.create(*shard, KeyRange::all(), 0, host_row).map_err(halt)?;
+                return Ok(vec![Bytes::new(); batch.entries.len()]);
+            }
             let entries = batch.entries.iter();
             let entries = entries.map(|entry| (entry.index, entry.command.as_deref()));
             let applied = self.core.apply(&entries.collect::<Vec<_>>(), Blob(batch.host_row));
@@ -56,11 +56,11 @@ impl<C: GroupMachine> StateMachine for EngineMachine<C> {
     }
 
     fn flush(&mut self) -> MachineFuture<'_, u64> {
-        Box::pin(async move { self.engine().flush(self.shard()).await.map_err(halt) })
+        Box::pin(async move { self.store.engine.flush(self.store.shard).await.map_err(halt) })
     }
 
     fn snapshot(&mut self) -> Result<Box<dyn SnapshotReader>, MachineError> {
-        let snapshot = self.engine().snapshot(self.shard()).map_err(halt)?;
+        let snapshot = self.store.engine.snapshot(self.store.shard).map_err(halt)?;
         let host_row = snapshot
             .system_row(HOST_ROW_KEY)
             .map_err(halt)?
@@ -69,7 +69,7 @@ impl<C: GroupMachine> StateMachine for EngineMachine<C> {
     }
 
     fn install(&mut self) -> Result<Box<dyn SnapshotWriter>, MachineError> {
-        let staging = self.engine().staging(self.shard()).map_err(halt)?;
+        let staging = self.store.engine.staging(self.store.shard).map_err(halt)?;
         Ok(Box::new(Writer { staging }))
     }
 
@@ -84,10 +84,10 @@ impl<C: GroupMachine> StateMachine for EngineMachine<C> {
                 .downcast::<Writer>()
                 .map_err(|_| MachineError::new("the staging is not this engine's"))?;
             let host_row = vec![Mutation::put(HOST_ROW_KEY, Blob(host_row))];
-            let shard = self.shard();
+            let shard = self.store.shard;
             self.core.unload();
-            self.engine().install(shard, writer.staging, host_row).await.map_err(halt)?;
-            let applied = self.engine().applied(shard).map_err(halt)?.unwrap_or_default();
+            self.store.engine.install(shard, writer.staging, host_row).await.map_err(halt)?;
+            let applied = self.store.engine.applied(shard).map_err(halt)?.unwrap_or_default();
             let reloaded = self.core.reload(applied);
             reloaded
                 .map_err(|error| MachineError::caused_by("the snapshot cannot be loaded", error))

@@ -1,9 +1,20 @@
-//! What every [`LogEngine`] must do, as tests to be run against it.
+//! What every implementation of this crate's ports must do, as tests to be run
+//! against it.
 //!
-//! The suite checks meaning, not durability: that what was acknowledged
-//! survives a power loss needs a disk that loses power, which only the
-//! engine's owner can put under it.
+//! | port | the one line |
+//! |---|---|
+//! | [`LogEngine`] | `log_engine_suite(\|\| Box::new(my_open)).await` |
+//! | [`StateMachine`](crate::StateMachine) | `state_machine_suite(\|\| my_subject(), &commands).await` |
+//! | [`Network`](crate::Network) | `network_suite(\|nodes\| my_network(nodes)).await` |
+//! | [`Transport`](crate::Transport) | `transport_suite(\|nodes\| my_transports(nodes)).await` |
+//!
+//! The suite for logs checks meaning, not durability: that what was
+//! acknowledged survives a power loss needs a disk that loses power, which only
+//! the engine's owner can put under it.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "these are tests")]
+
+mod machine;
+mod network;
 
 use std::sync::Arc;
 
@@ -12,6 +23,9 @@ use quorate_types::{GroupId, ReplicaId};
 use tokio::sync::oneshot;
 
 use crate::log::{LogEngine, LogEntry, LogError, LogPosition, LogState, Vote};
+
+pub use machine::{Subject, state_machine_suite};
+pub use network::{End, Net, network_suite, transport_suite};
 
 /// Opens one storage, again and again.
 pub type Open = Box<dyn Fn() -> Arc<dyn LogEngine> + Send + Sync>;
@@ -28,6 +42,7 @@ pub async fn log_engine_suite(fresh: impl Fn() -> Open) {
     appended_entries_are_readable_at_once_and_after_reopen(&fresh()).await;
     a_vote_is_kept(&fresh()).await;
     a_gap_is_refused(&fresh()).await;
+    an_empty_log_begins_anywhere(&fresh()).await;
     truncated_entries_stay_away_and_can_be_replaced(&fresh()).await;
     a_purge_removes_the_front_and_keeps_the_position(&fresh()).await;
     a_purge_beyond_the_end_moves_the_log(&fresh()).await;
@@ -93,22 +108,39 @@ async fn a_vote_is_kept(storage: &Open) {
     vote.committed = true;
     log.save_vote(GROUP, vote).await.unwrap();
     let log = reopen(log, storage).await;
-    assert_eq!(log.state(GROUP).unwrap().vote, Some(vote));
+    let kept = log.state(GROUP).unwrap().vote;
+    assert_eq!(kept, Some(vote), "`LogEngine::save_vote`: ready once it is durable");
 }
 
 async fn a_gap_is_refused(storage: &Open) {
     let log = open(storage).await;
     append(&log, GROUP, entries(1, 0..3)).await;
-    let refused = log.append(GROUP, entries(1, 4..5), Box::new(drop)).await;
+    let (done, outcome) = oneshot::channel();
+    let completion = Box::new(move |result| drop(done.send(result)));
+    let refused = log.append(GROUP, entries(1, 4..5), completion).await;
     assert!(matches!(refused, Err(LogError::Gap { expected: 3, found: 4, .. })));
+    assert!(
+        matches!(outcome.await.unwrap(), Err(LogError::Gap { .. })),
+        "the completion is called with the same error"
+    );
     assert_eq!(all(&log, GROUP), entries(1, 0..3));
+}
+
+async fn an_empty_log_begins_anywhere(storage: &Open) {
+    let log = open(storage).await;
+    append(&log, GROUP, entries(4, 11..14)).await;
+    let log = reopen(log, storage).await;
+    assert_eq!(all(&log, GROUP), entries(4, 11..14));
+    assert_eq!(log.state(GROUP).unwrap().purged, None);
+    append(&log, GROUP, entries(4, 14..15)).await;
+    assert_eq!(log.state(GROUP).unwrap().last, Some(LogPosition { term: 4, index: 14 }));
 }
 
 async fn truncated_entries_stay_away_and_can_be_replaced(storage: &Open) {
     let log = open(storage).await;
     append(&log, GROUP, entries(1, 0..10)).await;
     log.truncate(GROUP, 6).await.unwrap();
-    assert_eq!(all(&log, GROUP), entries(1, 0..6));
+    assert_eq!(all(&log, GROUP), entries(1, 0..6), "`LogEngine::truncate` removes the tail");
     append(&log, GROUP, entries(2, 6..8)).await;
     log.truncate(GROUP, 4).await.unwrap();
     append(&log, GROUP, entries(3, 4..5)).await;
@@ -129,7 +161,7 @@ async fn a_purge_removes_the_front_and_keeps_the_position(storage: &Open) {
     let purged = LogPosition { term: 1, index: 5 };
     log.purge(GROUP, purged).await.unwrap();
     log.purge(GROUP, LogPosition { term: 1, index: 2 }).await.unwrap();
-    assert_eq!(all(&log, GROUP), entries(1, 6..10));
+    assert_eq!(all(&log, GROUP), entries(1, 6..10), "`LogEngine::purge` removes the front");
     let log = reopen(log, storage).await;
     assert_eq!(log.state(GROUP).unwrap().purged, Some(purged), "the older purge changed nothing");
     assert_eq!(all(&log, GROUP), entries(1, 6..10));
@@ -164,6 +196,8 @@ async fn reads_are_bounded_and_never_empty(storage: &Open) {
 async fn groups_do_not_see_each_other(storage: &Open) {
     let log = open(storage).await;
     assert!(matches!(log.state(OTHER), Err(LogError::UnknownGroup(OTHER))));
+    assert!(matches!(log.term_at(OTHER, 0), Err(LogError::UnknownGroup(OTHER))));
+    assert!(!log.is_tombstoned(OTHER, ReplicaId(81)));
     log.admit(OTHER, ReplicaId(81)).await.unwrap();
     append(&log, GROUP, entries(1, 0..5)).await;
     append(&log, OTHER, entries(9, 0..2)).await;
@@ -182,7 +216,7 @@ async fn a_forgotten_replica_never_returns(storage: &Open) {
     let occupied = log.admit(GROUP, next).await;
     assert!(matches!(occupied, Err(LogError::Occupied { owner: REPLICA, .. })));
     log.forget(GROUP, REPLICA).await.unwrap();
-    assert!(log.is_tombstoned(GROUP, REPLICA));
+    assert!(log.is_tombstoned(GROUP, REPLICA), "`LogEngine::forget` leaves a tombstone");
     assert!(matches!(log.admit(GROUP, REPLICA).await, Err(LogError::Tombstoned { .. })));
     let state = log.admit(GROUP, next).await.unwrap();
     assert_eq!(state, LogState::default(), "nothing of the forgotten replica is left");
@@ -217,7 +251,8 @@ async fn a_closed_log_refuses(storage: &Open) {
     let log = open(storage).await;
     log.close().await.unwrap();
     let vote = Vote { term: 1, candidate: REPLICA, committed: false };
-    assert!(matches!(log.save_vote(GROUP, vote).await, Err(LogError::Closed)));
+    let voted = log.save_vote(GROUP, vote).await;
+    assert!(matches!(voted, Err(LogError::Closed)), "`LogEngine::close` refuses what comes later");
     let (done, outcome) = oneshot::channel();
     let completion = Box::new(move |result| drop(done.send(result)));
     let appended = log.append(GROUP, entries(1, 0..1), completion).await;

@@ -317,10 +317,15 @@ impl Host {
         }
         home.close(group);
         match self.forget(group).await {
-            // Gone already; what an interrupted removal left behind goes now.
-            Ok(()) | Err(RaftError::UnknownGroup(_)) => Ok(home.erase(group).await?),
-            Err(error) => Err(error),
+            Ok(()) => {}
+            // Begun already, perhaps by a removal that was interrupted, or whose
+            // tombstone could not be written: only what the log says once more
+            // is durable. Rows that went before it would leave a log without
+            // its state, and a node that cannot start.
+            Err(RaftError::UnknownGroup(_)) => self.inner.log.forget(group, replica).await?,
+            Err(error) => return Err(error),
         }
+        Ok(home.erase(group).await?)
     }
 
     /// Answers a message that the transport carried here from `from`. A

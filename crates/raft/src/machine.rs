@@ -116,8 +116,8 @@ pub trait SnapshotReader: Send + 'static {
     /// The host row that belongs to exactly this view.
     fn host_row(&self) -> Bytes;
 
-    /// The next chunk, of at most `bytes_max` bytes and not empty; `None` at
-    /// the end.
+    /// The next chunk, of about `bytes_max` bytes and not empty; `None` at the
+    /// end. One row that is longer goes as a whole, if a message carries it.
     fn next_chunk(&mut self, bytes_max: usize) -> MachineFuture<'_, Option<Bytes>>;
 }
 

@@ -274,6 +274,23 @@ fn a_replica_is_destroyed_at_its_home_from_any_node() {
 }
 
 #[test]
+fn no_row_goes_before_the_tombstone_is_durable() {
+    simulate(async {
+        let network = Network::default();
+        let nodes = seeded_cluster(&network, &[1]).await;
+        let (node, home) = (&nodes[1], TestHome::of(&nodes[1], 0));
+        node.disk.fail();
+        // The first attempt takes the group out of memory, and no further.
+        for _ in 0..3 {
+            let failed = node.host.destroy(GROUP, ReplicaId(12)).await;
+            assert!(matches!(failed, Err(RaftError::Log(_))), "{failed:?}");
+        }
+        let calls = home.calls();
+        assert!(calls.iter().all(|call| call.starts_with("close")), "{calls:?}");
+    });
+}
+
+#[test]
 fn a_removal_whose_caller_has_left_is_carried_through() {
     simulate(async {
         let network = Network::default();

@@ -3,9 +3,14 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use quorate_raft::RaftLog;
+use parking_lot::Mutex;
+use quorate_raft::{Group, RaftLog};
+use quorate_types::conformance::{Replica, group_log_suite};
 use quorate_types::group_log::{GroupLog, ProposeError};
+use quorate_types::runtime::BoxFuture;
 use support::*;
 
 #[test]
@@ -48,4 +53,31 @@ fn without_a_quorum_a_proposal_ends_unknown_and_after_the_end_nothing_is_applied
         assert!(!log.applied(u64::MAX).await);
         assert!(!log.leadership().borrow().leads);
     });
+}
+
+/// A group of three, whose nodes live as long as somebody looks at one.
+async fn replicas() -> Vec<Replica> {
+    let network = Network::default();
+    let nodes = Arc::new(Mutex::new(seeded_cluster(&network, &[1]).await));
+    let groups = groups_of(&nodes.lock(), 1);
+    let replica = |(at, group): (usize, Group)| {
+        let (shown, ending) = (Arc::clone(&nodes), Arc::clone(&nodes));
+        let end = move || -> BoxFuture<()> {
+            let host = ending.lock()[at].host.clone();
+            Box::pin(async move { host.shutdown().await.unwrap() })
+        };
+        let node = nodes.lock()[at].id;
+        Replica {
+            node,
+            log: Arc::new(RaftLog::new(group, DEADLINE)),
+            applied: Box::new(move || shown.lock()[at].tape(1)),
+            end: Some(Box::new(end)),
+        }
+    };
+    groups.into_iter().enumerate().map(replica).collect()
+}
+
+#[test]
+fn a_group_conforms() {
+    simulate(group_log_suite(replicas));
 }

@@ -32,7 +32,8 @@ pub trait State: Send + 'static {
 
     /// What a replica that has `since` lacks, about `budget_bytes` of it and
     /// gap-free, so that a truncated delta can be continued from the vector
-    /// it leads to. `None` when it lacks nothing. `since` comes from outside:
+    /// it leads to. `None` when it lacks nothing, and when the budget is below
+    /// what one step takes. `since` comes from outside:
     /// garbage must be answered with `None` or a full delta, not with a panic.
     fn delta(&self, since: &[u8], budget_bytes: usize) -> Option<Bytes>;
 

@@ -26,6 +26,10 @@ struct Arguments {
     /// Keep logs and data even if nothing was found.
     #[arg(long)]
     keep: bool,
+    /// Garble what passes between clients and gateways, which nothing guards:
+    /// succeeds when that is found.
+    #[arg(long)]
+    control: bool,
     /// Where the run's folder is made.
     #[arg(long, default_value = "target/chaos")]
     folder: PathBuf,
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
         folder: arguments.folder,
         may_mount: !arguments.without_mount,
         keeps: arguments.keep,
+        is_control: arguments.control,
     };
     match chaos::run(&options) {
         Ok(true) => ExitCode::SUCCESS,

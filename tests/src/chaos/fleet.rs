@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::Path;
 
 use bytes::BytesMut;
@@ -23,6 +24,10 @@ use crate::cluster::Cluster;
 /// Threads that the proxies share: enough for what a few nodes on one machine
 /// say to each other.
 const PROXY_THREADS: usize = 2;
+
+/// How seldom a bit flips that nothing guards. Most that do make a reply
+/// unreadable; enough are left that change what it says.
+const GARBLED_EVERY_BYTES: u64 = 2_000;
 
 /// A cluster behind proxies.
 #[derive(Debug)]
@@ -119,6 +124,14 @@ impl Fleet {
     /// How clients reach a node.
     pub(super) fn at_door(&self, id: u64, behaviour: Behaviour) {
         self.doors[&id].set(behaviour);
+    }
+
+    /// Flips bits between clients and every gateway, in a protocol without
+    /// checksums: what clients are told is not what happened.
+    pub(super) fn garble(&self, seed: u64) {
+        let flip_every_bytes = NonZeroU64::new(GARBLED_EVERY_BYTES);
+        let behaviour = Behaviour { flip_every_bytes, seed, ..Behaviour::default() };
+        self.doors.values().for_each(|door| door.set(behaviour));
     }
 
     /// Resets every connection of clients to a node.

@@ -106,8 +106,9 @@ fn run(command: &mut Command) -> io::Result<()> {
 /// Fills one node's disk until the node has ended, and starts it again with
 /// room.
 pub(super) fn strike(striker: &mut Striker<'_>, chance: &mut SplitMix) -> (String, Effect) {
+    // One that has nothing to write fills no disk.
+    let victim = pick(chance, &striker.homes());
     let nodes = striker.fleet.cluster.running();
-    let victim = pick(chance, &nodes);
     let others: Vec<u64> = nodes.into_iter().filter(|id| *id != victim).collect();
     let what = format!("node {victim}, {}", striker.room.how());
     let cluster = &mut striker.fleet.cluster;

@@ -59,6 +59,9 @@ pub struct Options {
     pub may_mount: bool,
     /// Whether the folder stays even if nothing was found.
     pub keeps: bool,
+    /// Whether bits flip where nothing guards them, between clients and a
+    /// gateway: then something must be found.
+    pub is_control: bool,
 }
 
 impl Options {
@@ -73,14 +76,17 @@ impl Options {
     }
 
     fn again(&self) -> String {
-        let Self { seed, seconds, nodes, may_mount, .. } = self;
+        let Self { seed, seconds, nodes, may_mount, is_control, .. } = self;
         let without = if *may_mount { "" } else { " --without-mount" };
-        format!("cargo xtask chaos --seconds {seconds} --nodes {nodes} --seed {seed}{without}")
+        let control = if *is_control { " --control" } else { "" };
+        format!(
+            "cargo xtask chaos --seconds {seconds} --nodes {nodes} --seed {seed}{without}{control}"
+        )
     }
 }
 
 /// Torments a cluster and judges what its clients saw. Says what was done on
-/// standard output; true when nothing is wrong.
+/// standard output; true when nothing is wrong, or for a control something.
 ///
 /// # Errors
 /// When the run's folder cannot be made.
@@ -115,12 +121,18 @@ pub fn run(options: &Options) -> io::Result<bool> {
             } else {
                 fs::remove_dir_all(&home)?;
             }
-            Ok(true)
+            if options.is_control {
+                println!("chaos: the control found NOTHING wrong with bytes that were garbled");
+            }
+            Ok(!options.is_control)
         }
         Err(_) => {
             let what = first.lock().take().unwrap_or_else(|| "an unknown panic".to_owned());
             violated(options, &home, &journal, load.get(), &what);
-            Ok(false)
+            if options.is_control {
+                println!("chaos: so it should be, this was the control");
+            }
+            Ok(options.is_control)
         }
     }
 }
@@ -177,6 +189,9 @@ fn story(
     let report = load.run(&CLIENTS, |progress| {
         progress.wait(BETWEEN);
         progress.wait_puts(1);
+        if options.is_control {
+            fleet.garble(options.seed);
+        }
         let mut striker = Striker::new(&mut fleet, load, progress, journal, room);
         while progress.elapsed() < seconds {
             let (kind, chance) = bag.draw();

@@ -131,6 +131,7 @@ impl Port {
         let channel = message.get_u8();
         match channel {
             GOSSIP if self.deafness.has(self.node, Ear::Gossip) => return Err("deaf".to_owned()),
+            GOSSIP if self.is_closed.load(Ordering::Relaxed) => return Err("closed".to_owned()),
             GOSSIP => return self.receive_gossip(from, message),
             INTRODUCTION => return Ok(Bytes::new()),
             _ => {}
@@ -284,3 +285,6 @@ impl quorate_gossip::Transport for Ways {
         self.0.is_closed.store(true, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

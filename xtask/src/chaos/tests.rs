@@ -17,7 +17,7 @@ fn passed_on(line: &str) -> String {
 #[test]
 fn flags_are_passed_on_as_they_are_given() {
     assert_eq!(passed_on("chaos"), "--seconds 120");
-    let all = "--seconds 9 --nodes 5 --seed 18446744073709551615 --without-mount --keep";
+    let all = "--seconds 9 --nodes 5 --seed 18446744073709551615 --without-mount --keep --control";
     assert_eq!(passed_on(&format!("chaos {all}")), all);
     assert!(Line::try_parse_from(["chaos", "--nodes", "2"]).is_err());
 }

@@ -155,7 +155,7 @@ impl Procedures for Service {
             }
             Op::Delete(keys) => done(keys.iter().map(|key| put(key, None)).collect(), ok),
             Op::WriteExpiring { key, value, ttl_millis } => {
-                let expires_millis = Some(time_millis + ttl_millis);
+                let expires_millis = Some(time_millis.saturating_add(ttl_millis));
                 done(vec![Write { key, value: Some(value), expires_millis }], ok)
             }
             Op::Count(_) => {

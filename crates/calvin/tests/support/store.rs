@@ -139,9 +139,11 @@ impl Store for MemStore {
 
     fn middle_key(&self) -> Result<Option<Blob>, StoreError> {
         let inner = self.inner.lock();
-        let keys = inner.rows.data.keys();
-        let middle = keys.len() / 2;
-        Ok(keys.clone().nth(middle).filter(|_| middle > 0).cloned())
+        let mut keys = inner.rows.data.keys();
+        let Some(above) = (inner.rows.data.len() / 2).checked_sub(1) else { return Ok(None) };
+        let (Some(below), Some(middle)) = (keys.nth(above), keys.next()) else { return Ok(None) };
+        let common = below.iter().zip(middle.iter()).take_while(|(one, other)| one == other);
+        Ok(Some(Blob::from(&middle[..=common.count()])))
     }
 
     fn commit(&self, index: u64, _host_row: Blob, writes: WriteSet) -> Result<(), StoreError> {

@@ -515,4 +515,6 @@ fn jittered(period: Duration, rng: &mut dyn Rng) -> Duration {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ use quorate_types::anti_entropy::State;
 
 /// Probes in flight. Own ones need a handful; the rest is for peers that ask
 /// for indirect ones, and beyond it they are told "not reached".
-const PROBES_MAX: usize = 512;
+pub(super) const PROBES_MAX: usize = 512;
 
 /// Lifeguard's local health score: how much of what went wrong was probably
 /// this node's own fault.
@@ -77,6 +77,11 @@ impl Probes {
 
     pub(crate) fn postpone(&mut self, by: Duration) {
         self.in_flight.values_mut().for_each(|probe| probe.deadline += by);
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.in_flight.len()
     }
 
     fn is_full(&self) -> bool {

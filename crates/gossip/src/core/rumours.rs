@@ -23,6 +23,11 @@ impl RumourQueue {
         self.rumours.is_empty()
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.rumours.len()
+    }
+
     /// Replaces whatever was told about the same member.
     pub(crate) fn push(&mut self, record: Record) {
         self.rumours.insert(record.node, Rumour { record, told: 0 });

@@ -58,6 +58,11 @@ pub(crate) struct Exchanges {
 }
 
 impl Exchanges {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.peers.len()
+    }
+
     pub(crate) fn deadline(&self) -> Option<Duration> {
         self.news.as_ref().map(|news| news.due)
     }

@@ -228,6 +228,8 @@ impl Transport for Tcp {
         drop(connections);
         links.into_values().for_each(|link| link.task.abort());
         served.into_values().flatten().for_each(Served::abort);
+        // What waited will not be written.
+        self.unwritten.send(0);
     }
 }
 
@@ -451,3 +453,6 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -348,4 +348,6 @@ impl TryFrom<String> for JoinList {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

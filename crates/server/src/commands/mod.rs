@@ -1,6 +1,8 @@
 //! What a request means: its words become a [`Command`], and what a command
 //! does to data becomes a [`Program`] of [`Op`]s with its footprint.
 
+#[cfg(test)]
+mod fuzz;
 mod glob;
 mod key;
 mod number;

@@ -221,3 +221,6 @@ fn hash_of(key: &[u8]) -> u64 {
     });
     (hash ^ (hash >> HASH_BITS)) & HASH_MASK
 }
+
+#[cfg(test)]
+mod fuzz;

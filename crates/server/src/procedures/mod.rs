@@ -1,6 +1,8 @@
 //! The deterministic interpreter: what every replica runs for a transaction.
 
 mod digest;
+#[cfg(test)]
+mod fuzz;
 mod interpreter;
 mod redis;
 mod verdict;

@@ -11,6 +11,7 @@ mod admin;
 mod cli;
 mod clients;
 mod commands;
+mod conformance;
 mod differential;
 mod limits;
 mod memory;
