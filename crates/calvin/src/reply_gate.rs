@@ -1,7 +1,7 @@
 //! The reply gate (rule 11): no reply leaves before the watermark covers its
 //! position (invariant v).
 
-use quorate_types::{Epoch, watch};
+use quorate_types::{Epoch, sometimes, watch};
 
 use crate::sequencer::Watermarks;
 
@@ -29,6 +29,7 @@ impl ReplyGate {
     pub fn learn(&self, marks: Watermarks) {
         self.marks.modify(|known| {
             let merged = known.max(marks);
+            sometimes!("watermarks come behind what is known", merged != marks);
             let is_news = merged != *known;
             *known = merged;
             is_news
@@ -52,6 +53,7 @@ impl ReplyGate {
         if self.covers(position) {
             return;
         }
+        sometimes!("the reply gate holds a reply back");
         let mut marks = self.marks.subscribe();
         // The sender lives in `self`, so the wait cannot end otherwise.
         let _ = marks.wait_for(|known| known.logged >= position).await;
