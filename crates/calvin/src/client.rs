@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use quorate_types::{Blob, ClientId, Epoch, NodeId, RequestId, ShardId, TxnId, runtime};
+use quorate_types::{
+    Blob, ClientId, Epoch, NodeId, RequestId, ShardId, TxnId, buggify, planted, runtime, sometimes,
+};
 use tokio::time::Instant;
 
 use crate::command::Submission;
@@ -154,7 +156,11 @@ impl Client {
             return Err(CallError::Unreachable);
         }
         let call = self.peers.call(node, request, deadline);
-        tokio::time::timeout(deadline, call).await.unwrap_or(Err(CallError::NoReply))
+        let reply = tokio::time::timeout(deadline, call).await;
+        if buggify!("calvin client loses a reply") {
+            return Err(CallError::NoReply);
+        }
+        reply.unwrap_or(Err(CallError::NoReply))
     }
 
     /// Opens a session.
@@ -456,7 +462,12 @@ impl<'a> Attempt<'a> {
             self.request.sequence = self.request.sequence.wrapping_add(READ_RETRY_STRIDE);
             self.maybe_executed = false;
         } else if self.maybe_direct && !self.call.footprint.is_read_only() {
-            match self.fence().await {
+            let fenced = if planted!(RetryWithoutFence) && !self.is_retry {
+                Ok(())
+            } else {
+                self.fence().await
+            };
+            match fenced {
                 Ok(()) => self.maybe_direct = false,
                 Err(step) => return step,
             }
@@ -531,7 +542,10 @@ impl<'a> Attempt<'a> {
                 let reason = String::from_utf8_lossy(&reason).into_owned();
                 Step::Done(Err(ExecuteError::Aborted(reason)))
             }
-            Ok(Reply::Expired) => Step::Done(Err(ExecuteError::Expired)),
+            Ok(Reply::Expired) => {
+                sometimes!("a client hears that its request has expired");
+                Step::Done(Err(ExecuteError::Expired))
+            }
             Ok(Reply::TooLarge) => too_large(),
             Ok(Reply::NotLeader(leader)) => {
                 self.client.router.learned(destination, leader);
@@ -543,6 +557,7 @@ impl<'a> Attempt<'a> {
             }
             Ok(Reply::Busy(reason)) => busy(&reason),
             Ok(Reply::Poisoned) => {
+                sometimes!("a client finds its request poisoned");
                 // Another try fenced this request off; only the sequencer may
                 // execute it now.
                 self.maybe_direct = false;

@@ -1,7 +1,11 @@
 //! The reply gate (rule 11): no reply leaves before the watermark covers its
 //! position (invariant v).
 
-use quorate_types::{Epoch, watch};
+use std::time::Duration;
+
+use quorate_types::fault::IS_SIMULATED;
+use quorate_types::{Epoch, sometimes, watch};
+use tokio::time::Instant;
 
 use crate::sequencer::Watermarks;
 
@@ -29,6 +33,7 @@ impl ReplyGate {
     pub fn learn(&self, marks: Watermarks) {
         self.marks.modify(|known| {
             let merged = known.max(marks);
+            sometimes!("watermarks come behind what is known", merged != marks);
             let is_news = merged != *known;
             *known = merged;
             is_news
@@ -52,8 +57,12 @@ impl ReplyGate {
         if self.covers(position) {
             return;
         }
+        let began = IS_SIMULATED.then(Instant::now);
         let mut marks = self.marks.subscribe();
         // The sender lives in `self`, so the wait cannot end otherwise.
         let _ = marks.wait_for(|known| known.logged >= position).await;
+        let is_long = |began: Instant| began.elapsed() >= Duration::from_secs(1);
+        sometimes!("the reply gate holds a reply back");
+        sometimes!("the reply gate holds a reply for a second", began.is_some_and(is_long));
     }
 }

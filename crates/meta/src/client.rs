@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use quorate_types::{Blob, NodeId};
+use quorate_types::{Blob, NodeId, buggify};
 use tokio::time::Instant;
 
 use crate::command::Command;
@@ -135,6 +135,9 @@ impl MetadataClient {
         }
         let Some(replica) = self.replica() else { return Response::NotLeader(None) };
         match replica.propose(entry, CALL_DEADLINE).await {
+            Ok(_) if buggify!("metadata loses a reply") => {
+                Response::Unavailable("the reply was lost".to_owned())
+            }
             Ok(reply) => Response::Proposed(Blob(reply)),
             Err(ProposeError::NotLeader(leader)) => Response::NotLeader(leader),
             Err(ProposeError::Unavailable(reason)) => Response::Unavailable(reason),

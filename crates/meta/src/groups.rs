@@ -153,6 +153,14 @@ impl Registry {
         id
     }
 
+    /// The id of the group's member that left last, which forgets that it left.
+    pub(crate) fn reuse_replica(&mut self, group: GroupId) -> Option<ReplicaId> {
+        let mut members = self.view().group(group)?.clone();
+        let gone = members.retired.pop()?;
+        self.put_group(group, members);
+        Some(gone.id)
+    }
+
     /// A shard id that nobody ever had.
     pub(crate) fn allocate_shard(&mut self) -> ShardId {
         let header = self.header_mut();

@@ -1,7 +1,7 @@
 //! The journal: rows that coordinators write by compare-and-set. The registry
 //! does not understand them; it decides who wrote first.
 
-use quorate_types::{Blob, MigrationId};
+use quorate_types::{Blob, MigrationId, sometimes};
 use zerompk::{FromMessagePack, ToMessagePack};
 
 use crate::limits::{JOURNAL_FINISHED_KEPT, JOURNAL_OPEN_MAX, JOURNAL_ROW_BYTES_MAX};
@@ -47,6 +47,7 @@ impl Registry {
         }
         let current = self.view().journal_row(write.id);
         if current.map(|row| row.revision) != write.expected {
+            sometimes!("a checkpoint meets another");
             return Ok(Reply::Conflict { current: current.cloned() });
         }
         if current.is_some_and(|row| row.finished) {

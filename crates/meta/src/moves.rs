@@ -2,7 +2,7 @@
 //! allocates the id before and records the outcome after. They work alike for
 //! shards, the sequencer and the metadata itself.
 
-use quorate_types::{GroupId, MigrationId, NodeId, ReplicaId};
+use quorate_types::{GroupId, MigrationId, NodeId, ReplicaId, planted};
 use zerompk::{FromMessagePack, ToMessagePack};
 
 use crate::groups::{Replica, ReplicaGroup, Role};
@@ -102,7 +102,12 @@ impl Registry {
         }
         self.check_idle(wanted.group, wanted.generation)?;
         let removed = self.check_move(wanted)?;
-        let added = wanted.change.to().map(|node| (self.allocate_replica(), node));
+        let mut added = wanted.change.to().map(|node| (self.allocate_replica(), node));
+        if planted!(ReplicaIdReused)
+            && let Some((id, _)) = &mut added
+        {
+            *id = self.reuse_replica(wanted.group).unwrap_or(*id);
+        }
         self.renew_group(wanted.group, |group| {
             if let Some((id, node)) = added {
                 group.add_learner(id, node);
@@ -185,6 +190,9 @@ impl Registry {
         }
         self.renew_group(operator.group, |group| {
             if let Some(added) = change.added {
+                if planted!(MoveHalfAborted) {
+                    return group.promote(added);
+                }
                 group.retire(added, index);
             }
         });

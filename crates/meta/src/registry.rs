@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use quorate_types::codec::{decode, encode, open_row, seal_row};
-use quorate_types::{Blob, GroupId, MigrationId, NodeId, Seq, ShardId};
+use quorate_types::{Blob, GroupId, MigrationId, NodeId, Seq, ShardId, sometimes};
 
 use crate::bootstrap::Bootstrap;
 use crate::command::Command;
@@ -82,6 +82,7 @@ impl Registry {
     /// with a command is a [`Reply::Refused`].
     pub fn apply(&mut self, index: u64, command: &[u8]) -> Result<Applied, MetaError> {
         if index <= self.view.applied() {
+            sometimes!("a metadata entry is applied already");
             return Ok(Applied { reply: Reply::Redelivered, mutations: Vec::new() });
         }
         let version_before = self.view.version();

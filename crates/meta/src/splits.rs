@@ -8,7 +8,7 @@
 use std::fmt;
 
 use quorate_types::{
-    Blob, Epoch, GroupId, MigrationId, NodeId, ReplicaId, Seq, ShardEpoch, ShardId,
+    Blob, Epoch, GroupId, MigrationId, NodeId, ReplicaId, Seq, ShardEpoch, ShardId, sometimes,
 };
 use zerompk::{FromMessagePack, ToMessagePack};
 
@@ -288,6 +288,7 @@ impl Registry {
         if !matches!(current, SplitPhase::Planned | SplitPhase::Ordering) {
             return Err(Refusal::PhaseOrder { current });
         }
+        sometimes!("a split is given up");
         self.renew_group(operator.group, |_| {});
         let task = Task::Split(Split { phase: SplitPhase::Refused { reason }, ..split });
         let state = OperatorState::Aborted { at: index };

@@ -16,10 +16,12 @@
 use std::time::Duration;
 
 use quorate_types::membership::{Fence, VoterChange};
-use quorate_types::{NodeId, ReplicaId};
+use quorate_types::{NodeId, ReplicaId, planted, sometimes};
 
 use crate::ports::{ControlError, Progress, Removal};
-use crate::row::{AbortReason, Checkpoint, MigrationRow, Outcome, Position, Promotion, Refusal};
+use crate::row::{
+    AbortReason, Checkpoint, MigrationRow, Outcome, Phase, Position, Promotion, Refusal,
+};
 
 /// Consecutive observations in which the target must keep up before it counts
 /// as caught up: one alone may catch a lull in the writes.
@@ -291,6 +293,7 @@ impl Machine {
         if self.row.term == self.term {
             return Step::Observe(Delay::None);
         }
+        note_takeover(self.row.phase());
         if self.row.phase().is_abortable() && self.row.attempt >= self.policy.attempts_max {
             return self.abort(AbortReason::AttemptsExhausted);
         }
@@ -461,6 +464,9 @@ impl Machine {
     /// Undoes what the attempt before did, whatever of it is found.
     fn decide_undo(&mut self, group: &Progress, reason: AbortReason) -> Step {
         let to = self.row.to.replica;
+        if planted!(MoveHalfAborted) {
+            return self.record(Checkpoint::Aborted { reason, target_destroyed: false });
+        }
         if group.is_voter(to) {
             if group.leader == Some(to) {
                 return self.move_leadership(group, to);
@@ -494,6 +500,7 @@ impl Machine {
             .max_by_key(|(replica, progress)| {
                 (**replica == self.row.to.replica, progress.matched, **replica)
             });
+        sometimes!("a move finds nobody to lead", candidate.is_none());
         let Some((&to, _)) = candidate else {
             return self.fail(AbortReason::NoLeaderCandidate);
         };
@@ -528,6 +535,7 @@ impl Machine {
 
     /// The learner is gone: begin with the first phase, under a new attempt.
     fn start_again(&self) -> Step {
+        sometimes!("a move begins again");
         if self.row.attempt >= self.policy.attempts_max {
             return self.abort(AbortReason::AttemptsExhausted);
         }
@@ -535,6 +543,7 @@ impl Machine {
     }
 
     fn abort(&self, reason: AbortReason) -> Step {
+        sometimes!("a move is given up");
         debug_assert!(self.row.phase().is_abortable(), "after the cutover only forward");
         self.record_attempt(Checkpoint::Aborting { reason })
     }
@@ -551,5 +560,18 @@ impl Machine {
         let row = MigrationRow { checkpoint, attempt, term: self.term, ..self.row.clone() };
         debug_assert_eq!(row.follows(Some(&self.row)), Ok(crate::row::Change::Advanced));
         Step::Record { row: Box::new(row), expected: self.row.position() }
+    }
+}
+
+/// In which phases coordinators were lost.
+fn note_takeover(phase: Phase) {
+    match phase {
+        Phase::AddLearner => sometimes!("a coordinator is lost while adding a learner"),
+        Phase::CatchUp => sometimes!("a coordinator is lost during catch-up"),
+        Phase::PromoteLearner => sometimes!("a coordinator is lost before a promotion"),
+        Phase::LeadershipTransfer => sometimes!("a coordinator is lost during a transfer"),
+        Phase::Cutover => sometimes!("a coordinator is lost during a cutover"),
+        Phase::Aborting => sometimes!("a coordinator is lost while undoing a move"),
+        Phase::Complete | Phase::Aborted => {}
     }
 }

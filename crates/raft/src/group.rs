@@ -13,7 +13,7 @@ use openraft::errors::{
 use openraft::{ChangeMembers, RaftMetrics, ReadPolicy};
 use parking_lot::Mutex;
 use quorate_types::group_log::ReadIndex;
-use quorate_types::{GroupId, NodeId, ReplicaId, watch};
+use quorate_types::{GroupId, NodeId, ReplicaId, buggify, sometimes, watch};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
@@ -255,6 +255,9 @@ impl Group {
         let Ok(_permit) = self.inner.proposals.try_acquire() else {
             return refuse(Refused::Busy);
         };
+        if buggify!("raft has no room for a proposal") {
+            return refuse(Refused::Busy);
+        }
         count(&counters.proposals);
         let write = self.inner.raft.client_write(Command(command));
         match tokio::time::timeout(deadline, write).await {
@@ -571,6 +574,12 @@ fn is_leading(metrics: &RaftMetrics<TypeConfig>, replica: ReplicaId) -> bool {
         && metrics.vote.leader_id.voted_for == replica.0
 }
 
+/// Whether a replica lacks entries that a leader's log is just about to lose.
+fn lags(metrics: &RaftMetrics<TypeConfig>, next_purged: u64) -> bool {
+    let mut matched = metrics.replication.iter().flat_map(BTreeMap::values);
+    matched.any(|at| at.as_ref().is_none_or(|at| at.index < next_purged))
+}
+
 fn leader_node(metrics: &RaftMetrics<TypeConfig>) -> Option<NodeId> {
     let leader = metrics.current_leader?;
     metrics.membership_config.get_node(&leader).map(|member| member.node_id())
@@ -671,7 +680,11 @@ impl Observer {
             noop_applied: applied.position.is_some_and(|position| position.term == term),
         };
         self.leadership.modify(|before| {
+            let is_lost_election = before.term > 0 && before.leader.is_none() && term > before.term;
+            sometimes!("an election ends without a leader", is_lost_election);
             if now.leading && !(before.leading && before.term == term) {
+                let configs = metrics.membership_config.membership().get_joint_config().len();
+                sometimes!("a leader is elected in a joint membership", configs > 1);
                 count(&self.counters.elections_won);
             }
             std::mem::replace(before, now) != now
@@ -685,11 +698,15 @@ impl Observer {
         // A purge may have to wait for a follower that is just being fed, so
         // ask again after a while, but not for every entry.
         let asked_lately = applied < self.flush_asked_at + self.purge_after_entries.div_ceil(2);
-        if applied.saturating_sub(purged) <= self.purge_after_entries
-            || (asked_lately && self.flush_asked_at > 0)
-        {
+        let mut is_due = applied.saturating_sub(purged) > self.purge_after_entries
+            && !(asked_lately && self.flush_asked_at > 0);
+        if buggify!("raft purges its log early") {
+            is_due = applied > purged;
+        }
+        if !is_due {
             return;
         }
+        sometimes!("a log is purged while a follower lags", lags(metrics, purged));
         self.flush_asked_at = applied;
         count(&self.counters.flushes);
         if let Err(error) = self.raft.trigger().snapshot().await {

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use quorate_types::runtime::BoxFuture;
-use quorate_types::{GroupId, NodeId, ReplicaId};
+use quorate_types::{GroupId, NodeId, ReplicaId, planted, sometimes};
 use tokio::sync::Semaphore;
 
 use crate::admin::Fences;
@@ -219,8 +219,12 @@ impl Host {
         }
         let state = self.inner.log.admit(group, replica).await?;
         let progress = Arc::new(Progress::new());
-        let applier = Applier::recover(group, machine, Arc::clone(&progress))?;
+        let mut applier = Applier::recover(group, machine, Arc::clone(&progress))?;
         self.inner.align(group, replica, state, &applier).await?;
+        if planted!(AppliedTwice) && class == GroupClass::Shard {
+            let repeated = applier.repeat(&*self.inner.log).await;
+            repeated.map_err(|error| RaftError::Halted(error.to_string()))?;
+        }
 
         let machine = applier.machine();
         let raft = self.inner.start_raft(group, replica, class, &progress, applier).await?;
@@ -409,6 +413,7 @@ impl Inner {
         if state.last.is_some_and(|last| last.index >= applied.index) {
             return Ok(());
         }
+        sometimes!("a machine is ahead of its log");
         if state.vote.is_none() {
             let vote = Vote { term: applied.term, candidate: replica, committed: false };
             self.log.save_vote(group, vote).await?;
@@ -450,7 +455,10 @@ impl Inner {
             Some(group) if group.replica() == message.to => {
                 return inbox::answer(group, &self.receiving, message.body).await;
             }
-            _ if self.log.is_tombstoned(message.group, message.to) => Refusal::Tombstoned,
+            _ if self.log.is_tombstoned(message.group, message.to) => {
+                sometimes!("a replica that is gone is called");
+                Refusal::Tombstoned
+            }
             Some(group) => Refusal::OtherReplica(group.replica()),
             None => Refusal::UnknownGroup,
         };

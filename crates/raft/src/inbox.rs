@@ -10,6 +10,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest,
     VoteRequest, VoteResponse,
 };
+use quorate_types::{buggify, sometimes};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -156,8 +157,12 @@ async fn snapshot_begin(group: &Group, receiving: &Arc<Semaphore>, begin: Snapsh
         return Reply::Refused(Refusal::Malformed);
     };
     let mut slot = group.staging().0.lock().await;
+    sometimes!("a snapshot is begun anew", slot.is_some());
     // Whoever begins anew has given up the transfer before.
     *slot = None;
+    if buggify!("raft receives no snapshot now") {
+        return Reply::Refused(Refusal::Busy);
+    }
     let Ok(permit) = Arc::clone(receiving).try_acquire_owned() else {
         return Reply::Refused(Refusal::Busy);
     };
@@ -186,7 +191,8 @@ async fn snapshot_chunk(group: &Group, chunk: SnapshotChunk) -> Reply {
         return Reply::Refused(Refusal::LostTransfer);
     };
     let is_next = staging.next_sequence == chunk.sequence;
-    if !is_next || crc32c::crc32c(&chunk.bytes) != chunk.crc32c {
+    let is_lost = buggify!("raft loses a half-received snapshot");
+    if is_lost || !is_next || crc32c::crc32c(&chunk.bytes) != chunk.crc32c {
         *slot = None;
         return Reply::Refused(Refusal::LostTransfer);
     }

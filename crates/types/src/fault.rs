@@ -18,6 +18,15 @@
 //!
 //! [`Runtime`]: crate::runtime::Runtime
 
+use std::collections::BTreeMap;
+#[cfg(feature = "canary")]
+use std::sync::{Arc, Weak};
+
+#[cfg(feature = "canary")]
+use parking_lot::Mutex;
+
+#[cfg(feature = "canary")]
+use crate::runtime::Runtime;
 #[cfg(feature = "simulation")]
 use crate::runtime::ambient;
 
@@ -173,6 +182,34 @@ pub fn is_planted(canary: Canary) -> bool {
 #[must_use]
 pub const fn is_planted(_canary: Canary) -> bool {
     false
+}
+
+/// Numbers that a planted bug notes down, which code without it does not know.
+pub type Notes = BTreeMap<Vec<u8>, u64>;
+
+/// Notes that a planted bug takes, apart for each life of a simulated node: a
+/// [`planted!`](crate::planted) branch may look there for what the sound code
+/// has no need to remember.
+#[cfg(feature = "canary")]
+pub fn scratch<T: Default>(work: impl FnOnce(&mut Notes) -> T) -> T {
+    static PADS: Mutex<Vec<(Weak<dyn Runtime>, Notes)>> = Mutex::new(Vec::new());
+    let Some(runtime) = ambient() else { return T::default() };
+    let mut pads = PADS.lock();
+    pads.retain(|(owner, _)| owner.strong_count() > 0);
+    let is_ours = |owner: &Weak<dyn Runtime>| std::ptr::addr_eq(owner.as_ptr(), &*runtime);
+    if let Some((_, notes)) = pads.iter_mut().find(|(owner, _)| is_ours(owner)) {
+        return work(notes);
+    }
+    let mut notes = Notes::new();
+    let result = work(&mut notes);
+    pads.push((Arc::downgrade(&runtime), notes));
+    result
+}
+
+/// Nothing is noted in a build without canaries.
+#[cfg(not(feature = "canary"))]
+pub fn scratch<T: Default>(_work: impl FnOnce(&mut Notes) -> T) -> T {
+    T::default()
 }
 
 /// Whether a branch that is rare, and legal at any time, shall be taken now.

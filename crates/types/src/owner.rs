@@ -4,6 +4,7 @@
 
 use crate::DiskId;
 use crate::codec::{self, CodecError};
+use crate::sometimes;
 
 /// The newest format of the mark.
 const FORMAT: u8 = 1;
@@ -55,6 +56,7 @@ impl Owner {
     /// [`OwnerError`]; then the file must not be used.
     pub fn judge(&self, mark: Option<&[u8]>) -> Result<bool, OwnerError> {
         let Some(mark) = mark else {
+            sometimes!("a store is missed", self.has_store);
             return if self.has_store { Err(OwnerError::Lost) } else { Ok(false) };
         };
         let (_, payload) = codec::open_row(KEY, FORMAT, mark)?;
@@ -62,6 +64,7 @@ impl Owner {
         if found == self.disk {
             return Ok(true);
         }
+        sometimes!("a store of another directory is refused");
         Err(OwnerError::Foreign { found, expected: self.disk })
     }
 }

@@ -1,7 +1,7 @@
 //! Rules on the hooks of `quorate_types::fault`, by which a simulator disturbs
 //! the code it runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Violation;
 use super::lexer::{self, Line, find_word};
@@ -52,6 +52,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Violation> {
     for file in tree.below("").filter(|file| file.path.ends_with("Cargo.toml")) {
         violations.extend(enabled_features(file));
     }
+    violations.extend(missing_bugs(tree));
     violations
 }
 
@@ -113,6 +114,30 @@ fn repeated_sites(
     violations
 }
 
+/// Bugs with a name and no place: a simulator would look for them in vain.
+fn missing_bugs(tree: &Tree) -> Vec<Violation> {
+    let hooks = tree.text(HOOKS).map(lexer::lines).unwrap_or_default();
+    let production = tree.below("").filter(|file| file.path != HOOKS && is_production(&file.path));
+    let planted: BTreeSet<String> =
+        production.flat_map(|file| lexer::lines(&file.text)).flat_map(|line| bugs(&line)).collect();
+    let start = hooks.iter().position(|line| line.code.contains("enum Canary {"));
+    let variants = hooks.iter().enumerate().skip(start.map_or(usize::MAX, |start| start + 1));
+    variants
+        .take_while(|(_, line)| line.code.trim() != "}")
+        .filter_map(|(index, line)| Some((index, line.code.trim().strip_suffix(',')?)))
+        .filter(|(_, bug)| !planted.contains(*bug))
+        .map(|(index, bug)| {
+            Violation::new(HOOKS, index + 1, format!("{bug} is planted nowhere in crates/*/src"))
+        })
+        .collect()
+}
+
+/// The bugs that a line plants.
+fn bugs(line: &Line) -> Vec<String> {
+    let planted = line.code.split("planted!(").skip(1);
+    planted.filter_map(|rest| Some(rest.split_once(')')?.0.to_owned())).collect()
+}
+
 /// Manifests that turn hooks on for whoever depends on them.
 fn enabled_features(file: &TextFile) -> Vec<Violation> {
     if file.path == SIMULATOR {
@@ -120,11 +145,13 @@ fn enabled_features(file: &TextFile) -> Vec<Violation> {
     }
     let message = "only the simulator's package turns these features of quorate-types on";
     let is_enabling = |line: &str| {
-        FEATURES.iter().any(|feature| {
-            let is_listed = line.contains(&format!("\"{feature}\""));
-            let is_passed_on = line.contains(&format!("quorate-types/{feature}"));
-            is_passed_on || (is_listed && line.starts_with("quorate-types"))
-        })
+        // A target that is built with a feature only does not turn it on.
+        !line.starts_with("required-features")
+            && FEATURES.iter().any(|feature| {
+                let is_listed = line.contains(&format!("\"{feature}\""));
+                let is_passed_on = line.contains(&format!("quorate-types/{feature}"));
+                is_passed_on || (is_listed && line.starts_with("quorate-types"))
+            })
     };
     let lines = file.text.lines().enumerate().filter(|(_, line)| is_enabling(line));
     lines.map(|(index, _)| Violation::new(&file.path, index + 1, message)).collect()

@@ -422,10 +422,25 @@ fn a_site_has_a_name_of_its_own_on_its_line() {
 }
 
 #[test]
+fn every_bug_with_a_name_is_planted() {
+    let house = House::new();
+    let hooks = "pub enum Canary {\n    /// Why.\n    VoteNotSynced,\n    SliceLost,\n}\n";
+    house.plant("crates/types/src/fault.rs", hooks);
+    let code = "fn f() {\n    if planted!(SliceLost) && !planted!(Other) {}\n}\n";
+    house.plant("crates/calvin/src/a.rs", code);
+    house.assert_finds("crates/types/src/fault.rs:3: VoteNotSynced is planted nowhere");
+    house.plant("crates/raft/src/a.rs", "fn f() { if planted!(VoteNotSynced) {} }\n");
+    house.assert_in_order();
+}
+
+#[test]
 fn only_the_simulator_turns_hooks_on() {
     let house = House::new();
     let dependency =
         "[dependencies]\nquorate-types = { workspace = true, features = [\"simulation\"] }\n";
     house.plant_manifest("raft", "quorate-raft", dependency);
     house.assert_finds("crates/raft/Cargo.toml:6: only the simulator's package turns");
+    let target = "[[test]]\nname = \"canaries\"\nrequired-features = [\"quorate-types/canary\"]\n";
+    house.plant_manifest("raft", "quorate-raft", target);
+    house.assert_in_order();
 }

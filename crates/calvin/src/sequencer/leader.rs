@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use quorate_types::{ClientId, Epoch, ShardId};
+use quorate_types::{ClientId, Epoch, ShardId, sometimes};
 use zerompk::{FromMessagePack, ToMessagePack};
 
 use super::machine::{SequencerMachine, shards_of};
@@ -208,9 +208,11 @@ impl SequencerLeader {
             || self.undone.bytes >= self.limits.undone_bytes_max
             || machine.remembered_count() >= self.limits.remembered_max;
         if is_full {
+            sometimes!("the sequencer is full");
             return Err(NotAdmitted::Full);
         }
         if let Some(shard) = self.down_among(machine, &submission.call.footprint, now) {
+            sometimes!("the sequencer refuses work for a shard that is down");
             return Err(NotAdmitted::ShardDown(shard));
         }
         self.txns += 1;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_types::codec::CodecError;
-use quorate_types::{Epoch, KeyRange, RequestId, Seq, ShardId, TxnId};
+use quorate_types::{Epoch, KeyRange, RequestId, Seq, ShardId, TxnId, planted, sometimes};
 
 use super::rows::{Header, Loaded, OrderedRow, Sample, header_key, map_key, prev_key, slice_key};
 use crate::command::{
@@ -277,9 +277,11 @@ impl SequencerMachine {
         let Submission { request, call } = submission;
         let refuse = |reason| SequencerEvent::Refused { request, reason };
         if let Some(row) = self.dedup.get(&request) {
+            sometimes!("a submission finds its place");
             return Err(SequencerEvent::Ordered { request, txn: row.txn, home: row.home });
         }
         if self.dedup.is_expired(&request, self.header.floors.expired) {
+            sometimes!("a submission has expired");
             return Err(refuse(NotOrdered::Expired));
         }
         let map = self.map.as_ref().ok_or(refuse(NotOrdered::NoMap))?;
@@ -342,6 +344,10 @@ impl SequencerMachine {
         }
         let shards = bodies.iter().map(|(shard, _)| *shard).collect();
         for (shard, body) in bodies {
+            let is_work = matches!(body, SliceBody::Transactions(_));
+            if planted!(SliceLost) && is_work && self.kept_for(shard) >= 16 {
+                continue;
+            }
             let range = self
                 .map
                 .as_ref()
@@ -357,6 +363,10 @@ impl SequencerMachine {
             self.set_prev(writes, shard, epoch);
         }
         self.events.push(SequencerEvent::Sliced { epoch, shards });
+    }
+
+    fn kept_for(&self, shard: ShardId) -> usize {
+        self.slices.range((shard, Epoch(0))..=(shard, Epoch(u64::MAX))).count()
     }
 
     fn set_prev(&mut self, writes: &mut WriteSet, shard: ShardId, epoch: Epoch) {

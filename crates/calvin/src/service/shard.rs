@@ -6,15 +6,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use quorate_types::env::Clock;
-use quorate_types::{Blob, ClientId, Epoch, KeyRange, NodeId, RequestId, ShardId, TxnId, runtime};
+use quorate_types::{
+    Blob, ClientId, Epoch, KeyRange, NodeId, RequestId, ShardId, TxnId, buggify, planted, runtime,
+    sometimes,
+};
 
 use super::leadership::{lost, while_leading};
 use super::node::ServiceConfig;
 use super::waiters::Waiters;
 use crate::command::{Direct, Fence, Member, ShardCommand, Slice};
 use crate::limits::{CALL_BYTES_MAX, KEY_BYTES_MAX, RANGES_MAX};
-use crate::ports::{Destination, GroupLog, GroupMachine, Leadership, Peers, ProposeError, Router};
-use crate::procedure::{Call, Procedures};
+use crate::ports::{
+    Destination, GroupLog, GroupMachine, Leadership, Peers, ProposeError, ReadIndex, Router,
+};
+use crate::procedure::{Call, Footprint, Procedures};
 use crate::reply_gate::ReplyGate;
 use crate::shard::{
     Event, Feeder, FenceOutcome, Halt, LeaderOutput, ReadOutcome, Refusal, ShardLeader,
@@ -355,7 +360,9 @@ impl ShardService {
             let slices = role.feeder.next(machine.cursor());
             (is_news.then_some(report), role.leader.take_outputs(), slices)
         };
-        if let Some(report) = report {
+        if let Some(report) = report
+            && !buggify!("calvin loses a report of progress")
+        {
             self.peers.send(Destination::Sequencer, report);
         }
         if let Some(slices) = slices {
@@ -492,6 +499,7 @@ impl ShardService {
         if let Err(reply) = self.admit(&execute) {
             return reply;
         }
+        let early = early_footprint(&execute.call);
         let request = execute.request;
         let Some(decision) = self.decisions.register(request.key()) else {
             return busy("too many requests wait at this shard");
@@ -508,6 +516,9 @@ impl ShardService {
             Err(ProposeError::NotLeader(leader)) => return Reply::NotLeader(leader),
             Err(ProposeError::Refused(reason)) => return Reply::Busy(Blob::from(reason.as_str())),
             Err(ProposeError::Unknown) => return Reply::Unknown,
+        }
+        if let Some(footprint) = early {
+            return self.settle_early(&leadership, now.term, decision, &footprint).await;
         }
         self.settle(&leadership, now.term, decision).await
     }
@@ -540,7 +551,12 @@ impl ShardService {
         term: u64,
         execute: &Execute,
     ) -> Option<Reply> {
-        let confirmed = match self.log.read_index().await {
+        let read_index = if planted!(ReadWithoutIndex) {
+            Ok(ReadIndex { term, index: 0 })
+        } else {
+            self.log.read_index().await
+        };
+        let confirmed = match read_index {
             Ok(confirmed) => confirmed,
             Err(leader) => return Some(Reply::NotLeader(leader)),
         };
@@ -559,9 +575,15 @@ impl ShardService {
         };
         match outcome {
             Ok(ReadOutcome::Answer { verdict, position }) => {
+                if planted!(EarlyReply) {
+                    return Some(Reply::Verdict(verdict));
+                }
                 Some(self.release(leadership, term, position, Reply::Verdict(verdict)).await)
             }
-            Ok(ReadOutcome::MustBeLogged) => None,
+            Ok(ReadOutcome::MustBeLogged) => {
+                sometimes!("a read must be logged");
+                None
+            }
             Ok(ReadOutcome::Moved) => Some(Reply::Moved),
             Err(halt) => {
                 tracing::error!(%halt, "a read failed");
@@ -613,6 +635,25 @@ impl ShardService {
         self.release(leadership, term, position, reply).await
     }
 
+    /// The same, except that the reply waits for a part of its position only.
+    async fn settle_early(
+        &self,
+        leadership: &quorate_types::watch::Receiver<Leadership>,
+        term: u64,
+        decision: tokio::sync::oneshot::Receiver<Decision>,
+        footprint: &Footprint,
+    ) -> Reply {
+        let decision = while_leading(leadership, term, decision).await;
+        let Some(Ok(Decision::Verdict(verdict @ (Verdict::Done(_) | Verdict::Aborted(_)), _))) =
+            decision
+        else {
+            return Reply::Unknown;
+        };
+        let position =
+            self.replica.machine().as_ref().map(|machine| machine.last_writer(footprint));
+        self.release(leadership, term, position.unwrap_or_default(), Reply::Verdict(verdict)).await
+    }
+
     /// Tells the decision of an ordered transaction whose home is here.
     pub(super) async fn await_decision(&self, request: RequestId, txn: TxnId) -> Reply {
         let leadership = self.log.leadership();
@@ -632,6 +673,7 @@ impl ShardService {
                     Some(Decision::Verdict(verdict, machine.cursor()))
                 }
                 None if txn.epoch <= machine.done() && machine.answers(txn).is_none() => {
+                    sometimes!("an answer is gone");
                     return Reply::Gone;
                 }
                 _ => None,
@@ -728,6 +770,16 @@ impl ShardService {
     pub fn range(&self) -> Option<KeyRange> {
         self.replica.machine().as_ref().map(|machine| machine.range().clone())
     }
+}
+
+/// The footprint of a call whose reply a planted bug lets leave early.
+fn early_footprint(call: &Call) -> Option<Footprint> {
+    let footprint = &call.footprint;
+    let is_blind = footprint.reads.is_empty() && footprint.ranges.is_empty();
+    if planted!(EarlyReplyChain) || (planted!(EarlyReplyBlind) && is_blind) {
+        return Some(footprint.clone());
+    }
+    None
 }
 
 /// Refuses before admission what no entry or row could hold.

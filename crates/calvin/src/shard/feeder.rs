@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quorate_types::Epoch;
+use quorate_types::{Epoch, buggify, planted};
 
 use crate::command::{Slice, within_budget};
 
@@ -28,7 +28,8 @@ impl Feeder {
                 self.waiting.insert(slice.epoch, slice);
             }
         }
-        while self.waiting.len() > WAITING_MAX {
+        let waiting_max = if buggify!("calvin lets two slices wait") { 2 } else { WAITING_MAX };
+        while self.waiting.len() > waiting_max {
             self.waiting.pop_last();
         }
     }
@@ -42,8 +43,10 @@ impl Feeder {
         self.waiting = self.waiting.split_off(&cursor.next());
         let mut chain = Vec::new();
         let mut prev = cursor;
-        for slice in within_budget(self.waiting.values()).take(ENTRY_SLICES_MAX) {
-            if slice.prev != prev {
+        let slices_max =
+            if buggify!("calvin feeds one slice at a time") { 1 } else { ENTRY_SLICES_MAX };
+        for slice in within_budget(self.waiting.values()).take(slices_max) {
+            if slice.prev != prev && !planted!(SliceGapAccepted) {
                 break;
             }
             prev = slice.epoch;

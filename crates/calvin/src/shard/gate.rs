@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_types::contain::{Panicked, contain};
-use quorate_types::{Blob, ClientId, Epoch, KeyRange, RequestId, ShardId, TxnId};
+use quorate_types::{
+    Blob, ClientId, Epoch, KeyRange, RequestId, ShardId, TxnId, planted, sometimes,
+};
 
 use super::machine::{Event, Halt, ShardMachine, waiting};
 use super::rows::{
@@ -44,8 +46,15 @@ impl Gate {
     /// order grants exactly those that were granted.
     pub(super) fn load(pending: BTreeMap<Place, PendingRow>) -> Self {
         let mut gate = Self { stored: pending.keys().copied().collect(), ..Self::default() };
-        for (place, row) in pending {
-            let granted = gate.locks.request(place, lock_set(&row.work));
+        for (place, mut row) in pending {
+            if planted!(InputsForgotten) {
+                row.inputs = None;
+            }
+            let granted = if planted!(LockReleasedEarly) && row.granted.is_some() {
+                true
+            } else {
+                gate.locks.request(place, lock_set(&row.work))
+            };
             debug_assert!(
                 granted || row.granted.is_none(),
                 "invariant: a granted entry holds its locks after a restart"
@@ -74,7 +83,9 @@ impl Gate {
 
     /// Queues work behind everything that entered before.
     pub(super) fn enter(&mut self, place: Place, work: Work) {
-        if self.locks.request(place, lock_set(&work)) {
+        let granted = self.locks.request(place, lock_set(&work));
+        sometimes!("work waits for its locks", !granted);
+        if granted {
             self.ready.insert(place);
         }
         self.index(place, &work);
@@ -105,6 +116,7 @@ impl Gate {
         if row.inputs.is_some() {
             return;
         }
+        sometimes!("inputs come before the locks", row.granted.is_none());
         if row.granted.is_some() {
             self.ready.insert(place);
         }
@@ -191,6 +203,9 @@ impl ShardMachine {
             } else {
                 self.gate.pending.insert(place, row);
                 self.gate.dirty.insert(place);
+                if planted!(LockReleasedEarly) {
+                    self.gate.ready.extend(self.gate.locks.release(place));
+                }
             }
         }
         Ok(())
@@ -237,6 +252,8 @@ impl ShardMachine {
         // since has shrunk the range already but waits for it, so that what it
         // still does to departing keys travels with them.
         let range = KeyRange::all();
+        let waited_millis = self.header.clock_millis.saturating_sub(work.time_millis);
+        sometimes!("a command waits a second for its locks", waited_millis >= 1_000);
         let own = self.contribute(store, writes, &work.call, &range, DIRECT_READ_BYTES_MAX)?;
         let outcome = decide_on(
             &*self.procedures,
@@ -299,6 +316,9 @@ impl ShardMachine {
             work.time_millis,
             work.seed,
         );
+        if planted!(EarlyReplyChain) {
+            self.note_writer(&txn.call.footprint, work.epoch);
+        }
         let verdict = self.execute(writes, &txn.call.footprint, outcome, &work.range);
         if txn.home == self.shard {
             self.decide(writes, &txn.request, &txn.call, work.epoch, verdict);

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate_types::{Epoch, RequestId, ShardId, TxnId};
+use quorate_types::{Epoch, RequestId, ShardId, TxnId, buggify, sometimes};
 
 use super::gate::{contributors, foresee, has_writer};
 use super::machine::ShardMachine;
@@ -130,6 +130,10 @@ impl ShardLeader {
                 }
             }
             None if txn.epoch > machine.done() && self.early.len() < EARLY_MAX => {
+                if buggify!("calvin drops an early contribution") {
+                    return;
+                }
+                sometimes!("a contribution comes early");
                 self.early.insert((txn, from), contribution);
             }
             None => {}
@@ -195,6 +199,7 @@ impl ShardLeader {
         let contributions = contributions(collecting);
         let work = &collecting.work;
         if work.txn.home == machine.shard() {
+            sometimes!("a home answers ahead of its log", has_writer(&work.txn));
             self.outputs.push(LeaderOutput::Answer {
                 request: work.txn.request,
                 verdict: foresee(&*machine.procedures, work, &contributions),
@@ -214,6 +219,7 @@ impl ShardLeader {
             let sequenced = &collecting.work.txn;
             let is_read = sequenced.home == machine.shard() && !has_writer(sequenced);
             if !is_kept && is_read && !is_complete(collecting) {
+                sometimes!("a read's contributions are gone");
                 outputs.push(LeaderOutput::Gone { request: sequenced.request });
             }
             is_kept

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use quorate_types::codec::CodecError;
-use quorate_types::{Blob, Epoch, KeyRange, RequestId, ShardEpoch, ShardId, TxnId};
+use quorate_types::{
+    Blob, Epoch, KeyRange, RequestId, ShardEpoch, ShardId, TxnId, planted, sometimes,
+};
 
 use super::gate::Gate;
 use super::rows::{
@@ -175,6 +177,12 @@ impl ShardMachine {
             }
         }
         let Some(header) = loaded.header.take() else { return Ok(None) };
+        if planted!(AppliedTwice) {
+            loaded.dedup.retain(|_, row| row.position < header.cursor);
+        }
+        if planted!(InputsForgotten) {
+            loaded.outbox.clear();
+        }
         let outbox = std::mem::take(&mut loaded.outbox);
         let gate = Gate::load(std::mem::take(&mut loaded.pending));
         Ok(Some(Self {
@@ -352,9 +360,13 @@ impl ShardMachine {
         let request = direct.request;
         let position = self.header.cursor;
         if self.gate.place_of(&request).is_some() {
+            sometimes!("a retry finds its request in the gate");
             return; // Its decision answers the retry too.
         }
-        if let Some(row) = self.dedup.get(&request) {
+        if let Some(row) = self.dedup.get(&request)
+            && !planted!(RetryWithoutDedup)
+        {
+            sometimes!("a retry finds its result");
             self.events.push_back(match row.verdict.clone() {
                 Verdict::Poisoned => {
                     Event::Refused { request, refusal: Refusal::Poisoned, position }
@@ -364,10 +376,12 @@ impl ShardMachine {
             return;
         }
         if self.dedup.is_expired(&request, self.header.floors.expired) {
+            sometimes!("a command has expired");
             self.events.push_back(Event::Refused { request, refusal: Refusal::Expired, position });
             return;
         }
         if direct.epoch != self.header.epoch || !self.owns(&direct.call.footprint) {
+            sometimes!("a command finds its shard split");
             self.events.push_back(Event::Refused { request, refusal: Refusal::Moved, position });
             return;
         }
@@ -393,7 +407,11 @@ impl ShardMachine {
     ) -> Result<(), Halt> {
         let mut position = 0;
         for slice in slices {
-            if slice.epoch <= self.header.cursor || slice.prev != self.header.cursor {
+            if slice.epoch <= self.header.cursor {
+                continue;
+            }
+            if slice.prev != self.header.cursor && !planted!(SliceGapAccepted) {
+                sometimes!("a slice is refused for the gap before it");
                 continue;
             }
             self.header.cursor = slice.epoch;
@@ -460,7 +478,10 @@ impl ShardMachine {
         let Fence { request, home } = fence;
         let position = self.header.cursor;
         let outcome = match self.lookup(&request) {
-            Some(known) => known,
+            Some(known) => {
+                sometimes!("a fence finds its request pending", known == FenceOutcome::Pending);
+                known
+            }
             None if self.dedup.is_expired(&request, self.header.floors.expired) => {
                 FenceOutcome::Expired
             }
@@ -470,6 +491,7 @@ impl ShardMachine {
                 return;
             }
             None => {
+                sometimes!("a fence poisons its request");
                 self.remember(writes, &request, home, position, Verdict::Poisoned);
                 FenceOutcome::Poisoned
             }

@@ -1,12 +1,13 @@
 //! Reads that are not logged (rule 12).
 
-use quorate_types::{Blob, Epoch, KeyRange, ShardEpoch};
+use quorate_types::fault::scratch;
+use quorate_types::{Blob, Epoch, KeyRange, ShardEpoch, planted};
 
 use super::gate::{aborted, decide_on};
 use super::machine::{Halt, ShardMachine};
 use super::rows::Verdict;
 use crate::limits::{DIRECT_READ_BYTES_MAX, READ_RESULT_BYTES_MAX};
-use crate::procedure::Call;
+use crate::procedure::{Call, Footprint};
 use crate::store::{Space, Store, View, WriteSet, successor};
 
 /// What became of an unlogged read.
@@ -95,6 +96,30 @@ impl ShardMachine {
             Ok(outcome) => Verdict::Done(outcome.result),
             Err(reason) => aborted(reason),
         };
-        Ok(ReadOutcome::Answer { verdict, position: self.header.cursor })
+        let position = if planted!(EarlyReplyChain) {
+            self.last_writer(&call.footprint)
+        } else {
+            self.header.cursor
+        };
+        Ok(ReadOutcome::Answer { verdict, position })
+    }
+
+    /// Notes who wrote these keys.
+    pub(super) fn note_writer(&self, footprint: &Footprint, writer: Epoch) {
+        scratch(|notes| {
+            notes.extend(footprint.writes.iter().map(|key| (self.note_key(key), writer.0)));
+        });
+    }
+
+    /// The last epoch noted for any of these keys.
+    pub(crate) fn last_writer(&self, footprint: &Footprint) -> Epoch {
+        let keys = footprint.reads.iter().chain(&footprint.writes);
+        Epoch(scratch(|notes| {
+            keys.filter_map(|key| notes.get(&self.note_key(key)).copied()).max().unwrap_or(0)
+        }))
+    }
+
+    fn note_key(&self, key: &[u8]) -> Vec<u8> {
+        [&self.shard.0.to_be_bytes(), key].concat()
     }
 }

@@ -1,7 +1,7 @@
 //! The fork of a shard (rule 14): a barrier in the global order, executed when
 //! everything before it is done.
 
-use quorate_types::Epoch;
+use quorate_types::{Epoch, sometimes};
 
 use super::machine::{Event, ShardMachine, new_header};
 use super::rows::{SplitWork, header_key};
@@ -19,6 +19,7 @@ impl ShardMachine {
     /// Later entries of the same commit touch only what is left of this shard,
     /// so the order of the fork among the commit's writes does not matter.
     pub(super) fn fork(&mut self, writes: &mut WriteSet, work: &SplitWork) {
+        sometimes!("a shard is split while work waits", self.gate.len() > 0);
         let mut header = new_header(work.child_range.clone(), work.change.epoch);
         header.cursor = work.epoch;
         header.clock_millis = self.header.clock_millis;

@@ -5,11 +5,12 @@
 use std::sync::Arc;
 
 use quorate_calvin::{Execute, Peers, Reply, Request, ServiceConfig};
+use quorate_types::fault::{Canary, HAS_CANARIES};
 use quorate_types::runtime::{self, BoxFuture};
 use quorate_types::{Epoch, ShardEpoch, ShardId};
 
 use super::wires::{End, Held, node_of};
-use super::world::{PATIENCE, World, ends, run};
+use super::world::{PATIENCE, World, ends, run, run_with};
 use crate::support::checker::{Observed, is_strictly_serializable};
 use crate::support::procedures::Op;
 use crate::support::{blob, blobs, map_cut_at, request};
@@ -111,8 +112,8 @@ async fn finish(
 
 type Scenario = fn(Arc<World>) -> BoxFuture<bool>;
 
-fn see(scenario: Scenario, has_gate: bool) -> Seen {
-    run(1, async move {
+fn see(scenario: Scenario, has_gate: bool, canary: Option<Canary>) -> Seen {
+    run_with(canary, 1, async move {
         let world = start().await;
         if !has_gate {
             world.open_gates();
@@ -124,11 +125,12 @@ fn see(scenario: Scenario, has_gate: bool) -> Seen {
 }
 
 fn needs_the_gate(scenario: Scenario) {
-    let gated = Seen { ends_early: false, is_strictly_serializable: true };
-    assert_eq!(see(scenario, true), gated, "behind the gate");
-    let open = Seen { ends_early: true, is_strictly_serializable: false };
-    assert_eq!(see(scenario, false), open, "without a gate");
+    assert_eq!(see(scenario, true, None), GATED, "behind the gate");
+    assert_eq!(see(scenario, false, None), OPEN, "without a gate");
 }
+
+const GATED: Seen = Seen { ends_early: false, is_strictly_serializable: true };
+const OPEN: Seen = Seen { ends_early: true, is_strictly_serializable: false };
 
 #[test]
 fn a_plain_read_of_half_a_transaction_waits_at_the_services_gate() {
@@ -143,6 +145,19 @@ fn a_blind_overwrite_waits_at_the_services_gate() {
 #[test]
 fn a_chain_of_operations_waits_at_the_services_gate() {
     needs_the_gate(|world| Box::pin(chain(world)));
+}
+
+#[test]
+fn each_hole_planted_in_the_gate_lets_its_history_pass() {
+    let holes: [(Canary, Scenario); 3] = [
+        (Canary::EarlyReply, |world| Box::pin(plain(world))),
+        (Canary::EarlyReplyBlind, |world| Box::pin(blind_overwrite(world))),
+        (Canary::EarlyReplyChain, |world| Box::pin(chain(world))),
+    ];
+    let expected = if HAS_CANARIES { OPEN } else { GATED };
+    for (canary, scenario) in holes {
+        assert_eq!(see(scenario, true, Some(canary)), expected, "{canary:?}");
+    }
 }
 
 #[test]

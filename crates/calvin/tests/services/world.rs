@@ -13,6 +13,7 @@ use quorate_calvin::{
     SequencerCommand, SequencerReplica, ServiceConfig, Session, ShardMap, ShardReplica, Submission,
 };
 use quorate_types::env::{Clock, Rng, SplitMix};
+use quorate_types::fault::Canary;
 use quorate_types::runtime::{self, Runtime};
 use quorate_types::{Blob, ClientId, Epoch, NodeId, ShardId};
 use tokio::task::{AbortHandle, JoinHandle};
@@ -30,8 +31,8 @@ pub const PATIENCE: Duration = Duration::from_secs(1);
 /// Requests are remembered for longer than any test lasts.
 const RETENTION_MILLIS: u64 = 3_600_000;
 
-/// Chance from a seed for everything that is spawned.
-struct Seeded(Mutex<SplitMix>);
+/// Chance from a seed for everything that is spawned, and perhaps a bug.
+struct Seeded(Mutex<SplitMix>, Option<Canary>);
 
 impl Runtime for Seeded {
     fn spawned(&self, _: AbortHandle) {}
@@ -43,13 +44,22 @@ impl Runtime for Seeded {
     fn sync_delay(&self) -> Duration {
         Duration::ZERO
     }
+
+    fn canary(&self) -> Option<Canary> {
+        self.1
+    }
 }
 
 /// Runs a test on one thread, on a paused clock, with its chance from a seed.
 pub fn run<T>(seed: u64, test: impl Future<Output = T>) -> T {
+    run_with(None, seed, test)
+}
+
+/// The same with a bug, in a build that has it.
+pub fn run_with<T>(canary: Option<Canary>, seed: u64, test: impl Future<Output = T>) -> T {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let tokio = builder.enable_time().start_paused(true).build().unwrap();
-    let seeded = Arc::new(Seeded(Mutex::new(SplitMix::new(seed))));
+    let seeded = Arc::new(Seeded(Mutex::new(SplitMix::new(seed)), canary));
     tokio.block_on(runtime::scope(seeded, test))
 }
 

@@ -1,9 +1,11 @@
 //! What the test files share: a store in memory, a few procedures, a checker
-//! of strict serializability and a deterministic model of a whole cluster.
+//! of strict serializability, a deterministic model of a whole cluster and
+//! random runs of it.
 
 pub mod checker;
 pub mod cluster;
 pub mod procedures;
+pub mod random;
 pub mod store;
 
 use quorate_types::{Blob, ClientId, Epoch, KeyRange, RequestId, ShardEpoch, ShardId};

@@ -5,7 +5,7 @@ use std::collections::btree_map::Range;
 use std::iter::Peekable;
 
 use bytes::Bytes;
-use quorate_types::{Blob, Hlc, Seq};
+use quorate_types::{Blob, Hlc, Seq, planted, sometimes};
 use zerompk::{FromMessagePack, ToMessagePack};
 
 use super::entry::{Entry, Keyspace};
@@ -176,7 +176,11 @@ impl DeltaMap {
             self.removed.raise(Keyspace::of(key), entry.stamp);
         }
         let news = match self.entries.get(key) {
-            Some(current) => entry > *current,
+            Some(current) if planted!(TieKeptLocal) => entry.stamp > current.stamp,
+            Some(current) => {
+                sometimes!("two writes have one stamp", is_tie(&entry, current));
+                entry > *current
+            }
             None => !self.collected.reaches(key, entry.stamp),
         };
         if news {
@@ -222,6 +226,10 @@ impl DeltaMap {
         }
         Ok(new_keys)
     }
+}
+
+fn is_tie(one: &Entry, other: &Entry) -> bool {
+    one.stamp == other.stamp && one.dot != other.dot
 }
 
 impl Delta {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use quorate_types::codec::ROW_HEADER_BYTES;
-use quorate_types::{Blob, KeyRange, ShardId, runtime};
+use quorate_types::{Blob, KeyRange, ShardId, buggify, runtime, sometimes};
 use redb::{Database, Table, WriteTransaction};
 use tokio::time::Instant;
 
@@ -104,6 +104,9 @@ impl Committer {
             self.wait().await;
             let is_closing = self.shared.is_closing();
             runtime::sync_delay().await;
+            if buggify!("engine commit is slow") {
+                runtime::sync_delay().await;
+            }
             if self.shared.check().is_err() || !self.commit() || is_closing {
                 return;
             }
@@ -124,6 +127,9 @@ impl Committer {
             }
             if self.shared.is_dirty() && deadline.is_none() {
                 deadline = Some(Instant::now() + self.shared.config.commit_age_max);
+                if buggify!("engine commits at once") {
+                    return;
+                }
             }
             let Some(due) = deadline else {
                 self.shared.work().await;
@@ -362,6 +368,7 @@ impl<'t> Transaction<'t> {
 
     fn install(&mut self, install: &mut Install) -> Written {
         let StagedSpaces { data, system } = install.staging;
+        sometimes!("a staged shard is put in place of another");
         for space in [data, system] {
             self.redeem(space)?;
         }

@@ -23,7 +23,7 @@ use std::time::Duration;
 use quorate_types::disk::Disk;
 use quorate_types::owner::Owner;
 use quorate_types::runtime::{self, BoxFuture};
-use quorate_types::{Blob, KeyRange, ShardId};
+use quorate_types::{Blob, KeyRange, ShardId, sometimes};
 
 use self::capture::Capture;
 use self::format::Record;
@@ -180,6 +180,7 @@ impl RedbEngine {
         let before = state.unwritten_bytes(in_flight);
         let Some((upper, rows)) = state.cut(&fork.at, in_flight) else { return };
         let after = state.unwritten_bytes(in_flight);
+        sometimes!("a fork finds its child there", has_child);
         if has_child {
             self.shared.resize_pending(before, after);
             let space = state.record.data;

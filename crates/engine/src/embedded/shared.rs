@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 use quorate_types::runtime::BoxFuture;
-use quorate_types::{Blob, ShardId, watch};
+use quorate_types::{Blob, ShardId, sometimes, watch};
 use tokio::sync::{Notify, oneshot};
 
 use super::RedbConfig;
@@ -138,6 +138,7 @@ impl Shared {
             Fault::Failed(cause) => return self.fail_storage(cause),
             Fault::Damaged(key) => key,
         };
+        sometimes!("a stored row is found damaged");
         let row = CorruptRow { shard, space, key };
         let mut known = self.corruptions.lock();
         if known.len() < CORRUPTIONS_MAX && known.insert(row.clone()) {

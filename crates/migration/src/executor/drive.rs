@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quorate_types::hlc::HlcClock;
 use quorate_types::membership::Fence;
-use quorate_types::{Hlc, MigrationId, runtime, watch};
+use quorate_types::{Hlc, MigrationId, buggify, runtime, watch};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
@@ -126,6 +126,9 @@ impl Context {
 
     async fn perform(&self, machine: &mut Machine, effect: Effect, fence: Fence) {
         let (id, group) = (machine.row().id, machine.row().group);
+        if buggify!("migration waits between checkpoint and effect") {
+            sleep(self.backoff(1)).await;
+        }
         tracing::debug!(%id, ?effect, "performing");
         let control = &self.control;
         let done = match effect {

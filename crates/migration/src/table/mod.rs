@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use quorate_types::disk::Disk;
-use quorate_types::{Blob, MigrationId};
+use quorate_types::{Blob, MigrationId, sometimes};
 
 use crate::row::{Change, MigrationRow, RowDamage, RowError};
 use store::Store;
@@ -282,6 +282,7 @@ impl MigrationStateTable {
                 content.damaged.iter().try_for_each(|damaged| writer.quarantine(damaged))
             })?;
         }
+        sometimes!("a damaged migration row is set aside", !content.damaged.is_empty());
         for damaged in content.damaged {
             tracing::error!(
                 file = %self.config.file, key = ?damaged.key, damage = %damaged.damage,

@@ -9,13 +9,13 @@ use futures_util::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{OptionalSend, Snapshot};
 use parking_lot::Mutex;
-use quorate_types::{GroupId, watch};
+use quorate_types::{GroupId, buggify, planted, sometimes, watch};
 
 use super::types::{
     LogId, Outcome, Payload, RaftEntry, SnapshotMeta, StoredMembership, TypeConfig, position,
 };
-use super::wire::{host_row, open_host_row};
-use crate::log::LogPosition;
+use super::wire::{from_log_entry, host_row, open_host_row};
+use crate::log::{LogEngine, LogPosition};
 use crate::machine::{Batch, Entry, MachineError, SnapshotReader, SnapshotWriter, StateMachine};
 
 /// A batch ends at this many entries or command bytes, so that one commit of
@@ -151,6 +151,16 @@ impl Applier {
         self.machine.clone()
     }
 
+    /// Applies once more what was applied last, as far as the log has it.
+    pub(crate) async fn repeat(&mut self, log: &dyn LogEngine) -> Result<(), io::Error> {
+        let last = self.position().map_or(0, |last| last.index);
+        let mut again = PendingBatch::default();
+        for entry in log.read(self.group, last..last + 1, usize::MAX)? {
+            again.push(from_log_entry(&entry).map_err(io::Error::other)?, None);
+        }
+        self.apply_batch(&mut again).await
+    }
+
     pub(crate) fn position(&self) -> Option<LogPosition> {
         self.applied.as_ref().map(position)
     }
@@ -231,7 +241,9 @@ impl PendingBatch {
     }
 
     fn is_full(&self) -> bool {
-        self.entries.len() >= BATCH_ENTRIES_MAX || self.command_bytes >= BATCH_COMMAND_BYTES_MAX
+        self.entries.len() >= BATCH_ENTRIES_MAX
+            || self.command_bytes >= BATCH_COMMAND_BYTES_MAX
+            || buggify!("raft applies one entry at a time")
     }
 }
 
@@ -285,6 +297,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
             }
         };
         installed.map_err(|error| self.halt("install a snapshot", &error))?;
+        sometimes!("a snapshot is installed");
         self.applied = Some(last);
         self.membership = meta.last_membership.clone();
         self.progress.durable_index.fetch_max(last.index, Ordering::AcqRel);
@@ -346,7 +359,7 @@ impl Builder {
         }
         let mut machine = self.machine.0.lock().await;
         let machine = present(&mut machine)?;
-        let durable = machine.flush().await?;
+        let durable = if planted!(PurgePastDurable) { u64::MAX } else { machine.flush().await? };
         let view = view(machine)?;
         let applied = view.meta.last_log_id.map_or(0, |last| last.index);
         if durable < applied {

@@ -17,7 +17,7 @@ use openraft::raft::{
 };
 use openraft::{OptionalSend, StorageError};
 use openraft::{RaftNetworkFactory, RaftNetworkV2};
-use quorate_types::{Blob, GroupId, NodeId, ReplicaId};
+use quorate_types::{Blob, GroupId, NodeId, ReplicaId, planted, sometimes};
 use tokio::sync::Semaphore;
 
 use super::applier::{SNAPSHOT_CHUNK_BYTES_MAX, SnapshotData};
@@ -155,7 +155,12 @@ impl Link {
             }
         };
         let reply = self.call(self.lane, Body::Append(to_append(request)), deadline);
+        let carries_entries = self.lane == Lane::Data && !request.entries.is_empty();
+        let is_next = (self.to.0 % 3 + 3 - self.links.replica.0 % 3) % 3 == 1;
         async move {
+            if planted!(QuorumOffByOne) && carries_entries && is_next {
+                return Ok(AppendEntriesResponse::Success);
+            }
             match reply.await.map_err(CallError::rpc)? {
                 Reply::Appended => Ok(AppendEntriesResponse::Success),
                 Reply::AppendedPartly(upto) => {
@@ -339,6 +344,7 @@ impl RaftNetworkV2<TypeConfig> for Link {
         let Some(last) = snapshot.meta.last_log_id else {
             return Err(CallError::Malformed("a snapshot of nothing".to_owned()).streaming());
         };
+        sometimes!("a snapshot is sent");
         let row = Blob(host_row(position(&last), &snapshot.meta.last_membership));
         let send = async {
             let _permit = self.links.sending.acquire().await;

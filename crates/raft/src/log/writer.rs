@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ::redb::{Database, Durability, TableDefinition};
 use bytes::Bytes;
 use quorate_types::contain::contain;
-use quorate_types::{GroupId, ReplicaId};
+use quorate_types::{GroupId, ReplicaId, buggify, planted, runtime};
 
 use super::memory::Placed;
 use super::redb::Shared;
@@ -51,6 +51,9 @@ impl Operation {
 
     /// A purge loses nothing by waiting for the next commit.
     pub(super) fn is_urgent(&self) -> bool {
+        if planted!(VoteNotSynced) && matches!(self.change, Change::Vote(_)) {
+            return false;
+        }
         !matches!(self.change, Change::Purge { .. })
     }
 }
@@ -92,9 +95,15 @@ impl Writer {
     }
 
     pub(super) async fn run(mut self) {
-        while let Some((operations, dead_rows)) = self.shared.next_batch().await {
+        while let Some((mut operations, dead_rows)) = self.shared.next_batch().await {
+            if planted!(AcknowledgedBeforeSync) {
+                acknowledge_appends(&mut operations);
+            }
             let (commit, completions) = self.prepare(operations, dead_rows);
-            quorate_types::runtime::sync_delay().await;
+            runtime::sync_delay().await;
+            if buggify!("raft log sync is slow") {
+                runtime::sync_delay().await;
+            }
             let result = self.shared.with_database(|database| write(database, &commit));
             self.shared.committed(&commit.placed, commit.payload_bytes, &commit.rows(), &result);
             for completion in completions {
@@ -201,6 +210,16 @@ impl Writer {
     fn close_row(&mut self, builder: BatchBuilder, commit: &mut Commit) {
         commit.batch_rows.push((self.next_sequence, builder.seal(self.next_sequence)));
         self.next_sequence += 1;
+    }
+}
+
+/// Tells callers that their entries are durable, which they are not yet.
+fn acknowledge_appends(operations: &mut [Operation]) {
+    let is_append = |operation: &&mut Operation| matches!(operation.change, Change::Append { .. });
+    for operation in operations.iter_mut().filter(is_append) {
+        if let Some(completion) = operation.completion.take() {
+            completion(Ok(()));
+        }
     }
 }
 
