@@ -9,11 +9,14 @@ use parking_lot::Mutex;
 use quorate::types::NodeId;
 use quorate::types::disk::Disk;
 use quorate::{Node, NodeConfig};
+use quorate_calvin::kv::KeyValue;
 use quorate_testkit::disk::CrashDisk;
 use quorate_testkit::sim::{LinkConfig, Sim, SimClock, SimNetwork, SimNode};
 use tokio::time::timeout;
 
+use super::ledger::{Ledger, Tap};
 use super::port::{Deafness, Port, Ways, address};
+use super::tap::{Stores, open_stores};
 
 const FOUNDERS: u64 = 3;
 /// One more than found the cluster.
@@ -22,6 +25,8 @@ const MACHINES: u64 = 4;
 const SERVES_WITHIN: Duration = Duration::from_secs(60);
 /// How far the clocks of two neighbours are apart.
 const SKEW_MILLIS: i64 = 250;
+/// One seed in so many runs its nodes as they are shipped, without taps.
+const UNTAPPED_SEEDS: u64 = 4;
 
 /// A machine: its disk and clock outlive the lives of its node.
 struct Machine {
@@ -43,6 +48,7 @@ pub struct Cluster {
     machines: Arc<Vec<Mutex<Machine>>>,
     taking_part: Arc<AtomicUsize>,
     configure: fn(&mut NodeConfig),
+    ledger: Option<Ledger>,
 }
 
 impl Cluster {
@@ -53,6 +59,12 @@ impl Cluster {
 
     /// The same, with another configuration of each node.
     pub async fn found_with(sim: &Sim, configure: fn(&mut NodeConfig)) -> Self {
+        let is_tapped = !sim.seed().is_multiple_of(UNTAPPED_SEEDS);
+        Self::found_watched(sim, configure, is_tapped).await
+    }
+
+    /// The same, with or without taps in its nodes.
+    pub async fn found_watched(sim: &Sim, configure: fn(&mut NodeConfig), is_tapped: bool) -> Self {
         let network = SimNetwork::new(sim, LinkConfig::default());
         let machine = |id: u64| {
             let offset_millis = i64::try_from(id).unwrap() * SKEW_MILLIS;
@@ -70,12 +82,18 @@ impl Cluster {
             machines: Arc::new((1..=MACHINES).map(machine).collect()),
             taking_part: Arc::new(AtomicUsize::new(usize::try_from(FOUNDERS).unwrap())),
             configure,
+            ledger: is_tapped.then(|| Ledger::new(sim.begun(), Arc::new(KeyValue))),
         };
         for place in 0..cluster.members() {
             cluster.boot(place).await;
         }
         cluster.serving().await;
         cluster
+    }
+
+    /// What its nodes were seen to do, if they have taps.
+    pub fn ledger(&self) -> Option<&Ledger> {
+        self.ledger.as_ref()
     }
 
     /// How many nodes take part, whether they run or not.
@@ -110,16 +128,34 @@ impl Cluster {
             (Arc::clone(&machine.life), machine.disk.clone(), machine.clock.clone())
         };
         life.attach(&disk);
-        let (port, inbound) = Port::open(&self.network, &life, &self.deafness, self.sim.trace());
+        let tap = self.ledger.as_ref().map(|ledger| ledger.tap(life.id(), life.life()));
+        let (port, inbound) =
+            Port::open(&self.network, &life, &self.deafness, self.sim.trace(), tap.clone());
         let disk: Arc<dyn Disk> = Arc::new(disk);
-        let builder = Node::builder(self.config(life.id()))
-            .disk(disk)
-            .clock(Arc::new(clock))
-            .network(Arc::new(Ways(Arc::clone(&port))), Arc::new(Ways(Arc::clone(&port))), inbound);
+        let mut builder = Node::builder(self.config(life.id()));
+        if let Some(tap) = tap {
+            let (log, engine) = open_tapped(&life, &*disk, &tap).await;
+            builder = builder.log(log).engine(engine);
+        }
+        let builder = builder.disk(disk).clock(Arc::new(clock)).network(
+            Arc::new(Ways(Arc::clone(&port))),
+            Arc::new(Ways(Arc::clone(&port))),
+            inbound,
+        );
         let node = life.run(builder.start()).await.expect("the node starts");
         port.serve(node.service());
         self.sim.trace().record(format_args!("{} lives, {}", life.id(), life.life()));
         self.machines[place].lock().node = Some(Arc::new(node));
+    }
+
+    /// Has its nodes' tables of migrations looked at (M3).
+    pub fn look_at_migrations(&self) {
+        for place in 0..self.members() {
+            let Some((life, node)) = self.node(place) else { continue };
+            if let Some(ledger) = &self.ledger {
+                ledger.tap(life.id(), life.life()).migrations(&node.migrations());
+            }
+        }
     }
 
     fn config(&self, node: NodeId) -> NodeConfig {
@@ -176,4 +212,8 @@ impl Cluster {
             serving.expect("the node serves in time").expect("the cluster takes the node");
         }
     }
+}
+
+async fn open_tapped(life: &Arc<SimNode>, disk: &dyn Disk, tap: &Tap) -> Stores {
+    life.run(async { open_stores(disk, tap) }).await.expect("the stores open")
 }

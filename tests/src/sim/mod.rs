@@ -3,11 +3,17 @@
 //! simulated.
 
 mod cluster;
+mod invariants;
+mod ledger;
 mod load;
 mod operators;
 mod port;
+mod shadow;
+mod tap;
 
 pub use cluster::Cluster;
+pub use ledger::{Finding, FoundSpace, Ledger, Tap};
 pub use load::{KEYS, Load};
 pub use operators::{Operator, eventually, route};
 pub use port::{Deafness, Ear};
+pub use tap::{Stores, StoresError, TappedEngine, TappedLog, open_stores};

@@ -17,6 +17,8 @@ use quorate_raft::Lane;
 use quorate_testkit::sim::{CallError, SimNetwork, SimNode, Trace};
 use tokio::sync::{Semaphore, mpsc};
 
+use super::ledger::Tap;
+
 /// Gossip's channel, next to those of the facade.
 const GOSSIP: u8 = 0;
 /// The channel on which somebody asks who is there.
@@ -24,6 +26,8 @@ const INTRODUCTION: u8 = u8::MAX;
 /// The facade's channels of Raft and of the transaction services. What is
 /// asked of the metadata goes over any other.
 const RAFT_AND_SERVICES: [u8; 4] = [1, 2, 3, 4];
+/// The channel of the services' one-way messages.
+const MESSAGES: u8 = 3;
 /// How long a frame of gossip may be under way before its peer counts as out
 /// of reach.
 const GOSSIP_DEADLINE: Duration = Duration::from_secs(1);
@@ -89,6 +93,7 @@ pub(super) struct Port {
     rooms: Mutex<BTreeMap<(NodeId, u8), Arc<Semaphore>>>,
     trace: Trace,
     is_closed: AtomicBool,
+    tap: Option<Tap>,
 }
 
 impl Port {
@@ -97,6 +102,7 @@ impl Port {
         node: &Arc<SimNode>,
         deafness: &Deafness,
         trace: &Trace,
+        tap: Option<Tap>,
     ) -> (Arc<Self>, mpsc::Receiver<Inbound>) {
         let (inbound, queue) = mpsc::channel(INBOUND_MAX);
         let port = Arc::new(Self {
@@ -110,6 +116,7 @@ impl Port {
             rooms: Mutex::default(),
             trace: trace.clone(),
             is_closed: AtomicBool::new(false),
+            tap,
         });
         let receiver = Arc::clone(&port);
         network.register(
@@ -238,6 +245,9 @@ impl Network for Ways {
     }
 
     fn send(&self, to: NodeId, lane: Lane, channel: u8, payload: Bytes) {
+        if let Some(tap) = self.0.tap.as_ref().filter(|_| channel == MESSAGES) {
+            tap.sent(&payload);
+        }
         let message = self.0.address(lane, channel, Duration::ZERO, &payload);
         self.0.network.send(self.0.node, to, message);
     }

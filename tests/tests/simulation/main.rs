@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use quorate::types::env::{Rng, SplitMix};
 use quorate_testkit::sim::{Finished, LinkConfig, Sim, run};
-use quorate_tests::sim::{Cluster, Load, Operator};
+use quorate_tests::sim::{Cluster, Load, Operator, eventually};
 use tokio::time::sleep;
 
 /// The seeds of an everyday run, one for each share.
@@ -137,6 +137,12 @@ async fn torment(sim: Sim, faults: Vec<Fault>) -> u64 {
     operator.settled().await;
     let committed = load.finish().await;
     operator.agreed().await;
+    if let Some(ledger) = cluster.ledger() {
+        eventually("all groups are as the metadata says", || ledger.homes()).await;
+        cluster.look_at_migrations();
+        assert_eq!(ledger.findings(), [], "after {:?}", ledger.counts());
+        println!("{:?}", ledger.counts());
+    }
     committed
 }
 
