@@ -50,8 +50,13 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    fn new(begun: Instant) -> Self {
+    pub(crate) fn new(begun: Instant) -> Self {
         Self { begun, findings: Vec::new(), counts: BTreeMap::new(), is_news: false }
+    }
+
+    /// What was found so far.
+    pub(crate) fn findings(&self) -> &[Finding] {
+        &self.findings
     }
 
     /// Makes one check.
@@ -122,7 +127,7 @@ impl Ledger {
     /// All that was found, in order, up to a limit.
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {
-        self.books.lock().report.findings.clone()
+        self.books.lock().report.findings().to_vec()
     }
 
     /// How often each invariant was checked.

@@ -13,17 +13,16 @@ use bytes::Bytes;
 use quorate::types::{Blob, GroupId, KeyRange, NodeId, ReplicaId, ShardId};
 use quorate_calvin::sequencer::SequencerMachine;
 use quorate_calvin::shard::ShardMachine;
-use quorate_calvin::shard::rows::{Loaded, PendingRow, Work};
+use quorate_calvin::shard::rows::{Loaded, PendingRow};
 use quorate_calvin::{
-    Access, Fork, LockSet, Place, Procedures, SequencerCommand, ShardCommand, Store, StoreError,
-    WriteSet,
+    Fork, Place, Procedures, SequencerCommand, ShardCommand, Store, StoreError, WriteSet,
 };
 use quorate_engine::{Mutation, Space};
 use quorate_meta::{ClusterView, Registry};
 use quorate_raft::LogPosition;
 use tokio::time::Instant;
 
-use super::invariants::{Digest, HomesBook, OrderBook, Print, ShardStep, row_hash};
+use super::invariants::{Digest, HomesBook, OrderBook, Print, ShardStep, check_locks, row_hash};
 use super::ledger::Report;
 use super::tap::payload::{
     Entry, HOST_ROW_KEY, HostRow, METADATA_SPACE, Membership, SEQUENCER_SPACE, group_of, read_entry,
@@ -368,65 +367,10 @@ impl Copy {
         Ok(())
     }
 
-    /// O3: whoever holds its locks waits for nobody before it, and whoever
-    /// does not waits for somebody.
     fn check_locks(&self, space: ShardId, index: u64, report: &mut Report) {
-        if self.pending.is_empty() || self.pending.len() > PENDING_COMPARED_MAX {
-            return;
-        }
-        let rows: Vec<(Place, bool, LockSet)> = self
-            .pending
-            .iter()
-            .map(|(place, (row, _))| (*place, row.granted.is_some(), locks(&row.work)))
-            .collect();
-        for (at, (place, is_granted, own)) in rows.iter().enumerate() {
-            let blocker = rows[..at].iter().find(|(_, _, earlier)| excludes(earlier, own));
-            report.check("O3", *is_granted == blocker.is_none(), || {
-                let blocker = blocker.map(|(place, ..)| *place);
-                format!(
-                    "at {index} of {space} the work of {place:?} has its locks: {is_granted}, and \
-                     before it stands {blocker:?}"
-                )
-            });
+        if self.pending.len() <= PENDING_COMPARED_MAX {
+            let rows = self.pending.iter().map(|(place, (row, _))| (*place, row));
+            check_locks(space, index, rows, report);
         }
     }
-}
-
-/// What a piece of work locks.
-fn locks(work: &Work) -> LockSet {
-    let (footprint, local) = match work {
-        Work::Direct(work) => (&work.call.footprint, KeyRange::all()),
-        Work::Sequenced(work) => (&work.txn.call.footprint, work.range.clone()),
-        Work::Split(_) => {
-            return LockSet { keys: BTreeMap::new(), whole: Some(Access::Write) };
-        }
-    };
-    let mut locks = LockSet::default();
-    for (keys, access) in [(&footprint.reads, Access::Read), (&footprint.writes, Access::Write)] {
-        for key in keys.iter().filter(|key| local.contains(key)) {
-            locks.add(key.clone(), access);
-        }
-    }
-    for access in footprint.ranges.iter().filter(|access| access.range.overlaps(&local)) {
-        locks.add_whole(access.access);
-    }
-    locks
-}
-
-fn strongest(locks: &LockSet) -> Access {
-    let keys = locks.keys.values().copied().max();
-    locks.whole.max(keys).unwrap_or(Access::Read)
-}
-
-/// Whether the later must wait for the earlier.
-fn excludes(earlier: &LockSet, later: &LockSet) -> bool {
-    let is_write = |access: Access| access == Access::Write;
-    let by_whole = |whole: Option<Access>, other: &LockSet| {
-        whole.is_some_and(|access| is_write(access) || is_write(strongest(other)))
-    };
-    by_whole(earlier.whole, later)
-        || by_whole(later.whole, earlier)
-        || later.keys.iter().any(|(key, access)| {
-            earlier.keys.get(key).is_some_and(|held| is_write(*held) || is_write(*access))
-        })
 }

@@ -10,6 +10,7 @@
     unreachable_pub
 )]
 
+mod invariants;
 mod routing;
 
 use std::ops::Range;
@@ -141,7 +142,6 @@ async fn torment(sim: Sim, faults: Vec<Fault>) -> u64 {
         eventually("all groups are as the metadata says", || ledger.homes()).await;
         cluster.look_at_migrations();
         assert_eq!(ledger.findings(), [], "after {:?}", ledger.counts());
-        println!("{:?}", ledger.counts());
     }
     committed
 }

@@ -75,7 +75,7 @@ impl HomesBook {
         view: Option<&ClusterView>,
         raft: &RaftBook,
     ) -> Result<(), String> {
-        let view = view.ok_or("there is no metadata")?;
+        let view = view.filter(|view| view.cluster().is_some()).ok_or("there is no metadata")?;
         if let Some(running) = view.running_operators().next() {
             return Err(format!("{} works on {}", running.id, running.group));
         }
@@ -96,7 +96,12 @@ impl HomesBook {
 
 /// M2: a move that took effect has exchanged its replicas, one that did not
 /// has left nothing.
-fn check_end(view: &ClusterView, operator: &Operator, change: &Move, report: &mut Report) {
+pub(super) fn check_end(
+    view: &ClusterView,
+    operator: &Operator,
+    change: &Move,
+    report: &mut Report,
+) {
     let role = |replica: Option<ReplicaId>| {
         let group = view.group(operator.group)?;
         group.replica(replica?).map(|replica| replica.role)

@@ -210,8 +210,9 @@ impl RaftBook {
             replica.take_in(found, &mut known.said);
         }
         for (&id, group) in &self.groups {
-            let owners = group.replicas.iter().filter(|(_, at)| at.node == node && at.is_admitted);
-            if let Some((replica, _)) = owners.filter(|(_, at)| !at.is_gone).next_back() {
+            let mut owners =
+                group.replicas.iter().filter(|(_, at)| at.node == node && at.is_admitted);
+            if let Some((replica, _)) = owners.rfind(|(_, at)| !at.is_gone) {
                 self.bound.insert((node, id), *replica);
             }
         }
@@ -234,6 +235,9 @@ impl RaftBook {
         report.check("M1", !at.is_gone, || {
             format!("{replica} of {group} is admitted on {node} after its tombstone")
         });
+        if at.node != node || at.is_gone {
+            return;
+        }
         let last = at.log.last();
         report.check("R5", !at.is_admitted || state.last == last, || {
             format!("the log of {group} on {node} ends at {:?}, and {last:?} was put", state.last)
