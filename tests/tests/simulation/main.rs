@@ -122,27 +122,36 @@ impl Fault {
 }
 
 /// Founds a cluster, works on it while `faults` strike, and judges what the
-/// clients saw. Returns how many transactions were committed.
+/// clients saw and what the nodes did. Returns how many transactions were
+/// committed.
 async fn torment(sim: Sim, faults: Vec<Fault>) -> u64 {
     let cluster = Cluster::found(&sim).await;
-    let load = Load::start(&cluster).await;
-    let operator = Operator::of(&cluster);
-    let mut chance = SplitMix::new(sim.seed() ^ 0x6661_756c_7473);
+    let Some(ledger) = cluster.ledger() else { return strike(&cluster, faults).await };
+    let committed = tokio::select! {
+        biased;
+        finding = ledger.finding() => panic!("{finding}"),
+        committed = strike(&cluster, faults) => committed,
+    };
+    eventually("all groups are as the metadata says", || ledger.homes()).await;
+    cluster.look_at_migrations();
+    assert_eq!(ledger.findings(), [], "after {:?}", ledger.counts());
+    committed
+}
+
+async fn strike(cluster: &Cluster, faults: Vec<Fault>) -> u64 {
+    let load = Load::start(cluster).await;
+    let operator = Operator::of(cluster);
+    let mut chance = SplitMix::new(cluster.sim.seed() ^ 0x6661_756c_7473);
     sleep(Duration::from_secs(1)).await;
     for fault in faults {
-        sim.trace().record(format_args!("{fault:?}"));
-        fault.strike(&cluster, &operator, &mut chance).await;
+        cluster.sim.trace().record(format_args!("{fault:?}"));
+        fault.strike(cluster, &operator, &mut chance).await;
         sleep(Duration::from_millis(500 + chance.below(1000))).await;
     }
     cluster.serving().await;
     operator.settled().await;
     let committed = load.finish().await;
     operator.agreed().await;
-    if let Some(ledger) = cluster.ledger() {
-        eventually("all groups are as the metadata says", || ledger.homes()).await;
-        cluster.look_at_migrations();
-        assert_eq!(ledger.findings(), [], "after {:?}", ledger.counts());
-    }
     committed
 }
 
