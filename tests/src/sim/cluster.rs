@@ -15,6 +15,7 @@ use quorate_testkit::sim::{LinkConfig, Sim, SimClock, SimNetwork, SimNode};
 use tokio::time::timeout;
 
 use super::ledger::{Ledger, Tap};
+use super::model::KeyValueModel;
 use super::port::{Deafness, Port, Ways, address};
 use super::tap::{Stores, open_stores};
 
@@ -82,7 +83,10 @@ impl Cluster {
             machines: Arc::new((1..=MACHINES).map(machine).collect()),
             taking_part: Arc::new(AtomicUsize::new(usize::try_from(FOUNDERS).unwrap())),
             configure,
-            ledger: is_tapped.then(|| Ledger::new(sim.begun(), Arc::new(KeyValue))),
+            ledger: is_tapped.then(|| {
+                let model = Box::<KeyValueModel>::default();
+                Ledger::new(sim.begun(), Arc::new(KeyValue), Some(model))
+            }),
         };
         for place in 0..cluster.members() {
             cluster.boot(place).await;

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::invariants::{
     Change, FoundGroup, HomesBook, OrderBook, Print, RaftBook, RowsBook, Touched,
 };
+use super::model::Model;
 use super::shadow::Shadow;
 use super::tap::payload::{HostRow, group_of, host_row_in};
 use super::tap::wire;
@@ -97,15 +98,20 @@ impl fmt::Debug for Ledger {
 }
 
 impl Ledger {
-    /// An empty one, for a run that began then and whose nodes execute these.
+    /// An empty one, for a run that began then and whose nodes execute these
+    /// procedures. Without a model nobody asks whether they execute them right.
     #[must_use]
-    pub fn new(begun: Instant, procedures: Arc<dyn Procedures>) -> Self {
+    pub fn new(
+        begun: Instant,
+        procedures: Arc<dyn Procedures>,
+        model: Option<Box<dyn Model>>,
+    ) -> Self {
         let books = Books {
             report: Report::new(begun),
             lives: BTreeMap::new(),
             raft: RaftBook::default(),
             rows: RowsBook::default(),
-            order: OrderBook::default(),
+            order: OrderBook::new(model),
             homes: HomesBook::default(),
             shadow: Shadow::new(procedures),
         };
@@ -161,6 +167,21 @@ impl Ledger {
     /// Which group differs, and how.
     pub fn homes(&self) -> Result<(), String> {
         self.with(|books| books.homes.settled(books.shadow.view(), &books.raft))
+    }
+
+    /// A client has got the answer to a call with these arguments, which nobody
+    /// else uses (O5).
+    pub fn answered(&self, args: &[u8]) {
+        self.with(|books| books.order.answered(args, &mut books.report));
+    }
+
+    /// Whether the shards hold what the model does, which must be so once
+    /// nothing is under way.
+    ///
+    /// # Errors
+    /// What is still under way, or a key that differs.
+    pub fn content(&self) -> Result<(), String> {
+        self.with(|books| books.order.oracle().compare(&books.shadow.content()))
     }
 
     /// How many groups' logs the shadow follows, and how far: for reports.

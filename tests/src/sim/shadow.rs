@@ -13,7 +13,7 @@ use bytes::Bytes;
 use quorate::types::{Blob, GroupId, KeyRange, NodeId, ReplicaId, ShardId};
 use quorate_calvin::sequencer::SequencerMachine;
 use quorate_calvin::shard::ShardMachine;
-use quorate_calvin::shard::rows::{Loaded, PendingRow};
+use quorate_calvin::shard::rows::{DataRow, Loaded, PendingRow};
 use quorate_calvin::{
     Fork, Place, Procedures, SequencerCommand, ShardCommand, Store, StoreError, WriteSet,
 };
@@ -193,6 +193,13 @@ impl Shadow {
 
     pub(crate) fn applied(&self) -> BTreeMap<GroupId, u64> {
         self.copies.iter().map(|(space, copy)| (group_of(*space), copy.applied)).collect()
+    }
+
+    /// All keys of all shards that have a value.
+    pub(crate) fn content(&self) -> BTreeMap<Blob, Blob> {
+        let shards = self.copies.values().filter(|copy| matches!(copy.core, Core::Shard(_)));
+        let rows = shards.flat_map(|copy| &copy.rows.data);
+        rows.map(|(key, row)| (key.clone(), DataRow::from_blob(row).unwrap().value)).collect()
     }
 
     /// See [`super::ledger::Ledger::longest_open`].

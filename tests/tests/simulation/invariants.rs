@@ -13,14 +13,16 @@ use quorate::types::{
     ShardEpoch,
 };
 use quorate_calvin::sequencer::Watermarks;
+use quorate_calvin::shard::Verdict;
 use quorate_calvin::{
-    Direct, Floors, MapShard, PeerMessage, SequencerBatch, SequencerCommand, ShardCommand,
+    Call, Direct, Floors, MapShard, PeerMessage, SequencerBatch, SequencerCommand, ShardCommand,
     ShardMap, Slice, SliceBody, Submission,
 };
 use quorate_engine::Mutation;
 use quorate_meta::{Bootstrap, Command, JournalWrite, NodeSpec};
 use quorate_migration::{MigrationRow, Place};
 use quorate_raft::{LogPosition, LogState, Vote};
+use quorate_tests::sim::Model;
 
 use stage::{
     LOW, METADATA, SEED_INDEX, SEQUENCER, Stage, UP, blank, command, entry, membership, node,
@@ -369,6 +371,25 @@ fn o4_watermarks_that_are_not_so_are_found() {
 }
 
 #[test]
+fn o5_an_answer_that_came_too_early_is_found() {
+    let (mut stage, due) = ordered();
+    // Its position is epoch 12, which the other shard has not got.
+    stage.commit(LOW, &[slices(&due[..1]), put(1, 1, "a")]);
+    let args = Transaction::new().put("a", "value").call().args;
+    stage.ledger.answered(&Transaction::new().put("b", "value").call().args);
+    assert_eq!(found(&stage), [] as [&str; 0]);
+    stage.ledger.answered(&args);
+    assert_eq!(found(&stage), ["O5"]);
+
+    let (mut stage, due) = ordered();
+    stage.commit(LOW, &[slices(&due[..1]), put(1, 1, "a")]);
+    let other = stage.slice(UP, Epoch(12));
+    stage.commit(UP, &[slices(&[other])]);
+    stage.ledger.answered(&args);
+    assert_eq!(found(&stage), [] as [&str; 0]);
+}
+
+#[test]
 fn o6_a_command_on_keys_of_another_shard_is_found() {
     let mut stage = Stage::new();
     stage.commit(SEQUENCER, &[init()]);
@@ -389,6 +410,41 @@ fn o7_a_request_that_is_executed_by_two_shards_is_found() {
     assert_eq!(found(&stage), [] as [&str; 0]);
     stage.commit(UP, &[put(1, 1, "z")]);
     assert_eq!(found(&stage), ["O7"]);
+}
+
+/// A model of something else than the machines execute.
+#[derive(Default)]
+struct Forgetful(BTreeMap<Blob, Blob>);
+
+impl Model for Forgetful {
+    fn execute(&mut self, _call: &Call) -> Verdict {
+        Verdict::Done(Blob::from("what was asked"))
+    }
+
+    fn content(&self) -> &BTreeMap<Blob, Blob> {
+        &self.0
+    }
+}
+
+#[test]
+fn o8_outcomes_and_content_that_are_not_the_models_are_found() {
+    let (mut stage, due) = ordered();
+    stage.commit(LOW, &[put(1, 1, "a"), slices(&due[..1])]);
+    assert!(stage.ledger.content().is_err(), "the other shard has not executed its part");
+    for epoch in [12, 13] {
+        let slice = stage.slice(UP, Epoch(epoch));
+        stage.commit(UP, &[slices(&[slice])]);
+    }
+    stage.commit(LOW, &[slices(&due[1..]), put(1, 2, "a")]);
+    assert_eq!(found(&stage), [] as [&str; 0]);
+    assert_eq!(stage.ledger.content(), Ok(()));
+    assert!(stage.ledger.counts()["O8"] == 4, "{:?}", stage.ledger.counts());
+
+    let model = Box::<Forgetful>::default();
+    let mut stage = Stage::judged(stage::low(), stage::up(), model);
+    stage.commit(LOW, &[put(1, 1, "a")]);
+    assert_eq!(found(&stage), ["O8"]);
+    assert!(stage.ledger.content().unwrap_err().contains("by the order"));
 }
 
 #[test]

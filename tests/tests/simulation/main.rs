@@ -133,6 +133,7 @@ async fn torment(sim: Sim, faults: Vec<Fault>) -> u64 {
         committed = strike(&cluster, faults) => committed,
     };
     eventually("all groups are as the metadata says", || ledger.homes()).await;
+    eventually("the shards hold what the order says", || ledger.content()).await;
     cluster.look_at_migrations();
     assert_eq!(ledger.findings(), [], "after {:?}", ledger.counts());
     committed

@@ -9,11 +9,13 @@ use quorate::types::{Blob, ClientId, Epoch, KeyRange, NodeId, RequestId, ShardId
 use quorate_calvin::sequencer::{SequencerEvent, SequencerMachine, Watermarks};
 use quorate_calvin::shard::{Event, FenceOutcome, Verdict};
 use quorate_calvin::{
-    Footprint, MapChange, SequencerBatch, SequencerCommand, ShardCommand, ShardMap, Slice,
+    Call, Footprint, MapChange, SequencerBatch, SequencerCommand, ShardCommand, ShardMap, Slice,
     SliceBody, Submission,
 };
 
 use crate::sim::ledger::Report;
+use crate::sim::model::Model;
+use crate::sim::oracle::{Oracle, Ordered};
 
 type RequestKey = (ClientId, u64);
 
@@ -66,8 +68,15 @@ pub(crate) struct ShardStep<'a> {
     pub(crate) known: Option<FenceOutcome>,
 }
 
+/// What is known of the answer to a call.
+#[derive(Debug)]
+struct Logged {
+    position: Epoch,
+    /// Another request has asked the same.
+    is_ambiguous: bool,
+}
+
 /// The order and its execution.
-#[derive(Debug, Default)]
 pub(crate) struct OrderBook {
     /// The maps, each from its epoch on.
     maps: BTreeMap<Epoch, ShardMap>,
@@ -78,6 +87,18 @@ pub(crate) struct OrderBook {
     owed: BTreeMap<(Epoch, ShardId), BTreeSet<u32>>,
     /// Where each request was executed, and with which outcome.
     executed: BTreeMap<RequestKey, (ShardId, u64)>,
+    /// The calls that write and are not decided, by the hash of their arguments.
+    calls: BTreeMap<RequestKey, u64>,
+    /// Decided calls that write.
+    logged: BTreeMap<u64, Logged>,
+    oracle: Oracle,
+}
+
+/// Names a call that nobody else makes.
+fn call_hash(args: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(args);
+    hasher.finish()
 }
 
 fn verdict_hash(verdict: &Verdict) -> u64 {
@@ -109,6 +130,24 @@ fn owner(map: &ShardMap, key: &Blob) -> Option<ShardId> {
 }
 
 impl OrderBook {
+    pub(crate) fn new(model: Option<Box<dyn Model>>) -> Self {
+        Self {
+            maps: BTreeMap::new(),
+            ordered: BTreeMap::new(),
+            chains: BTreeMap::new(),
+            owed: BTreeMap::new(),
+            executed: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            logged: BTreeMap::new(),
+            oracle: Oracle::new(model),
+        }
+    }
+
+    /// What is to be executed, and by which model.
+    pub(crate) fn oracle(&self) -> &Oracle {
+        &self.oracle
+    }
+
     fn map(&self) -> Option<&ShardMap> {
         self.maps.values().next_back()
     }
@@ -171,6 +210,7 @@ impl OrderBook {
             let child = *child;
             let chain = self.chains.entry(child).or_default();
             (chain.last_ordered, chain.last_accepted) = (epoch, epoch);
+            self.oracle.ordered(epoch, expected, Vec::new());
         }
     }
 
@@ -189,6 +229,7 @@ impl OrderBook {
             }
         }
         let mut work: BTreeMap<ShardId, Vec<(u32, RequestKey)>> = BTreeMap::new();
+        let mut txns = Vec::new();
         let mut position = 0;
         for Submission { request, call } in batch.txns {
             let key = request.key();
@@ -213,7 +254,10 @@ impl OrderBook {
                 work.entry(shard).or_default().push((position, key));
             }
             position += 1;
+            self.note_call(key, &call);
+            txns.push(Ordered { request: key, call });
         }
+        self.oracle.ordered(epoch, work.keys().copied().collect(), txns);
         work.into_iter().map(|(shard, txns)| (shard, Due::Transactions(txns))).collect()
     }
 
@@ -260,18 +304,19 @@ impl OrderBook {
 
     /// A step of a shard.
     pub(crate) fn shard(&mut self, step: &ShardStep<'_>, report: &mut Report) {
-        self.check_ownership(step, report);
+        self.enter(step, report);
         for event in step.events {
             match event {
                 Event::Accepted(epoch) => self.accept(step, *epoch, report),
                 Event::Finished(txn) => self.pay(step.shard, txn.epoch, txn.position, report),
                 Event::Forked { child, .. } => self.pay_barrier(step.shard, *child, report),
-                Event::Decided { request, verdict, .. } => {
-                    self.decide(step, request, verdict, report);
+                Event::Decided { request, verdict, position } => {
+                    self.decide(step, request, verdict, *position, report);
                 }
                 Event::Refused { .. } | Event::Fenced { .. } | Event::Granted { .. } => {}
             }
         }
+        self.oracle.advance(report);
     }
 
     /// O1: the accepted slices are the order restricted to the shard.
@@ -283,6 +328,7 @@ impl OrderBook {
             format!("{shard} accepts {epoch} at {index}, and {next:?} is next")
         });
         let due = chain.due.remove(&epoch);
+        self.oracle.accepted(shard, epoch);
         chain.last_accepted = chain.last_accepted.max(epoch);
         let ShardCommand::Slices(slices) = step.command else { return };
         let slice = slices.iter().find(|slice| slice.epoch == epoch);
@@ -321,6 +367,7 @@ impl OrderBook {
         step: &ShardStep<'_>,
         request: &RequestId,
         verdict: &Verdict,
+        position: Epoch,
         report: &mut Report,
     ) {
         let ShardStep { shard, index, .. } = *step;
@@ -339,10 +386,45 @@ impl OrderBook {
             format!("{shard} executes {request} at {index}, which {before:?} has executed")
         });
         self.executed.insert(request.key(), (shard, hash));
+        self.oracle.decided(request.key(), verdict);
+        if let Some(call) = self.calls.remove(&request.key()) {
+            self.logged
+                .entry(call)
+                .and_modify(|logged| logged.is_ambiguous = true)
+                .or_insert(Logged { position, is_ambiguous: false });
+        }
+    }
+
+    fn note_call(&mut self, request: RequestKey, call: &Call) {
+        if !call.footprint.is_read_only() {
+            self.calls.insert(request, call_hash(&call.args));
+        }
+    }
+
+    /// O5: an answer leaves only when everything up to its position is in the
+    /// logs of all that it concerns. A client has got one to a call with these
+    /// arguments.
+    pub(crate) fn answered(&self, args: &[u8], report: &mut Report) {
+        let Some(logged) = self.logged.get(&call_hash(args)) else { return };
+        if logged.is_ambiguous {
+            return;
+        }
+        let late = self.first_due(logged.position);
+        report.check("O5", late.is_none(), || {
+            format!("an answer of {} came while {late:?} was not logged", logged.position)
+        });
+    }
+
+    /// A slice up to an epoch that its shard has not accepted.
+    fn first_due(&self, upto: Epoch) -> Option<(ShardId, Epoch)> {
+        self.chains.iter().find_map(|(shard, chain)| {
+            let (epoch, _) = chain.due.first_key_value()?;
+            (*epoch <= upto).then_some((*shard, *epoch))
+        })
     }
 
     /// O6: a direct command enters where the map at the cursor puts its keys.
-    fn check_ownership(&self, step: &ShardStep<'_>, report: &mut Report) {
+    fn enter(&mut self, step: &ShardStep<'_>, report: &mut Report) {
         let ShardCommand::Direct(direct) = step.command else { return };
         let is_refused = step.events.iter().any(
             |event| matches!(event, Event::Refused { request, .. } if *request == direct.request),
@@ -350,9 +432,10 @@ impl OrderBook {
         if is_refused || step.known.is_some() {
             return;
         }
+        self.note_call(direct.request.key(), &direct.call);
+        self.oracle.entered(step.shard, direct.request.key(), &direct.call);
         let Some(map) = self.map_at(step.cursor) else { return };
-        let footprint = &direct.call.footprint;
-        let touched = touched(map, footprint);
+        let touched = touched(map, &direct.call.footprint);
         let is_owner = touched.iter().all(|shard| *shard == step.shard);
         report.check("O6", is_owner, || {
             format!(
@@ -365,10 +448,7 @@ impl OrderBook {
     /// O4: watermarks say only what is so.
     pub(crate) fn watermarks(&self, node: NodeId, marks: Watermarks, report: &mut Report) {
         let Watermarks { logged, done, floors } = marks;
-        let late = self.chains.iter().find_map(|(shard, chain)| {
-            let (epoch, _) = chain.due.first_key_value()?;
-            (*epoch <= logged).then_some((*shard, *epoch))
-        });
+        let late = self.first_due(logged);
         report.check("O4", late.is_none(), || {
             format!("{node} says that {logged} is logged, and {late:?} is not")
         });

@@ -15,7 +15,7 @@ use quorate_calvin::{SequencerReplica, ShardReplica, Slice, Space, Store, StoreE
 use quorate_engine::{Batch, Mutation};
 use quorate_meta::{BoxError, Mutations, Page, RegistryMachine};
 use quorate_raft::{LogEntry, LogPosition, LogState, Vote, seeded_host_row};
-use quorate_tests::sim::{FoundSpace, Ledger, Tap};
+use quorate_tests::sim::{FoundSpace, KeyValueModel, Ledger, Model, Tap};
 use tokio::time::Instant;
 
 /// The shard of the keys below "m", and its group is 17.
@@ -188,7 +188,12 @@ impl Stage {
 
     /// With shards that hold these keys.
     pub fn with_ranges(low: KeyRange, up: KeyRange) -> Self {
-        let ledger = Ledger::new(Instant::now(), Arc::new(KeyValue));
+        Self::judged(low, up, Box::<KeyValueModel>::default())
+    }
+
+    /// The same, with another model.
+    pub fn judged(low: KeyRange, up: KeyRange, model: Box<dyn Model>) -> Self {
+        let ledger = Ledger::new(Instant::now(), Arc::new(KeyValue), Some(model));
         let taps: Vec<Tap> = (0..4).map(|place| ledger.tap(node(place), 1)).collect();
         let sequencer = SequencerReplica::open(Arc::new(Rows::default()), SEED_INDEX).unwrap();
         let mut stage =
