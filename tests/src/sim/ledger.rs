@@ -190,6 +190,20 @@ impl Ledger {
         self.books.lock().shadow.applied()
     }
 
+    /// How many system rows each shard and the sequencer
+    /// (`ShardId(u64::MAX - 1)`) have, by the tag that their keys begin with:
+    /// what waits, what is kept for others and what is remembered.
+    #[must_use]
+    pub fn system_rows(&self) -> BTreeMap<(ShardId, u8), usize> {
+        self.books.lock().shadow.system_rows()
+    }
+
+    /// How many entries the log of each running replica holds.
+    #[must_use]
+    pub fn log_lengths(&self) -> BTreeMap<(NodeId, GroupId), usize> {
+        self.books.lock().raft.lengths()
+    }
+
     /// The oldest transaction that waits in a shard's gate, and for how many
     /// milliseconds it has (O3: none for long once everything is healed).
     #[must_use]
@@ -441,8 +455,11 @@ impl Books {
         let Some(expected) = self.shadow.digest(space, index) else { return };
         let shadow = &self.shadow;
         self.report.check("O2", expected == print.digest(), || {
-            let differing = shadow.print_at(space, index).map(|shadow| print.difference(shadow));
-            format!("{node} {doing} {space} at {index} in another state: {differing:?}")
+            let differing = shadow.print(space).map(|(at, shadow)| (at, print.difference(shadow)));
+            format!(
+                "{node} {doing} {space} at {index} in another state; what differs from that at an \
+                 index: {differing:?}"
+            )
         });
     }
 }

@@ -33,6 +33,8 @@ enum Item {
 #[derive(Debug)]
 pub(crate) struct Ordered {
     pub(crate) request: RequestKey,
+    /// Who decides it.
+    pub(crate) home: ShardId,
     pub(crate) call: Call,
 }
 
@@ -47,8 +49,9 @@ pub(crate) struct Oracle {
     model: Option<Box<dyn Model>>,
     logs: BTreeMap<ShardId, VecDeque<Item>>,
     epochs: BTreeMap<Epoch, Work>,
-    /// Decisions that the model has not come to.
-    decided: BTreeMap<RequestKey, Verdict>,
+    /// Decisions that the model has not come to. A request that writes nothing
+    /// may have several.
+    decided: BTreeMap<(RequestKey, ShardId), Verdict>,
 }
 
 impl Oracle {
@@ -85,10 +88,10 @@ impl Oracle {
         }
     }
 
-    /// A request was executed.
-    pub(crate) fn decided(&mut self, request: RequestKey, verdict: &Verdict) {
+    /// A shard has executed a request.
+    pub(crate) fn decided(&mut self, shard: ShardId, request: RequestKey, verdict: &Verdict) {
         if self.model.is_some() {
-            self.decided.insert(request, verdict.clone());
+            self.decided.insert((request, shard), verdict.clone());
         }
     }
 
@@ -100,9 +103,9 @@ impl Oracle {
     fn run_directs(&mut self, report: &mut Report) -> bool {
         let Some(model) = self.model.as_deref_mut() else { return false };
         let mut has_run = false;
-        for log in self.logs.values_mut() {
+        for (shard, log) in &mut self.logs {
             while let Some(Item::Direct(request, _)) = log.front()
-                && let Some(verdict) = self.decided.remove(request)
+                && let Some(verdict) = self.decided.remove(&(*request, *shard))
                 && let Some(Item::Direct(request, call)) = log.pop_front()
             {
                 execute(model, request, &call, &verdict, report);
@@ -123,7 +126,7 @@ impl Oracle {
         let decided = &self.decided;
         let is_decided = |txn: &Ordered| {
             // Nobody logs the answer of one that writes nothing.
-            txn.call.footprint.is_read_only() || decided.contains_key(&txn.request)
+            txn.call.footprint.is_read_only() || decided.contains_key(&(txn.request, txn.home))
         };
         if !work.participants.iter().all(is_front) || !work.txns.iter().all(is_decided) {
             return false;
@@ -132,8 +135,8 @@ impl Oracle {
         for shard in &work.participants {
             self.logs.get_mut(shard).map(VecDeque::pop_front);
         }
-        for Ordered { request, call } in work.txns {
-            if let Some(verdict) = self.decided.remove(&request) {
+        for Ordered { request, home, call } in work.txns {
+            if let Some(verdict) = self.decided.remove(&(request, home)) {
                 execute(model, request, &call, &verdict, report);
             }
         }

@@ -177,10 +177,20 @@ impl Shadow {
         copy.digests.get(&index).copied()
     }
 
-    /// The rows at an index, if it is the last.
-    pub(crate) fn print_at(&self, space: ShardId, index: u64) -> Option<&Print> {
-        let copy = self.copies.get(&space)?;
-        (copy.applied == index).then_some(&copy.rows.print)
+    /// The rows as they are now, and the last index.
+    pub(crate) fn print(&self, space: ShardId) -> Option<(u64, &Print)> {
+        self.copies.get(&space).map(|copy| (copy.applied, &copy.rows.print))
+    }
+
+    /// How many system rows each space has, by the first byte of their keys.
+    pub(crate) fn system_rows(&self) -> BTreeMap<(ShardId, u8), usize> {
+        let mut counts = BTreeMap::new();
+        for (space, copy) in &self.copies {
+            for tag in copy.rows.system.keys().filter_map(|key| key.first()) {
+                *counts.entry((*space, *tag)).or_default() += 1;
+            }
+        }
+        counts
     }
 
     /// The metadata as of its last committed command.

@@ -85,7 +85,7 @@ pub(crate) struct OrderBook {
     chains: BTreeMap<ShardId, Chain>,
     /// Work that a shard owes an epoch.
     owed: BTreeMap<(Epoch, ShardId), BTreeSet<u32>>,
-    /// Where each request was executed, and with which outcome.
+    /// Where each request that writes was executed, and with which outcome.
     executed: BTreeMap<RequestKey, (ShardId, u64)>,
     /// The calls that write and are not decided, by the hash of their arguments.
     calls: BTreeMap<RequestKey, u64>,
@@ -255,7 +255,7 @@ impl OrderBook {
             }
             position += 1;
             self.note_call(key, &call);
-            txns.push(Ordered { request: key, call });
+            txns.push(Ordered { request: key, home, call });
         }
         self.oracle.ordered(epoch, work.keys().copied().collect(), txns);
         work.into_iter().map(|(shard, txns)| (shard, Due::Transactions(txns))).collect()
@@ -382,17 +382,17 @@ impl OrderBook {
             });
             return;
         }
+        self.oracle.decided(shard, request.key(), verdict);
+        // What writes nothing may well be executed again.
+        let Some(call) = self.calls.remove(&request.key()) else { return };
         report.check("O7", before.is_none(), || {
             format!("{shard} executes {request} at {index}, which {before:?} has executed")
         });
         self.executed.insert(request.key(), (shard, hash));
-        self.oracle.decided(request.key(), verdict);
-        if let Some(call) = self.calls.remove(&request.key()) {
-            self.logged
-                .entry(call)
-                .and_modify(|logged| logged.is_ambiguous = true)
-                .or_insert(Logged { position, is_ambiguous: false });
-        }
+        self.logged
+            .entry(call)
+            .and_modify(|logged| logged.is_ambiguous = true)
+            .or_insert(Logged { position, is_ambiguous: false });
     }
 
     fn note_call(&mut self, request: RequestKey, call: &Call) {

@@ -470,6 +470,15 @@ impl RaftBook {
         fresh.into_iter().map(|(position, payload)| (position.index, payload)).collect()
     }
 
+    /// How many entries each replica's log holds.
+    pub(crate) fn lengths(&self) -> BTreeMap<(NodeId, GroupId), usize> {
+        let length = |place: &(NodeId, GroupId), replica: &ReplicaId| {
+            let at = self.groups.get(&place.1)?.replicas.get(replica)?;
+            Some((*place, at.log.slots.len()))
+        };
+        self.bound.iter().filter_map(|(place, replica)| length(place, replica)).collect()
+    }
+
     /// The members of a group as of the last entry that anybody applied.
     pub(crate) fn membership(&self, group: GroupId) -> Option<&Membership> {
         self.groups.get(&group)?.in_force.values().next_back()
