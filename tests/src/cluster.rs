@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -32,15 +33,31 @@ const BLOCKS: u16 = 100;
 const GATEWAY_ABOVE: u16 = 15;
 const ADMIN_ABOVE: u16 = 30;
 
+/// What a shell's `ulimit -f` counts in.
+const ULIMIT_UNIT_BYTES: u64 = 512;
+
 /// One cluster at a time: several would take each other's processor time for
 /// failures.
 static MACHINE: Mutex<()> = Mutex::new(());
 
-/// A node's place: its addresses and directory stay, its process may change.
-#[derive(Debug)]
+/// SIGKILL, as an exit status tells it.
+const KILLED: i32 = 9;
+
+/// A node's place: its addresses stay, its process may change.
+#[derive(Debug, Default)]
 struct Seat {
     joins: bool,
     child: Option<Child>,
+    housing: Housing,
+}
+
+/// Where a node keeps its data, and how much room it has.
+#[derive(Debug, Clone, Default)]
+pub struct Housing {
+    /// Another directory than the usual one.
+    pub directory: Option<PathBuf>,
+    /// No file may grow beyond so many bytes.
+    pub file_bytes_max: Option<u64>,
 }
 
 /// Processes of one cluster, killed with this value.
@@ -48,9 +65,14 @@ struct Seat {
 pub struct Cluster {
     seats: BTreeMap<u64, Seat>,
     founders: Vec<u64>,
+    /// Where nodes are reached that listen elsewhere. Outlives their seats: the
+    /// founders are named for ever.
+    advertised: BTreeMap<u64, SocketAddr>,
     base_port: u16,
     shards: Option<u32>,
-    directory: Option<TempDir>,
+    /// Where data and logs lie.
+    home: PathBuf,
+    temporary: Option<TempDir>,
     _machine: MutexGuard<'static, ()>,
 }
 
@@ -93,16 +115,28 @@ impl Cluster {
     /// When there is no room for their files or ports.
     #[must_use]
     pub fn seats(count: u64) -> Self {
+        let temporary = TempDir::with_prefix("quorate-tests-").unwrap();
+        let mut cluster = Self::seats_in(count, temporary.path().to_owned());
+        cluster.temporary = Some(temporary);
+        cluster
+    }
+
+    /// As [`Cluster::seats`], with data and logs in a folder that stays.
+    ///
+    /// # Panics
+    /// When there is no room for their ports.
+    #[must_use]
+    pub fn seats_in(count: u64, home: PathBuf) -> Self {
         let machine = MACHINE.lock();
         let founders: Vec<u64> = (1..=count).collect();
-        let seats = founders.iter().map(|id| (*id, Seat { joins: false, child: None })).collect();
-        let directory = Some(TempDir::with_prefix("quorate-tests-").unwrap());
         Self {
-            seats,
+            seats: founders.iter().map(|id| (*id, Seat::default())).collect(),
             founders,
+            advertised: BTreeMap::new(),
             base_port: free_block(),
             shards: None,
-            directory,
+            home,
+            temporary: None,
             _machine: machine,
         }
     }
@@ -120,8 +154,30 @@ impl Cluster {
 
     /// Starts a further node that joins the others, and waits until it serves.
     pub fn join(&mut self, id: u64) {
-        self.seats.insert(id, Seat { joins: true, child: None });
+        self.add_seat(id);
         self.restart(id);
+    }
+
+    /// A seat for a further node, without a process.
+    pub fn add_seat(&mut self, id: u64) {
+        self.seats.insert(id, Seat { joins: true, ..Seat::default() });
+    }
+
+    /// Has the others reach a node elsewhere than where it listens. From its
+    /// next start on; every founder must be told the same.
+    pub fn advertise(&mut self, id: u64, at: SocketAddr) {
+        self.advertised.insert(id, at);
+    }
+
+    /// Says where a node keeps its data from its next start on.
+    pub fn house(&mut self, id: u64, housing: Housing) {
+        self.seats.get_mut(&id).unwrap().housing = housing;
+    }
+
+    /// Ends a node politely that has nothing left to do, for good.
+    pub fn retire(&mut self, id: u64) {
+        self.terminate(id);
+        self.seats.remove(&id);
     }
 
     /// Starts a node's process again and waits until it serves.
@@ -137,6 +193,15 @@ impl Cluster {
     pub fn spawn(&mut self, id: u64) {
         let mut spec = ProcessSpec::new(format!("node {id}"), server(), self.log(id));
         spec.args = self.arguments(id, &self.directory(id), self.seats[&id].joins);
+        if let Some(bytes_max) = self.seats[&id].housing.file_bytes_max {
+            // With the signal ignored a write beyond the limit fails.
+            let limited = format!(
+                "trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"",
+                bytes_max / ULIMIT_UNIT_BYTES
+            );
+            let program = std::mem::replace(&mut spec.program, "sh".into());
+            spec.args.splice(0..0, ["-c".into(), limited.into(), program.into()]);
+        }
         spec.env.push(("RUST_LOG".to_owned(), log_filter()));
         self.seats.get_mut(&id).unwrap().child = Some(spec.start().unwrap());
     }
@@ -156,7 +221,43 @@ impl Cluster {
     /// When the node does not run; so for the other signals.
     pub fn kill(&mut self, id: u64) {
         self.child(id).signal(Signal::Kill).unwrap_or_else(|why| panic!("{why}"));
+        let exit = self.ended(id).expect("a killed process has ended");
+        assert_eq!(exit.signal(), Some(KILLED), "node {id} ended with {exit} before it was killed");
+    }
+
+    /// How a node's process ended, if it has; then it has none any more.
+    ///
+    /// # Panics
+    /// See [`Cluster::kill`].
+    pub fn ended(&mut self, id: u64) -> Option<ExitStatus> {
+        let exit = self.child(id).exited().unwrap_or_else(|why| panic!("{why}"))?;
         self.seats.get_mut(&id).unwrap().child = None;
+        Some(exit)
+    }
+
+    /// Looks that no process has ended that nobody ended.
+    ///
+    /// # Panics
+    /// When one has.
+    pub fn assert_running(&mut self) {
+        for id in self.running() {
+            if let Some(exit) = self.ended(id) {
+                panic!("node {id} ended by itself with {exit}; {}", self.log_end(id));
+            }
+        }
+    }
+
+    /// Whether a node's process stands still, where the system tells.
+    ///
+    /// # Panics
+    /// See [`Cluster::kill`].
+    #[must_use]
+    pub fn is_stopped(&mut self, id: u64) -> Option<bool> {
+        let process = self.child(id).id();
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+        // The name before the state may contain anything but ends with this.
+        let (_, state) = stat.rsplit_once(") ")?;
+        Some(state.starts_with(['T', 't']))
     }
 
     /// SIGTERM, and waits until it has ended well.
@@ -209,12 +310,13 @@ impl Cluster {
         let mut arguments: Vec<OsString> = vec!["start".into(), "--dir".into(), directory.into()];
         let free = self.base_port + BLOCK_PORTS - 4;
         let address = |above: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, free + above));
+        let first = self.reached_at(1);
         for (flag, value) in [
             ("--node", id.to_string()),
             ("--addr", address(0).to_string()),
             ("--gateway", address(1).to_string()),
             ("--admin", address(2).to_string()),
-            ("--join", self.address(0, 1).to_string()),
+            ("--join", first.to_string()),
         ] {
             arguments.extend([flag.into(), value.into()]);
         }
@@ -256,7 +358,7 @@ impl Cluster {
     #[must_use]
     pub fn arguments(&self, id: u64, directory: &Path, joins: bool) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = vec!["start".into(), "--dir".into(), directory.into()];
-        let node_address = |id: &u64| self.address(0, *id).to_string();
+        let node_address = |id: &u64| self.reached_at(*id).to_string();
         let members = self.founders.iter();
         let (flag, cluster): (&str, Vec<String>) = match joins {
             true => ("--join", members.map(node_address).collect()),
@@ -277,7 +379,21 @@ impl Cluster {
         if let Some(shards) = self.shards {
             arguments.extend(["--shards".into(), shards.to_string().into()]);
         }
+        if self.reached_at(id) != self.listens_at(id) {
+            arguments.extend(["--listen".into(), self.listens_at(id).to_string().into()]);
+        }
         arguments
+    }
+
+    /// Where a node listens for the others.
+    #[must_use]
+    pub fn listens_at(&self, id: u64) -> SocketAddr {
+        self.address(0, id)
+    }
+
+    /// Where the others reach a node.
+    fn reached_at(&self, id: u64) -> SocketAddr {
+        self.advertised.get(&id).copied().unwrap_or_else(|| self.listens_at(id))
     }
 
     /// Every node's number.
@@ -342,20 +458,28 @@ impl Cluster {
     /// A node's data.
     #[must_use]
     pub fn directory(&self, id: u64) -> PathBuf {
-        self.path(&format!("node-{id}"))
+        let elsewhere = self.seats.get(&id).and_then(|seat| seat.housing.directory.clone());
+        elsewhere.unwrap_or_else(|| self.path(&format!("node-{id}")))
     }
 
     /// A path beside the nodes' data.
-    ///
-    /// # Panics
-    /// Never while the cluster lives.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
-        self.directory.as_ref().expect("kept until the end").path().join(name)
+        self.home.join(name)
     }
 
-    fn log(&self, id: u64) -> PathBuf {
+    /// What a node writes to its log, in all its lives.
+    #[must_use]
+    pub fn log(&self, id: u64) -> PathBuf {
         self.path(&format!("node-{id}.log"))
+    }
+
+    fn log_end(&self, id: u64) -> String {
+        const LINES: usize = 12;
+        let log = std::fs::read_to_string(self.log(id)).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let end = lines.len().saturating_sub(LINES);
+        format!("its log ends with:\n{}", lines[end..].join("\n"))
     }
 
     fn address(&self, above: u16, id: u64) -> SocketAddr {
@@ -490,7 +614,7 @@ impl Drop for Cluster {
                 eprintln!("node {id}: {}", tail.unwrap_or_else(|| "does not run".to_owned()));
             }
             if std::env::var_os("QUORATE_TESTS_KEEP").is_some() {
-                let kept = self.directory.take().map(TempDir::keep);
+                let kept = self.temporary.take().map(TempDir::keep);
                 eprintln!("data and logs are kept: {kept:?}");
             }
         }

@@ -7,6 +7,7 @@
 
 mod admin;
 mod binary;
+pub mod chaos;
 mod cluster;
 mod load;
 mod resp;
@@ -15,7 +16,7 @@ mod wait;
 
 pub use admin::{Admin, Migration, Node, Replica, Shard, Status};
 pub use binary::server;
-pub use cluster::{Cluster, Refusal, free_block};
-pub use load::{Load, LoadReport, Progress, Work};
+pub use cluster::{Cluster, Housing, Refusal, free_block};
+pub use load::{Judgement, Load, LoadReport, Progress, Work};
 pub use resp::{Client, Execution, Failure, Reply, Words, words};
 pub use wait::eventually;

@@ -1,23 +1,25 @@
 //! Clients that read and write while a cluster is tormented, and remember what
 //! they were told.
 
-use std::collections::BTreeMap;
+mod report;
+
+use std::fs::File;
+use std::io::BufWriter;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use quorate_testkit::check::bank::Bank;
-use quorate_testkit::check::list_append::Consistency;
-use quorate_testkit::check::{bank, durability, list_append};
-use quorate_testkit::history::{
-    Datum, History, Invocation, Key, MicroOp, Operation, ProcessId, Recorder,
-};
+use parking_lot::{Mutex, RwLock};
+use quorate_testkit::history::{Datum, History, Invocation, Key, MicroOp, ProcessId, Recorder};
 use quorate_types::env::{Rng, SplitMix};
 use quorate_types::runtime::random;
 use tokio::time::Instant;
 
 use crate::resp::{Client, Execution, Failure, Reply, Words, words};
 use crate::wait::eventually;
+
+pub use report::{Judgement, LoadReport};
 
 /// Lists that are appended to at a time. More would meet each other less.
 const LISTS: u64 = 6;
@@ -27,9 +29,18 @@ const APPENDS_PER_GENERATION: i64 = 600;
 /// Accounts, and what each begins with.
 const ACCOUNTS: u64 = 10;
 const BALANCE: i64 = 1_000;
+/// Registers that are written at a time. Each is judged by itself, by search.
+const REGISTERS: u64 = 4;
+/// After so many steps the clients turn to new registers, so that each search
+/// is short. An operation of unknown outcome counts for several: it may have
+/// happened at any later moment.
+const STEPS_PER_GENERATION: u64 = 800;
+const STEPS_OF_UNKNOWN: u64 = 100;
 /// How long the service may need to do what a tormentor waits for: far longer
 /// than an election, on a machine that is busy with other things.
 const RESUMES: Duration = Duration::from_secs(90);
+/// So much of an operation is shown in an excerpt; the rest is in its file.
+const EXCERPT_LINE_CHARACTERS: usize = 240;
 /// The pause before a client tries again what was refused.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
@@ -42,43 +53,53 @@ pub enum Work {
     Bank,
     /// Writes one new key after another.
     Puts,
+    /// Reads, sets, and compares and sets single keys.
+    Registers,
 }
 
 /// Clients of a cluster's nodes.
 #[derive(Debug)]
 pub struct Load {
-    gateways: Vec<SocketAddr>,
+    gateways: RwLock<Vec<SocketAddr>>,
     seed: u64,
     stop: AtomicBool,
     started: Instant,
     lists: Recorder,
     bank: Recorder,
     puts: Recorder,
+    registers: Recorder,
     element: AtomicI64,
+    register_steps: AtomicU64,
     processes: AtomicU64,
     done: AtomicU64,
     puts_done: AtomicU64,
+    conflicts: AtomicU64,
     refused: AtomicU64,
     unknown: AtomicU64,
+    silence: Mutex<Silence>,
+}
+
+/// The longest time in which no operation of any client succeeded.
+#[derive(Debug, Clone, Copy, Default)]
+struct Silence {
+    last_success: Duration,
+    longest: Duration,
+    longest_began: Duration,
+}
+
+impl Silence {
+    fn ends(&mut self, now: Duration) {
+        let silent = now.saturating_sub(self.last_success);
+        if silent > self.longest {
+            (self.longest, self.longest_began) = (silent, self.last_success);
+        }
+        self.last_success = self.last_success.max(now);
+    }
 }
 
 /// How far a load has come: what a tormentor waits for.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress<'a>(&'a Load);
-
-/// What came of a load, to be judged.
-#[derive(Debug)]
-pub struct LoadReport {
-    /// Operations that succeeded.
-    pub done: u64,
-    /// Operations that were refused.
-    pub refused: u64,
-    /// Operations of unknown outcome.
-    pub unknown: u64,
-    lists: Vec<Operation>,
-    bank: Vec<Operation>,
-    puts: Vec<Operation>,
-}
 
 impl Load {
     /// Load on the nodes behind `gateways`.
@@ -89,20 +110,34 @@ impl Load {
     pub fn on(gateways: &[SocketAddr]) -> Self {
         let seed = random();
         println!("the load's seed is {seed}");
+        Self::seeded(gateways, seed)
+    }
+
+    /// As [`Load::on`], with a seed of choice. It decides what each client asks
+    /// for, not what it meets.
+    ///
+    /// # Panics
+    /// When the accounts cannot be opened.
+    #[must_use]
+    pub fn seeded(gateways: &[SocketAddr], seed: u64) -> Self {
         let load = Self {
-            gateways: gateways.to_vec(),
+            gateways: RwLock::new(gateways.to_vec()),
             seed,
             stop: AtomicBool::new(false),
             started: Instant::now(),
             lists: Recorder::default(),
             bank: Recorder::default(),
             puts: Recorder::default(),
+            registers: Recorder::default(),
             element: AtomicI64::new(0),
+            register_steps: AtomicU64::new(0),
             processes: AtomicU64::new(0),
             done: AtomicU64::new(0),
             puts_done: AtomicU64::new(0),
+            conflicts: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
+            silence: Mutex::default(),
         };
         let mut command = words("MSET");
         for account in 0..ACCOUNTS {
@@ -133,14 +168,57 @@ impl Load {
             torment(Progress(self));
         });
         self.read_everything(work);
-        LoadReport {
-            done: self.done.load(Ordering::Relaxed),
-            refused: self.refused.load(Ordering::Relaxed),
-            unknown: self.unknown.load(Ordering::Relaxed),
-            lists: self.lists.history().operations().unwrap(),
-            bank: self.bank.history().operations().unwrap(),
-            puts: self.puts.history().operations().unwrap(),
+        LoadReport::of(self)
+    }
+
+    /// Clients may turn to a further node from now on.
+    pub fn add_gateway(&self, gateway: SocketAddr) {
+        self.gateways.write().push(gateway);
+    }
+
+    /// No client turns to a node any more once it has lost its connection.
+    pub fn remove_gateway(&self, gateway: SocketAddr) {
+        self.gateways.write().retain(|known| *known != gateway);
+    }
+
+    /// Writes all that was recorded as files of JSON lines into a folder.
+    ///
+    /// # Errors
+    /// Those of the files.
+    pub fn write_histories(&self, folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+        let mut written = Vec::new();
+        for (name, recorder) in self.recorders() {
+            let path = folder.join(format!("{name}.jsonl"));
+            let mut file = BufWriter::new(File::create(&path)?);
+            let wrote = recorder.history().write_json(&mut file);
+            wrote.map_err(|error| std::io::Error::other(error.to_string()))?;
+            written.push(path);
         }
+        Ok(written)
+    }
+
+    /// The last operations that were begun, one a line.
+    #[must_use]
+    pub fn excerpt(&self, operations_max: usize) -> String {
+        let histories = self.recorders().map(|(_, recorder)| recorder.history());
+        let Ok(operations) = History::merged(histories).operations() else {
+            return "the history is malformed".to_owned();
+        };
+        let begin = operations.len().saturating_sub(operations_max);
+        let lines = operations[begin..].iter().map(|operation| {
+            let line = operation.to_string();
+            line.chars().take(EXCERPT_LINE_CHARACTERS).collect::<String>()
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    fn recorders(&self) -> [(&'static str, &Recorder); 4] {
+        [
+            ("lists", &self.lists),
+            ("bank", &self.bank),
+            ("puts", &self.puts),
+            ("registers", &self.registers),
+        ]
     }
 
     fn now(&self) -> Duration {
@@ -148,7 +226,7 @@ impl Load {
     }
 
     fn insist(&self, command: &Words) -> Reply {
-        insist(&self.gateways, command)
+        insist(&self.gateways.read().clone(), command)
     }
 
     /// Reads every list and account, after everything else was over.
@@ -160,6 +238,14 @@ impl Load {
                 let invocation = self.lists.invoke(process, self.now(), "read", asked).unwrap();
                 let reply = self.insist(&words(&format!("GET {list}")));
                 invocation.ok(self.now(), vec![MicroOp::saw(list, list_of(&reply))]);
+            }
+        }
+        if work.contains(&Work::Registers) {
+            for register in keys(&self.registers.history()) {
+                let asked = vec![MicroOp::read(register.clone())];
+                let invocation = self.registers.invoke(process, self.now(), "read", asked).unwrap();
+                let reply = self.insist(&words(&format!("GET {register}")));
+                invocation.ok(self.now(), vec![MicroOp::saw(register, number_of(&reply))]);
             }
         }
         if work.contains(&Work::Bank) {
@@ -221,54 +307,6 @@ impl Progress<'_> {
     }
 }
 
-impl LoadReport {
-    /// Judges everything the load did. `gateway` is asked for what was put.
-    ///
-    /// # Panics
-    /// With the checkers' findings, or when hardly anything was done.
-    #[track_caller]
-    pub fn assert_correct(&self, gateway: SocketAddr) {
-        println!(
-            "the load: {} done, {} refused, {} of unknown outcome",
-            self.done, self.refused, self.unknown
-        );
-        assert!(self.done > 0, "nothing succeeded");
-        let judge = |what: &str, verdict: quorate_testkit::check::Verdict| {
-            verdict.into_result().unwrap_or_else(|findings| panic!("{what}: {findings}"));
-        };
-        judge("lists", list_append::check(&self.lists, Consistency::StrictSerializable));
-        if !self.bank.is_empty() {
-            let bank = Bank {
-                accounts: (0..ACCOUNTS).map(|account| Key::from(account_key(account))).collect(),
-                total: i64::try_from(ACCOUNTS).unwrap() * BALANCE,
-                allows_negative: true,
-                needs_final_read: true,
-            };
-            judge("bank", bank::check(&self.bank, &bank));
-        }
-        let last = self.read_puts(gateway);
-        judge("puts", durability::check(&self.puts, &last, durability::Writes::Latest));
-    }
-
-    /// What stands at the keys that were put.
-    fn read_puts(&self, gateway: SocketAddr) -> BTreeMap<Key, Datum> {
-        const KEYS_AT_ONCE: usize = 200;
-        let keys: Vec<&Key> =
-            self.puts.iter().flat_map(|put| put.txn.iter().flat_map(MicroOp::keys)).collect();
-        let mut last = BTreeMap::new();
-        for keys in keys.chunks(KEYS_AT_ONCE) {
-            let mut command = words("MGET");
-            command.extend(keys.iter().map(|key| key.as_str().to_owned()));
-            let values = insist(&[gateway], &command).elements();
-            for (key, value) in keys.iter().zip(values) {
-                let value = value.text().map_or(Datum::Nil, |text| Datum::Int(number(text)));
-                last.insert((*key).clone(), value);
-            }
-        }
-        last
-    }
-}
-
 /// One client with at most one connection.
 struct Worker<'a> {
     load: &'a Load,
@@ -298,13 +336,15 @@ impl<'a> Worker<'a> {
                 Work::Lists => self.lists(),
                 Work::Bank => self.bank(),
                 Work::Puts => self.put(),
+                Work::Registers => self.registers(),
             }
         }
     }
 
     /// Connects to the next node.
     fn connect(&mut self) -> bool {
-        let gateway = self.load.gateways[self.turn % self.load.gateways.len()];
+        let gateways = self.load.gateways.read().clone();
+        let gateway = gateways[self.turn % gateways.len()];
         self.turn += 1;
         self.client = Client::connect(gateway).ok();
         self.client.is_some()
@@ -328,8 +368,12 @@ impl<'a> Worker<'a> {
             Ok(Some(txn)) => {
                 invocation.ok(now, txn);
                 self.load.done.fetch_add(1, Ordering::Relaxed);
+                self.load.silence.lock().ends(now);
             }
-            Ok(None) => invocation.fail(now, "conflict"),
+            Ok(None) => {
+                invocation.fail(now, "conflict");
+                self.load.conflicts.fetch_add(1, Ordering::Relaxed);
+            }
             Err(Failure::Refused(reason)) => {
                 invocation.fail(now, reason);
                 self.load.refused.fetch_add(1, Ordering::Relaxed);
@@ -453,6 +497,67 @@ impl<'a> Worker<'a> {
     }
 }
 
+impl Worker<'_> {
+    fn registers(&mut self) {
+        let steps = &self.load.register_steps;
+        let step = steps.fetch_add(1, Ordering::Relaxed);
+        let generation = step / STEPS_PER_GENERATION;
+        let key = format!("register:{generation}:{}", self.rng.below(REGISTERS));
+        let value = i64::try_from(step).unwrap();
+        let process = self.process;
+        match self.rng.below(10) {
+            0..=3 => drop(self.read_register(&key, None)),
+            4..=6 => {
+                let asked = vec![MicroOp::write(key.as_str(), value)];
+                let recorder = self.load.registers.clone();
+                self.record(&recorder, "write", asked.clone(), |client| {
+                    client.run(words(&format!("SET {key} {value}")))?;
+                    Ok(Some(asked))
+                });
+            }
+            _ => self.compare_and_set(&key, value),
+        }
+        if self.process != process {
+            // An outcome is unknown.
+            steps.fetch_add(STEPS_OF_UNKNOWN, Ordering::Relaxed);
+        }
+    }
+
+    /// Reads a register, after another command if one is given.
+    fn read_register(&mut self, key: &str, first: Option<Words>) -> Option<Datum> {
+        let mut seen = None;
+        let recorder = self.load.registers.clone();
+        self.record(&recorder, "read", vec![MicroOp::read(key)], |client| {
+            if let Some(first) = first {
+                client.run(first)?;
+            }
+            let value = number_of(&client.run(words(&format!("GET {key}")))?);
+            seen = Some(value.clone());
+            Ok(Some(vec![MicroOp::saw(key, value)]))
+        });
+        seen
+    }
+
+    /// Sets a register unless it has changed since it was read.
+    fn compare_and_set(&mut self, key: &str, value: i64) {
+        let watch = words(&format!("WATCH {key}"));
+        let asked = match self.read_register(key, Some(watch)) {
+            Some(Datum::Int(expected)) => MicroOp::compare_and_set(key, expected, value),
+            // Nothing stood there: then this is a write that may be refused.
+            Some(_) => MicroOp::write(key, value),
+            None => return,
+        };
+        let asked = vec![asked];
+        let recorder = self.load.registers.clone();
+        self.record(&recorder, "cas", asked.clone(), |client| {
+            match client.transaction(&[words(&format!("SET {key} {value}"))])? {
+                Execution::Done(_) => Ok(Some(asked)),
+                Execution::Conflict => Ok(None),
+            }
+        });
+    }
+}
+
 /// Runs a command until it succeeds, on one node after the other.
 fn insist(gateways: &[SocketAddr], command: &Words) -> Reply {
     let mut turns = gateways.iter().cycle();
@@ -461,6 +566,11 @@ fn insist(gateways: &[SocketAddr], command: &Words) -> Reply {
         let mut client = Client::connect(*gateway).map_err(|error| error.to_string())?;
         client.run(command.clone()).map_err(|failure| format!("{failure:?}"))
     })
+}
+
+/// A register's text is a number.
+fn number_of(reply: &Reply) -> Datum {
+    reply.text().map_or(Datum::Nil, |text| Datum::Int(number(text)))
 }
 
 fn list_key(generation: i64, list: u64) -> String {

@@ -5,6 +5,7 @@
 //! the packages that are built together, and a build of one package alone may
 //! unite others. The set is every feature but the one that plants bugs.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -23,7 +24,8 @@ const PLANTS_BUGS: &str = "canary";
 /// The variable that tells end-to-end tests which server to start.
 pub(crate) const SERVER_VARIABLE: &str = "QUORATE_BIN";
 
-const SERVER: &str = "quorate";
+/// The program that the house is about.
+pub(crate) const SERVER: &str = "quorate";
 
 /// Cargo unites the features of dev-dependencies with the others as soon as it
 /// builds one thing that may use them, as tests do. Of those, this is the least
@@ -33,8 +35,8 @@ const SMALL_EXAMPLE: &str = "embedded";
 /// Programs that a build left behind.
 #[derive(Debug, Default)]
 pub(crate) struct Artifacts {
-    /// The server `quorate`.
-    pub(crate) server: Option<PathBuf>,
+    /// Every program, by name.
+    programs: BTreeMap<String, PathBuf>,
     /// Every example.
     pub(crate) examples: Vec<PathBuf>,
 }
@@ -42,7 +44,13 @@ pub(crate) struct Artifacts {
 impl Artifacts {
     /// The server, which every build of ours contains.
     pub(crate) fn server(&self) -> Outcome<&PathBuf> {
-        self.server.as_ref().ok_or_else(|| "cargo built no program 'quorate'".into())
+        self.program(SERVER)
+    }
+
+    /// A program that was asked for.
+    pub(crate) fn program(&self, name: &str) -> Outcome<&PathBuf> {
+        let found = self.programs.get(name);
+        found.ok_or_else(|| format!("cargo built no program '{name}'").into())
     }
 }
 
@@ -79,8 +87,16 @@ pub(crate) fn build_everything() -> Outcome<Artifacts> {
 /// Builds the server without the tests: less to wait for on a fresh clone, and
 /// nothing that the tests' build would compile again.
 pub(crate) fn build_server() -> Outcome<Artifacts> {
+    build_programs(&[SERVER])
+}
+
+/// As [`build_server`], for other programs too.
+pub(crate) fn build_programs(names: &[&str]) -> Outcome<Artifacts> {
     let mut command = shell::cargo();
-    command.arg("build").args(everything()?).args(["--bin", SERVER, "--example", SMALL_EXAMPLE]);
+    command.arg("build").args(everything()?).args(["--example", SMALL_EXAMPLE]);
+    for name in names {
+        command.args(["--bin", name]);
+    }
     build(&mut command)
 }
 
@@ -113,9 +129,11 @@ impl Artifacts {
         let Ok(message) = serde_json::from_str::<Value>(line) else { return };
         let Some(program) = message.get("executable").and_then(Value::as_str) else { return };
         let is_test = message.pointer("/profile/test").and_then(Value::as_bool) == Some(true);
-        let name = message.pointer("/target/name").and_then(Value::as_str);
+        let name = message.pointer("/target/name").and_then(Value::as_str).unwrap_or_default();
         match message.pointer("/target/kind/0").and_then(Value::as_str) {
-            Some("bin") if name == Some(SERVER) && !is_test => self.server = Some(program.into()),
+            Some("bin") if !is_test => {
+                self.programs.insert(name.to_owned(), program.into());
+            }
             Some("example") if !is_test => self.examples.push(program.into()),
             _ => {}
         }

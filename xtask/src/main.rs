@@ -6,6 +6,7 @@
 
 mod artifacts;
 mod bench;
+mod chaos;
 mod ci;
 mod demo;
 mod docs;
@@ -37,6 +38,8 @@ enum Task {
     Test(test::Args),
     /// Everything that must hold before a change is merged, cheapest first.
     Ci,
+    /// Torment a cluster of processes, and judge what its clients saw.
+    Chaos(chaos::Args),
     /// Check the rules of the house that no compiler knows.
     Tidy,
     /// Measure the cores and a cluster of processes, beside the limits of the machine.
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Ci => ci::run(),
+        Task::Chaos(args) => chaos::run(&args),
         Task::Tidy => tidy::run(),
         Task::Bench(args) => bench::run(&args),
         Task::Docs => docs::run(),

@@ -8,7 +8,7 @@ use quorate_types::{
 };
 use zerompk::{FromMessagePack, ToMessagePack};
 
-use crate::limits::{SLICES_BYTES_MAX, TXN_OVERHEAD_BYTES};
+use crate::limits::{KEY_BYTES_MAX, SLICES_BYTES_MAX, TXN_OVERHEAD_BYTES};
 use crate::procedure::{Call, Read};
 
 /// The newest format of log commands and rows this build reads and writes.
@@ -348,7 +348,7 @@ impl ShardMap {
     /// # Errors
     /// Why the change does not fit this map.
     pub fn change(&mut self, change: &MapChange) -> Result<(), Misfit> {
-        if change.version != self.version + 1 {
+        if self.version.checked_add(1) != Some(change.version) {
             return Err(Misfit::OtherVersion);
         }
         let (low, high) = self.halves(change)?;
@@ -380,7 +380,10 @@ impl ShardMap {
         if change.epoch <= parent.epoch {
             return Err(NeverFits::EpochPassed.into());
         }
-        parent.range.split_at(&change.at).ok_or(NeverFits::KeyOutside.into())
+        // What is longer than any key is no key of the parent, and no engine
+        // could cut there: the parent's replicas would halt at the fork.
+        let halves = parent.range.split_at(&change.at);
+        halves.filter(|_| change.at.len() <= KEY_BYTES_MAX).ok_or(NeverFits::KeyOutside.into())
     }
 
     fn place(&self, shard: ShardId) -> Option<usize> {

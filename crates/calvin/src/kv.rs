@@ -5,6 +5,7 @@ use quorate_types::codec::{CodecError, decode, encode};
 use quorate_types::{Blob, Seq};
 use zerompk::{FromMessagePack, ToMessagePack};
 
+use crate::limits::READ_RESULT_BYTES_MAX;
 use crate::procedure::{Call, Footprint, Inputs, Outcome, Procedures, Write};
 
 /// The number of the only procedure.
@@ -92,6 +93,12 @@ impl Answer {
     }
 }
 
+/// The outcome of a transaction that asks for too much: a result that is over
+/// the limit by one byte, which aborts it whether it is logged or not.
+fn too_large() -> Outcome {
+    Outcome { result: vec![0; READ_RESULT_BYTES_MAX + 1].into(), ..Outcome::default() }
+}
+
 impl Procedures for KeyValue {
     fn run(&self, call: &Call, inputs: &Inputs, _time_millis: u64, _seed: u64) -> Outcome {
         let Ok(transaction) = decode::<Transaction>(&call.args) else {
@@ -101,6 +108,12 @@ impl Procedures for KeyValue {
         let committed = transaction.conditions.iter().all(holds);
         let values =
             transaction.reads.iter().map(|key| inputs.value(key).cloned()).collect::<Seq<_>>();
+        // A key that is asked for a thousand times is read once but answered a
+        // thousand times: what nobody could be sent must not be built either.
+        let value_bytes = |value: &Option<Blob>| value.as_ref().map_or(0, |value| value.len());
+        if values.iter().map(value_bytes).sum::<usize>() > READ_RESULT_BYTES_MAX {
+            return too_large();
+        }
         let writes = if committed { transaction.writes.0 } else { Vec::new() };
         Outcome {
             writes: writes

@@ -6,8 +6,16 @@
 //!
 //! [the host's and the engine's limits]: https://docs.rs/quorate-raft
 
-/// A call's arguments and keys. Refused before admission.
+/// A call's arguments and keys, each key with [`KEY_OVERHEAD_BYTES`]. Refused
+/// before admission.
 pub const CALL_BYTES_MAX: usize = 768 << 10;
+/// What a key or the end of a range costs in a call besides its bytes: at least
+/// what its encoding adds. A footprint of very many short keys would otherwise
+/// pass for small, and what it is ordered in would exceed an entry or a row.
+pub const KEY_OVERHEAD_BYTES: usize = 8;
+/// Ranges of one call. Refused before admission: each that is read is one pass
+/// over the shard's rows, within apply.
+pub const RANGES_MAX: usize = 256;
 /// A key. Refused before admission.
 pub const KEY_BYTES_MAX: usize = 32 << 10;
 /// A value that a transaction writes.

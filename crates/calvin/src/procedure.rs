@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 use quorate_types::{Blob, KeyRange, Seq};
 use zerompk::{FromMessagePack, ToMessagePack};
 
+use crate::limits::KEY_OVERHEAD_BYTES;
+
 /// How a range is touched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, ToMessagePack, FromMessagePack)]
 #[msgpack(c_enum)]
@@ -83,13 +85,16 @@ pub struct Call {
 }
 
 impl Call {
-    /// The bytes of its arguments and keys: what limits count.
+    /// The bytes of its arguments and keys, and what encoding the keys adds:
+    /// what limits count. Its encoding is no longer, but for a constant.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
         let footprint = &self.footprint;
-        let keys = footprint.reads.iter().chain(&footprint.writes).map(|key| key.len());
+        let cost = |key: &Blob| key.len() + KEY_OVERHEAD_BYTES;
+        let keys = footprint.reads.iter().chain(&footprint.writes).map(cost);
         let ranges = footprint.ranges.iter().map(|access| {
-            access.range.start.len() + access.range.end.as_ref().map_or(0, |end| end.len())
+            let end = access.range.end.as_ref().map_or(0, |end| end.len());
+            cost(&access.range.start) + end + KEY_OVERHEAD_BYTES
         });
         self.args.len() + keys.chain(ranges).sum::<usize>()
     }

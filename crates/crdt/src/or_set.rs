@@ -131,7 +131,9 @@ impl<T: Ord + ToMessagePack> ToMessagePack for OrSet<T> {
 }
 
 /// Adds the dots of the elements to the context, which holds them in anything
-/// that a correct peer sends.
+/// that a correct peer sends. Passes over dots that no write can have: writes
+/// are counted from one, every context covers zero, and so such an element
+/// would stay here and be taken for removed elsewhere.
 impl<'a, T: Ord + FromMessagePack<'a>> FromMessagePack<'a> for OrSet<T> {
     fn read<R: Read<'a>>(reader: &mut R) -> zerompk::Result<Self> {
         reader.check_array_len(2)?;
@@ -139,7 +141,8 @@ impl<'a, T: Ord + FromMessagePack<'a>> FromMessagePack<'a> for OrSet<T> {
         for _ in 0..reader.read_array_len()? {
             reader.check_array_len(2)?;
             let element = T::read(reader)?;
-            let dots: BTreeSet<Dot> = Seq::<Dot>::read(reader)?.into_iter().collect();
+            let dots = Seq::<Dot>::read(reader)?.into_iter();
+            let dots: BTreeSet<Dot> = dots.filter(|dot| dot.sequence > 0).collect();
             if !dots.is_empty() {
                 elements.insert(element, dots);
             }

@@ -14,8 +14,8 @@ mod common;
 use common::{LIMITS, PLENTY_BYTES, live, put, remove, replica, settle};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use quorate_crdt::{CrdtError, DeltaMap, Novelty, OrSet, Summary, VersionVector};
-use quorate_types::{Blob, codec};
+use quorate_crdt::{CrdtError, DeltaMap, Limits, Novelty, OrSet, Origin, Summary, VersionVector};
+use quorate_types::{Blob, NodeId, codec};
 
 /// A replica with some of everything, so that its messages have all parts.
 fn source() -> DeltaMap {
@@ -134,4 +134,30 @@ fn a_reset_of_everything_equals_its_source() {
     let mut replicas = [source(), replica(2)];
     settle(&mut replicas);
     assert_eq!(live(&replicas[0]), live(&replicas[1]));
+}
+
+/// Found by fuzzing: the element stayed where it was decoded, and was taken
+/// for removed by whoever merged it.
+#[test]
+fn an_element_whose_dot_is_no_write_is_passed_over() {
+    let bytes = [&[0x92, 0x91, 0x92, 7, 0x91][..], &[0x92, 0x92, 1, 1, 0], &[0x92, 0x90, 0x90]];
+    let set: OrSet<u64> = codec::decode(&bytes.concat()).unwrap();
+    assert!(set.is_empty());
+}
+
+/// Found by fuzzing: each message kept the limit, and what they led to did not.
+#[test]
+fn resets_do_not_add_up_to_more_origins_than_are_allowed() {
+    let limits = Limits { origins_max: 2, ..LIMITS };
+    let mut map = DeltaMap::new(Origin::new(NodeId(1), 1), limits);
+    for sender in 2..10 {
+        let mut source = DeltaMap::new(Origin::new(NodeId(sender), 1), limits);
+        put(&mut source, "key", "value", sender);
+        let chunk = source.reset_chunk(&Blob::new(), PLENTY_BYTES).unwrap();
+        let before = map.summary();
+        if map.merge_reset(&chunk).is_err() {
+            assert_eq!(map.summary(), before, "a refusal changes nothing");
+        }
+    }
+    assert_eq!(map.vector().len(), 2 * limits.origins_max);
 }

@@ -127,8 +127,12 @@ impl MetadataClient {
         Err("the metadata group has no leader that answers".to_owned())
     }
 
-    /// Proposes on this replica, on behalf of whoever asks.
+    /// Proposes on this replica, on behalf of whoever asks. What cannot be read
+    /// is refused here: once it is in the log it halts every replica (law 7).
     pub(crate) async fn propose(&self, entry: Bytes) -> Response {
+        if let Err(error) = Command::decode(&entry) {
+            return Response::Refused(format!("this is no command of this version: {error}"));
+        }
         let Some(replica) = self.replica() else { return Response::NotLeader(None) };
         match replica.propose(entry, CALL_DEADLINE).await {
             Ok(reply) => Response::Proposed(Blob(reply)),

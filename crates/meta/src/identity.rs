@@ -110,7 +110,7 @@ impl IdentityFile {
             clock_millis: 0,
             has_stores: false,
         });
-        identity.incarnation += 1;
+        identity.incarnation = identity.incarnation.saturating_add(1);
         let identity = RwLock::new(identity);
         Ok(Self { file, is_new: found.is_none(), identity, writing: Mutex::default() })
     }

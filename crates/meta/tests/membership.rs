@@ -105,6 +105,20 @@ async fn a_single_node_founds_its_cluster_and_binds_its_directory() {
     assert_eq!(next_life.identity().cluster, Some(cluster));
 }
 
+/// In the log it would halt every replica of the metadata, now and after every
+/// restart.
+#[tokio::test(start_paused = true)]
+async fn what_no_replica_could_read_is_not_proposed() {
+    let rig = rig(1, listed(0), &[], Others::silent());
+    let group = rig.led();
+    let newer = [&[quorate_meta::COMMAND_VERSION + 1][..], b"from a later release"].concat();
+    for entry in [&b""[..], b"no command", &newer] {
+        let response = rig.handle(Request::Propose(entry.into())).await;
+        assert!(matches!(response, Response::Refused(_)), "{response:?}");
+    }
+    assert!(group.edit(|state| state.commands.is_empty()));
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_lowest_node_waits_for_every_founder_and_names_their_disks() {
     let rig = rig(1, listed(3), &[], Others::silent());

@@ -22,7 +22,7 @@ use crate::consensus::wire::{
     Voted, from_log_entry, open_host_row,
 };
 use crate::group::Group;
-use crate::log::LogEntry;
+use crate::log::{LogEntry, LogPosition};
 use crate::machine::SnapshotWriter;
 
 /// A snapshot that is being received.
@@ -72,12 +72,16 @@ pub(crate) async fn answer(group: &Group, receiving: &Arc<Semaphore>, body: Body
 }
 
 /// The entries, if they are what a leader may send: consecutive, behind
-/// `previous`, terms never falling.
-fn entries_of(append: Append) -> Option<Vec<RaftEntry>> {
+/// `previous`, terms never falling, and an index left for what follows.
+pub(crate) fn entries_of(append: Append) -> Option<Vec<RaftEntry>> {
     let mut last = append.previous;
+    let next_index = |last: Option<LogPosition>| match last {
+        Some(last) => last.index.checked_add(1),
+        None => Some(0),
+    };
     let mut entries = Vec::with_capacity(append.entries.len());
     for entry in append.entries {
-        let expected = last.map_or(0, |last| last.index.saturating_add(1));
+        let expected = next_index(last)?;
         let term_min = last.map_or(0, |last| last.term);
         if entry.position.index != expected || entry.position.term < term_min {
             return None;
@@ -86,7 +90,7 @@ fn entries_of(append: Append) -> Option<Vec<RaftEntry>> {
         let stored = LogEntry { position: entry.position, payload: entry.payload.into() };
         entries.push(from_log_entry(&stored).ok()?);
     }
-    Some(entries)
+    next_index(last).map(|_| entries)
 }
 
 async fn append_entries(group: &Group, append: Append) -> Reply {

@@ -7,6 +7,7 @@ pub mod fuzz;
 pub mod history;
 pub mod process;
 pub mod proxy;
+mod shuffle;
 pub mod sim;
 
 pub use error::TestkitError;

@@ -12,7 +12,10 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use quorate_testkit::TestkitError;
-use quorate_testkit::disk::{CrashDisk, Faults, SECTOR_BYTES, SweepOptions, SyncFault, sweep};
+use quorate_testkit::disk::{
+    CrashDisk, DiskImage, Faults, SECTOR_BYTES, SweepOptions, SweepShare, SyncFault, sweep,
+    sweep_from,
+};
 use quorate_types::disk::{Disk, DiskFile};
 
 const SECTOR: usize = SECTOR_BYTES as usize;
@@ -227,6 +230,133 @@ fn reads_fail_and_flip_bits_on_demand() {
     assert_eq!(content(&file)[3], 9);
 }
 
+/// Two files of eight bytes each.
+fn two_files() -> (CrashDisk, Arc<dyn DiskFile>, Arc<dyn DiskFile>) {
+    let disk = CrashDisk::new(5);
+    let (bad, good) = (disk.open("bad").unwrap(), disk.open("good").unwrap());
+    for file in [&bad, &good] {
+        file.write(0, &[7; 8]).unwrap();
+        file.sync().unwrap();
+    }
+    (disk, bad, good)
+}
+
+#[test]
+fn every_fault_can_be_switched_on_and_off_for_one_file() {
+    type Try = fn(&Arc<dyn DiskFile>) -> bool;
+    let writes: Try = |file| file.write(0, &[7; 8]).is_ok();
+    let grows: Try = |file| file.write(0, &[7; 9]).is_ok() && file.set_len(8).is_ok();
+    let reads: Try = |file| file.read(0, &mut [0; 8]).is_ok();
+    let reads_right: Try = |file| (0..50).all(|_| content(file) == [7; 8]);
+    let syncs: Try = |file| file.sync().is_ok();
+    let healthy = Faults::default;
+    let cases: [(&str, Faults, Try); 6] = [
+        ("EIO on write", Faults { write_errors_from: Some(1), ..healthy() }, writes),
+        ("ENOSPC", Faults { capacity_bytes: Some(16), ..healthy() }, grows),
+        ("EIO on read", Faults { read_errors_from: Some(1), ..healthy() }, reads),
+        ("bit flips", Faults { flip_one_read_in: 5, ..healthy() }, reads_right),
+        ("failing syncs", Faults { sync: Some((1, SyncFault::Permanent)), ..healthy() }, syncs),
+        ("one failing sync", Faults { sync: Some((1, SyncFault::Once)), ..healthy() }, syncs),
+    ];
+    for (name, faults, works) in cases {
+        let (disk, bad, good) = two_files();
+        for _ in 0..2 {
+            assert!(works(&bad) && works(&good), "{name}, off");
+            disk.set_file_faults("bad", faults.clone());
+            assert!(works(&good), "{name}, on for another file");
+            assert!(!works(&bad), "{name}, on");
+            disk.set_file_faults("bad", Faults::default());
+            assert!(works(&bad) && works(&good), "{name}, off again");
+            disk.set_faults(faults.clone());
+            assert!(!works(&bad), "{name}, on for all");
+            disk.clear_faults();
+        }
+    }
+}
+
+#[test]
+fn files_suffer_from_different_faults_at_once() {
+    let (disk, bad, good) = two_files();
+    disk.set_file_faults("bad", Faults { write_errors_from: Some(1), ..Faults::default() });
+    disk.set_file_faults("good", Faults { read_errors_from: Some(1), ..Faults::default() });
+    assert!(bad.write(0, &[1]).is_err() && bad.read(0, &mut [0]).is_ok());
+    assert!(good.write(0, &[1]).is_ok() && good.read(0, &mut [0]).is_err());
+    disk.set_faults(Faults { sync: Some((1, SyncFault::Permanent)), ..Faults::default() });
+    assert!(bad.sync().is_ok(), "its own faults stand for the disk's");
+    assert!(disk.open("third").unwrap().sync().is_err());
+    disk.clear_faults();
+    assert!(bad.write(0, &[1]).is_ok() && good.read(0, &mut [0]).is_ok());
+}
+
+#[test]
+fn a_sync_of_one_file_that_fails_once_leaves_the_faults_of_others() {
+    let (disk, bad, good) = two_files();
+    let once = Faults { sync: Some((1, SyncFault::Once)), ..Faults::default() };
+    disk.set_file_faults("bad", once.clone());
+    disk.set_file_faults("good", once);
+    assert!(bad.sync().is_err() && bad.sync().is_ok());
+    assert!(good.sync().is_err() && good.sync().is_ok());
+    disk.set_faults(Faults { write_errors_from: Some(1), ..Faults::default() });
+    assert!(bad.write(0, &[1]).is_err(), "it has no faults of its own any more");
+}
+
+#[test]
+fn an_image_is_what_is_durable_and_nothing_changes_it() {
+    let disk = CrashDisk::new(0);
+    let file = disk.open("f").unwrap();
+    file.write(0, &[1; 3000]).unwrap();
+    file.sync().unwrap();
+    file.write(0, &[2; 3000]).unwrap();
+    disk.open("empty").unwrap();
+    let image = disk.image();
+    assert_eq!(image.file("f").unwrap(), [1; 3000]);
+    assert_eq!(image.files().map(|(name, _)| name).collect::<Vec<_>>(), ["empty", "f"]);
+    assert_eq!(format!("{image:?}"), r#"{"empty": 0, "f": 3000}"#);
+    file.sync().unwrap();
+    disk.crash(1);
+    assert_eq!(image.file("f").unwrap(), [1; 3000]);
+    assert_eq!(disk.image().file("f").unwrap(), [2; 3000], "also without power");
+    assert_eq!(image.file("g"), None);
+}
+
+#[test]
+fn disks_from_one_image_go_their_own_ways() {
+    let origin = CrashDisk::new(0);
+    origin.open("f").unwrap().write(0, &[1; 10]).unwrap();
+    origin.open("f").unwrap().sync().unwrap();
+    let image = origin.image();
+    let (one, other) = (CrashDisk::from_image(&image, 1), CrashDisk::from_image(&image, 2));
+    assert_eq!((one.counters().operations, one.image()), (0, image.clone()));
+    let file = one.open("f").unwrap();
+    assert_eq!(content(&file), [1; 10]);
+    file.write(0, &[3; 10]).unwrap();
+    file.sync().unwrap();
+    assert_eq!(after_crash(&one, 3), [3; 10]);
+    assert_eq!(after_crash(&other, 3), [1; 10], "what it began with is durable");
+    assert_eq!(one.counters().operations, 2);
+    assert_eq!(image.file("f").unwrap(), [1; 10]);
+}
+
+#[test]
+fn crashes_and_torn_writes_are_counted() {
+    let mut torn = 0;
+    for seed in 0..100 {
+        let disk = CrashDisk::new(0);
+        let file = disk.open("f").unwrap();
+        file.set_len(4 * SECTOR_BYTES).unwrap();
+        file.sync().unwrap();
+        file.write(0, &[1; 4 * SECTOR]).unwrap();
+        let found = after_crash(&disk, seed);
+        let kept = found.iter().filter(|byte| **byte == 1).count();
+        let counters = disk.counters();
+        assert_eq!((counters.crashes, counters.crashes_unsynced), (1, 1));
+        assert_eq!(counters.operations, 4);
+        assert_eq!(counters.writes_torn, u64::from(kept > 0 && kept < 4 * SECTOR));
+        torn += counters.writes_torn;
+    }
+    assert!(torn > 20);
+}
+
 #[test]
 fn removed_names_are_gone_and_lists_are_sorted() {
     let disk = CrashDisk::new(0);
@@ -315,6 +445,92 @@ fn a_bounded_sweep_spreads_its_crashes() {
     )
     .unwrap();
     assert!((8..=10).contains(&report.crashes), "{report:?}");
+}
+
+/// The operations crashed at by a sweep, in the order of its crashes.
+fn points_of(options: SweepOptions) -> (Vec<u64>, u64) {
+    let mut points = Vec::new();
+    let report = sweep(
+        options,
+        |disk, acknowledged| append_records(disk, acknowledged, true),
+        |disk, acknowledged| {
+            // A disk that crashed did so at its last operation.
+            points.extend(Some(disk.counters().operations).filter(|_| disk.counters().crashes > 0));
+            check_records(disk, acknowledged)
+        },
+    );
+    let report = report.unwrap();
+    assert_eq!(report.crashes, points.len() as u64);
+    (points, report.points)
+}
+
+#[test]
+fn shares_of_a_sweep_cover_every_crash_once() {
+    for (points_max, rounds) in [(10_000, 1), (10_000, 3), (10, 2), (1, 1)] {
+        let options = SweepOptions { points_max, rounds, seed: 3, ..SweepOptions::default() };
+        let (mut whole, points) = points_of(options);
+        assert_eq!(whole.len() as u64, points);
+        for count in [1, 2, 3, 7, 60] {
+            let mut covered = Vec::new();
+            for index in 0..count {
+                let share = SweepShare::new(index, count).unwrap();
+                let (tried, of) = points_of(SweepOptions { share, ..options });
+                let fair = points / count;
+                assert_eq!(of, points);
+                assert!((fair..=fair + 1).contains(&(tried.len() as u64)));
+                covered.extend(tried);
+            }
+            covered.sort_unstable();
+            whole.sort_unstable();
+            assert_eq!(covered, whole, "{count} shares");
+        }
+    }
+}
+
+#[test]
+fn there_is_no_share_beyond_the_last() {
+    assert_eq!(SweepShare::new(0, 1), Some(SweepShare::WHOLE));
+    assert!(SweepShare::new(1, 2).is_some());
+    assert_eq!(SweepShare::new(2, 2), None);
+    assert_eq!(SweepShare::new(0, 0), None);
+}
+
+/// A disk on which five records of the log are durable.
+fn half_a_log() -> DiskImage {
+    let disk = CrashDisk::new(0);
+    let file = disk.open("log").unwrap();
+    file.set_len(16 * SECTOR_BYTES).unwrap();
+    for record in 1..=5_u8 {
+        file.write(u64::from(record) * SECTOR_BYTES, &[record]).unwrap();
+    }
+    file.write(0, &[5]).unwrap();
+    file.sync().unwrap();
+    disk.image()
+}
+
+fn append_the_sixth(disk: &CrashDisk, acknowledged: &mut u8) -> std::io::Result<()> {
+    *acknowledged = 5;
+    let file = disk.open("log")?;
+    file.write(6 * SECTOR_BYTES, &[6])?;
+    file.sync()?;
+    file.write(0, &[6])?;
+    file.sync()?;
+    *acknowledged = 6;
+    Ok(())
+}
+
+#[test]
+fn a_sweep_may_begin_with_an_image() {
+    let base = half_a_log();
+    let options = SweepOptions { rounds: 20, ..SweepOptions::default() };
+    let report = sweep_from(&base, options, append_the_sixth, check_records).unwrap();
+    assert_eq!((report.operations, report.points, report.crashes), (4, 80, 80));
+    assert_eq!(base, half_a_log());
+    let said = report.to_string();
+    assert!(said.starts_with("80 of 80 crashes in 4 operations tried"), "{said}");
+    // The same on an empty disk has nothing to stand on.
+    let error = sweep(options, append_the_sixth, check_records).unwrap_err();
+    assert!(matches!(error, TestkitError::Workload(_)), "{error}");
 }
 
 #[derive(Debug, Clone)]

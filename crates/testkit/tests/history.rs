@@ -143,6 +143,7 @@ fn step() -> impl Strategy<Value = MicroOp> {
             delta,
             request
         }),
+        (key(), number()).prop_map(|(key, unexpected)| MicroOp::Differs { key, unexpected }),
         (key(), key(), number()).prop_map(|(from, to, amount)| MicroOp::Transfer {
             from,
             to,

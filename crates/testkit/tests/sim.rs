@@ -14,12 +14,14 @@ use std::time::Duration;
 use quorate_testkit::TestkitError;
 use quorate_testkit::disk::CrashDisk;
 use quorate_testkit::sim::{
-    LinkConfig, Sim, SimClock, SimNetwork, SimNode, SimOptions, Trace, run, run_with,
+    Coverage, DRIFT_PPM_MAX, Keep, LinkConfig, Sim, SimClock, SimNetwork, SimNode, SimOptions,
+    SiteCounts, Trace, run, run_with,
 };
 use quorate_types::NodeId;
 use quorate_types::disk::Disk;
 use quorate_types::env::Clock;
-use quorate_types::runtime;
+use quorate_types::fault::Canary;
+use quorate_types::runtime::{self, Runtime};
 use tokio::time::sleep;
 
 const fn millis(millis: u64) -> Duration {
@@ -265,4 +267,207 @@ fn clocks_are_skewed_and_jump() {
         assert_eq!(restarted.wall_millis(), ahead.wall_millis());
     })
     .unwrap();
+}
+
+#[test]
+fn a_clock_drifts_and_keeps_what_it_gained() {
+    run(1, |sim| async move {
+        let (right, fast) = (SimClock::new(sim.begun(), 0), SimClock::new(sim.begun(), 0));
+        let gained = || fast.wall_millis().cast_signed() - right.wall_millis().cast_signed();
+        fast.set_drift_ppm(1000);
+        assert_eq!((gained(), fast.drift_ppm()), (0, 1000), "a change of drift is no jump");
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!((gained(), fast.offset_millis()), (10, 10));
+        fast.set_drift_ppm(-500);
+        assert_eq!(gained(), 10);
+        sleep(Duration::from_secs(40)).await;
+        assert_eq!(gained(), -10);
+        fast.jump(500);
+        fast.set_drift_ppm(0);
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!((gained(), fast.offset_millis()), (490, 490));
+        assert_eq!(fast.monotonic(), Duration::from_secs(60), "monotonic time stays right");
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_drifting_clock_never_runs_back_and_outlives_its_process() {
+    run(1, |sim| async move {
+        let clock = SimClock::new(sim.begun(), 0);
+        clock.set_drift_ppm(i32::MIN);
+        assert_eq!(clock.drift_ppm(), -DRIFT_PPM_MAX);
+        let mut last = clock.wall_millis();
+        for _ in 0..100 {
+            sleep(millis(7)).await;
+            let now = clock.wall_millis();
+            assert!(now > last);
+            last = now;
+        }
+        let next = clock.restarted();
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(next.wall_millis(), clock.wall_millis());
+        assert_eq!(next.wall_millis() - last, 1000);
+    })
+    .unwrap();
+}
+
+/// A trace of so many lines, with what is kept of them.
+fn kept_of(keep: Keep, lines: u64) -> Trace {
+    let recording = run(1, |sim| async move {
+        sim.trace().set_keep(keep);
+        (0..lines).for_each(|line| sim.trace().record(format_args!("line {line}")));
+    });
+    recording.unwrap().trace
+}
+
+#[test]
+fn a_trace_keeps_what_it_is_told_and_hashes_all() {
+    let said = |trace: &Trace| -> Vec<String> {
+        trace.lines().iter().map(|line| line.trim_start().replace("0 line ", "")).collect()
+    };
+    let all = kept_of(Keep::First(100), 50);
+    for (keep, expected) in [
+        (Keep::First(3), vec!["0", "1", "2"]),
+        (Keep::Last(3), vec!["47", "48", "49"]),
+        (Keep::Nothing, vec![]),
+        (Keep::First(0), vec![]),
+        (Keep::Last(0), vec![]),
+    ] {
+        let trace = kept_of(keep, 50);
+        assert_eq!(said(&trace), expected, "{keep:?}");
+        assert_eq!((trace.hash(), trace.count()), (all.hash(), 50), "{keep:?}");
+        assert_eq!(trace.difference(&kept_of(keep, 50)), None);
+    }
+}
+
+#[test]
+fn what_a_trace_keeps_can_change() {
+    run(1, |sim| async move {
+        let (trace, mut next) = (sim.trace().clone(), 0);
+        let mut kept_after = |keep, more: u64| -> Vec<u64> {
+            trace.set_keep(keep);
+            (next..next + more).for_each(|line| trace.record(line));
+            next += more;
+            let number = |line: &String| line.split_whitespace().last().unwrap().parse().unwrap();
+            trace.lines().iter().map(number).collect()
+        };
+        assert_eq!(kept_after(Keep::First(10), 5), [0, 1, 2, 3, 4]);
+        assert_eq!(kept_after(Keep::Last(3), 0), [2, 3, 4]);
+        assert_eq!(kept_after(Keep::Last(3), 2), [4, 5, 6]);
+        assert_eq!(kept_after(Keep::Last(5), 1), [4, 5, 6, 7]);
+        assert_eq!(kept_after(Keep::First(2), 3), [4, 5], "full");
+        assert_eq!(kept_after(Keep::First(9), 1), [4, 5], "there would be a gap");
+        assert_eq!(kept_after(Keep::Last(2), 1), [12], "there would be a gap");
+        assert!(kept_after(Keep::Nothing, 4).is_empty());
+        assert_eq!(kept_after(Keep::First(2), 3), [17, 18]);
+    })
+    .unwrap();
+}
+
+#[test]
+fn rings_of_two_runs_are_compared_where_both_have_lines() {
+    let (short, long) = (kept_of(Keep::Last(5), 20), kept_of(Keep::Last(5), 22));
+    let (at, ours, theirs) = short.difference(&long).unwrap();
+    assert_eq!((at, ours.as_str()), (20, "(no line)"));
+    assert!(theirs.ends_with("line 20"));
+    let unseen = kept_of(Keep::Nothing, 20).difference(&kept_of(Keep::Nothing, 22));
+    assert_eq!(unseen.unwrap().1, "(not among what is kept)");
+}
+
+#[test]
+fn an_excerpt_is_what_was_said_of_some_nodes_last() {
+    run(1, |sim| async move {
+        let trace = sim.trace();
+        for line in ["n1 wakes", "n11 wakes", "m1 n1 -> n2 lost", "n3 sleeps", "cut (n2)", "n1n2"] {
+            trace.record(line);
+        }
+        let excerpt = |ids: &[u64], lines_max| -> Vec<String> {
+            let nodes: Vec<NodeId> = ids.iter().copied().map(NodeId).collect();
+            let lines = trace.excerpt(&nodes, lines_max);
+            lines.iter().map(|line| line.trim_start_matches([' ', '0']).to_owned()).collect()
+        };
+        assert_eq!(excerpt(&[1], 9), ["n1 wakes", "m1 n1 -> n2 lost"]);
+        assert_eq!(excerpt(&[2, 3], 9), ["m1 n1 -> n2 lost", "n3 sleeps", "cut (n2)"]);
+        assert_eq!(excerpt(&[2, 3], 2), ["n3 sleeps", "cut (n2)"]);
+        assert!(excerpt(&[], 9).is_empty() && excerpt(&[4], 9).is_empty());
+    })
+    .unwrap();
+}
+
+#[test]
+fn coverage_is_counted_added_up_and_missed() {
+    let (one, other) = (Coverage::default(), Coverage::default());
+    one.reach("a snapshot is sent");
+    one.clone().reach("a snapshot is sent");
+    one.fired("a small batch");
+    other.reach("a vote is split");
+    other.fired("a small batch");
+    one.merge(&other.counts());
+    let counts = |reached, fired| SiteCounts { reached, fired };
+    let expected = [
+        ("a small batch".to_owned(), counts(0, 2)),
+        ("a snapshot is sent".to_owned(), counts(2, 0)),
+        ("a vote is split".to_owned(), counts(1, 0)),
+    ];
+    assert_eq!(one.counts(), expected.into());
+    let wanted = ["a vote is split", "a small batch", "never heard of"];
+    assert_eq!(one.never_reached(&wanted), ["a small batch", "never heard of"]);
+}
+
+/// Names for places in the code.
+const SITES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+
+/// How often each of [`SITES`] fires for a node in 4000 passes.
+fn fires(node: &Arc<SimNode>) -> Vec<usize> {
+    SITES.map(|site| (0..4000).filter(|_| node.buggify(site)).count()).into()
+}
+
+#[test]
+fn a_run_enables_some_rare_branches_and_they_fire_now_and_then() {
+    let mut enabled = 0;
+    for seed in 0..100 {
+        let node = |id| SimNode::new(NodeId(id), 1).with_rare_branches(seed);
+        let (one, other) = (fires(&node(1)), fires(&node(2)));
+        assert_eq!(one, fires(&node(1)), "seed {seed}");
+        for (ours, theirs) in one.iter().zip(&other) {
+            assert_eq!(*ours == 0, *theirs == 0, "nodes of a run enable the same");
+            assert!(*ours == 0 || (400..600).contains(ours), "{ours} of 4000");
+            enabled += usize::from(*ours > 0);
+        }
+    }
+    assert!((150..250).contains(&enabled), "{enabled} of 800");
+    assert_eq!(fires(&SimNode::new(NodeId(1), 1)), [0; 8], "none unless asked for");
+}
+
+#[test]
+fn rare_branches_change_nothing_else_that_a_node_draws() {
+    run(1, |sim| async move {
+        let calm = SimNode::new(NodeId(1), sim.seed());
+        let wild = SimNode::new(NodeId(1), sim.seed()).with_rare_branches(3);
+        assert!(fires(&wild).iter().any(|count| *count > 0));
+        let draw = || async { (runtime::random(), runtime::random()) };
+        assert_eq!(calm.run(draw()).await, wild.run(draw()).await);
+    })
+    .unwrap();
+}
+
+#[test]
+fn hooks_outlive_the_node_that_they_were_given_to() {
+    let coverage = Coverage::default();
+    let first = SimNode::new(NodeId(1), 1)
+        .with_coverage(coverage.clone())
+        .with_rare_branches(3)
+        .with_canary(Canary::ReplicaIdReused);
+    let second = first.restarted();
+    let fired: usize = fires(&second).iter().sum();
+    second.reached("a second life");
+    let counts = coverage.counts();
+    assert_eq!(counts["a second life"], SiteCounts { reached: 1, fired: 0 });
+    assert_eq!(counts["a"].reached, 4000, "passed is reached, enabled or not");
+    assert_eq!(counts.values().map(|counts| counts.fired).sum::<u64>(), fired as u64);
+    assert!(fired > 0);
+    assert_eq!(second.canary(), Some(Canary::ReplicaIdReused));
+    let plain = SimNode::new(NodeId(2), 1);
+    assert!(plain.coverage().is_none() && plain.canary().is_none());
 }

@@ -3,6 +3,8 @@
 pub mod anti_entropy;
 mod blob;
 pub mod codec;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod contain;
 pub mod disk;
 pub mod env;

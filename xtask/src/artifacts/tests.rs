@@ -12,7 +12,7 @@ fn programs_are_found_among_cargos_messages() {
         })
         .to_string()
     };
-    artifacts.note(&message("bin", "xtask", false));
+    artifacts.note(&message("bin", "chaos", false));
     artifacts.note(&message("bin", "quorate", true));
     artifacts.note(r#"{"reason": "build-script-executed"}"#);
     artifacts.note("a word of a build script");
@@ -20,7 +20,9 @@ fn programs_are_found_among_cargos_messages() {
 
     artifacts.note(&message("bin", "quorate", false));
     artifacts.note(&message("example", "plan", false));
-    assert_eq!(artifacts.server, Some(PathBuf::from("debug/bin/quorate")));
+    assert_eq!(artifacts.server().unwrap(), &PathBuf::from("debug/bin/quorate"));
+    assert_eq!(artifacts.program("chaos").unwrap(), &PathBuf::from("debug/bin/chaos"));
+    assert!(artifacts.program("sim").is_err());
     assert_eq!(artifacts.examples, [PathBuf::from("debug/example/plan")]);
 }
 

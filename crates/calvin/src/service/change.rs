@@ -56,7 +56,7 @@ pub async fn order_change(
     if let Some(order) = standing(&map, &change)? {
         return Ok(order);
     }
-    let change = MapChange { version: map.version + 1, ..change };
+    let change = MapChange { version: map.version.saturating_add(1), ..change };
     let reply = peers.call(leader, Request::Change(change.clone()), CALL_DEADLINE).await;
     let unknown = || ChangeError::Unknown(format!("{reply:?}"));
     if !matches!(reply, Ok(Reply::Changed(_) | Reply::NotChanged(_))) {

@@ -12,7 +12,7 @@ use super::leadership::{lost, while_leading};
 use super::node::ServiceConfig;
 use super::waiters::Waiters;
 use crate::command::{Direct, Fence, Member, ShardCommand, Slice};
-use crate::limits::{CALL_BYTES_MAX, KEY_BYTES_MAX};
+use crate::limits::{CALL_BYTES_MAX, KEY_BYTES_MAX, RANGES_MAX};
 use crate::ports::{Destination, GroupLog, GroupMachine, Leadership, Peers, ProposeError, Router};
 use crate::procedure::{Call, Procedures};
 use crate::reply_gate::ReplyGate;
@@ -481,6 +481,9 @@ impl ShardService {
             return Reply::NotLeader(now.leader);
         }
         if execute.call.footprint.is_read_only() {
+            if let Err(reply) = check_size(&execute.call) {
+                return reply;
+            }
             // `None`: it must be logged.
             if let Some(reply) = self.read(&leadership, now.term, &execute).await {
                 return reply;
@@ -731,10 +734,10 @@ impl ShardService {
 pub(super) fn check_size(call: &Call) -> Result<(), Reply> {
     let footprint = &call.footprint;
     let mut keys = footprint.reads.iter().chain(&footprint.writes);
-    if call.payload_bytes() > CALL_BYTES_MAX || keys.any(|key| key.len() > KEY_BYTES_MAX) {
-        return Err(Reply::TooLarge);
-    }
-    Ok(())
+    let is_too_large = call.payload_bytes() > CALL_BYTES_MAX
+        || footprint.ranges.len() > RANGES_MAX
+        || keys.any(|key| key.len() > KEY_BYTES_MAX);
+    if is_too_large { Err(Reply::TooLarge) } else { Ok(()) }
 }
 
 pub(super) fn busy(reason: &'static str) -> Reply {

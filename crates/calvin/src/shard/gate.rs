@@ -24,13 +24,16 @@ use crate::store::{Store, View, WriteSet};
 /// a watcher who saw the value notices its expiry.
 const EXPIRED_VERSION_BIT: u64 = 1 << 63;
 
-/// Pending work, its locks and its indexes.
+/// Pending work, its locks and its indexes. The indexes are functions of the
+/// pending rows, whatever a log holds: were one to depend on how the rows came
+/// and went, a replica that restarted would know other requests than one that
+/// ran on.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Gate {
     locks: LockTable,
     pending: BTreeMap<Place, PendingRow>,
-    by_txn: BTreeMap<TxnId, Place>,
-    by_request: BTreeMap<(ClientId, u64), Place>,
+    by_txn: BTreeSet<(TxnId, Place)>,
+    by_request: BTreeSet<((ClientId, u64), Place)>,
     ready: BTreeSet<Place>,
     dirty: BTreeSet<Place>,
     stored: BTreeSet<Place>,
@@ -59,11 +62,11 @@ impl Gate {
     fn index(&mut self, place: Place, work: &Work) {
         match work {
             Work::Direct(work) => {
-                self.by_request.insert(work.request.key(), place);
+                self.by_request.insert((work.request.key(), place));
             }
             Work::Sequenced(work) => {
-                self.by_txn.insert(work.id(), place);
-                self.by_request.insert(work.txn.request.key(), place);
+                self.by_txn.insert((work.id(), place));
+                self.by_request.insert((work.txn.request.key(), place));
             }
             Work::Split(_) => {}
         }
@@ -82,11 +85,11 @@ impl Gate {
     fn leave(&mut self, place: Place, work: &Work) {
         match work {
             Work::Direct(work) => {
-                self.by_request.remove(&work.request.key());
+                self.by_request.remove(&(work.request.key(), place));
             }
             Work::Sequenced(work) => {
-                self.by_txn.remove(&work.id());
-                self.by_request.remove(&work.txn.request.key());
+                self.by_txn.remove(&(work.id(), place));
+                self.by_request.remove(&(work.txn.request.key(), place));
             }
             Work::Split(_) => {}
         }
@@ -97,7 +100,7 @@ impl Gate {
     /// Stores inputs that came for a pending transaction; lets it run if it
     /// only waited for them.
     pub(super) fn supply(&mut self, inputs: TxnInputs) {
-        let Some(place) = self.by_txn.get(&inputs.txn).copied() else { return };
+        let Some(place) = self.place_of_txn(inputs.txn) else { return };
         let Some(row) = self.pending.get_mut(&place) else { return };
         if row.inputs.is_some() {
             return;
@@ -134,7 +137,11 @@ impl Gate {
     }
 
     pub(super) fn place_of(&self, request: &RequestId) -> Option<Place> {
-        self.by_request.get(&request.key()).copied()
+        first_place(&self.by_request, request.key())
+    }
+
+    fn place_of_txn(&self, txn: TxnId) -> Option<Place> {
+        first_place(&self.by_txn, txn)
     }
 
     pub(super) fn oldest_sequenced(&self) -> Option<Epoch> {
@@ -142,7 +149,7 @@ impl Gate {
             Work::Split(work) => Some(work.epoch),
             _ => None,
         });
-        let first = self.by_txn.keys().next().map(|txn| txn.epoch);
+        let first = self.by_txn.first().map(|(txn, _)| txn.epoch);
         match (splits, first) {
             (Some(split), Some(first)) => Some(split.min(first)),
             (one, other) => one.or(other),
@@ -150,22 +157,28 @@ impl Gate {
     }
 
     pub(super) fn sequenced(&self, txn: TxnId) -> Option<&SequencedWork> {
-        match &self.pending.get(self.by_txn.get(&txn)?)?.work {
+        match &self.pending.get(&self.place_of_txn(txn)?)?.work {
             Work::Sequenced(work) => Some(work),
             Work::Direct(_) | Work::Split(_) => None,
         }
     }
 
     pub(super) fn granted(&self, txn: TxnId) -> Option<&Contribution> {
-        self.pending.get(self.by_txn.get(&txn)?)?.granted.as_ref()
+        self.pending.get(&self.place_of_txn(txn)?)?.granted.as_ref()
     }
 
     pub(super) fn awaiting_inputs(&self) -> impl Iterator<Item = &SequencedWork> {
-        self.by_txn.values().filter_map(|place| match self.pending.get(place) {
+        self.by_txn.iter().filter_map(|(_, place)| match self.pending.get(place) {
             Some(PendingRow { work: Work::Sequenced(work), granted: Some(_), .. }) => Some(work),
             _ => None,
         })
     }
+}
+
+/// Where the first pending entry of that name stands.
+fn first_place<N: Copy + Ord>(index: &BTreeSet<(N, Place)>, name: N) -> Option<Place> {
+    let (found, place) = index.range((name, Place { index: 0, position: 0 })..).next()?;
+    (*found == name).then_some(*place)
 }
 
 impl ShardMachine {

@@ -217,11 +217,13 @@ fn change(map: &ShardMap) -> MapChange {
 fn a_change_that_does_not_fit_leaves_the_map_alone() {
     let map = map_cut_at(&["m"]);
     let fits = change(&map);
+    let longer_than_a_key = vec![b'c'; quorate_calvin::limits::KEY_BYTES_MAX + 1].into();
     let misfits = [
         (MapChange { version: 7, ..fits.clone() }, Misfit::OtherVersion),
         (MapChange { child: ShardId(2), ..fits.clone() }, NeverFits::ChildTaken.into()),
         (MapChange { parent: ShardId(5), ..fits.clone() }, Misfit::NoParent),
         (MapChange { at: blob("z"), ..fits.clone() }, NeverFits::KeyOutside.into()),
+        (MapChange { at: longer_than_a_key, ..fits.clone() }, NeverFits::KeyOutside.into()),
         (MapChange { epoch: ShardEpoch(1), ..fits }, NeverFits::EpochPassed.into()),
     ];
     for (misfit, reason) in misfits {
@@ -258,4 +260,29 @@ fn a_cut_that_was_made_is_told_from_every_other_one() {
         map.change(&again).unwrap();
     }
     assert_eq!(map.halves(&made), Err(Misfit::InForce));
+}
+
+#[test]
+fn a_map_of_the_last_version_takes_no_change() {
+    let mut map = map_cut_at(&["m"]);
+    let change = MapChange { version: 0, ..change(&map) };
+    map.version = u64::MAX;
+    assert_eq!(map.change(&change), Err(Misfit::OtherVersion));
+}
+
+/// What counts for nothing could be sent in any number, and the entries and
+/// rows that it is ordered in would exceed what a log and an engine take.
+#[test]
+fn a_footprint_of_empty_keys_counts_for_what_it_takes() {
+    use quorate_calvin::limits::CALL_BYTES_MAX;
+    use quorate_calvin::{Access, Call, Footprint, RangeAccess};
+    let access = RangeAccess { range: KeyRange::all(), access: Access::Read };
+    let ranges = Footprint { ranges: vec![access; 700_000].into(), ..Footprint::default() };
+    let keys = Footprint { reads: vec![Blob::new(); 1_800_000].into(), ..Footprint::default() };
+    for footprint in [ranges, keys] {
+        let call = Call { procedure: 0, args: Blob::new(), footprint };
+        let encoded_bytes = quorate_types::codec::encode(&call).len();
+        assert!(encoded_bytes > 3 << 20, "{encoded_bytes} bytes");
+        assert!(call.payload_bytes() > CALL_BYTES_MAX);
+    }
 }

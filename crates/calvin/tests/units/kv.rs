@@ -65,3 +65,18 @@ fn arguments_that_are_no_transaction_do_nothing() {
     assert_eq!(run(&call, &inputs(&[])), Outcome::default());
     assert!(Answer::of(b"no answer").is_err());
 }
+
+/// A key that is asked for often is read once but answered often; the answer
+/// would be built on every replica, within apply.
+#[test]
+fn an_answer_that_could_not_be_sent_is_not_built() {
+    use quorate_calvin::limits::READ_RESULT_BYTES_MAX;
+    let value = "v".repeat(1 << 20);
+    let asked = (0..100_000).fold(Transaction::new().put("b", "1"), |it, _| it.get("a"));
+    let outcome = run(&asked.call(), &inputs(&[("a", &value)]));
+    assert_eq!(outcome.result.len(), READ_RESULT_BYTES_MAX + 1, "which is an abort");
+    assert_eq!(outcome.writes, []);
+    let asked = (0..7).fold(Transaction::new(), |it, _| it.get("a"));
+    let outcome = run(&asked.call(), &inputs(&[("a", &value)]));
+    assert_eq!(Answer::of(&outcome.result).unwrap().values.len(), 7);
+}

@@ -361,6 +361,27 @@ fn early_inputs_are_kept_until_the_grant() {
     assert_eq!(decided(&replica.apply(first)).len(), 2, "both run in order");
 }
 
+/// Two entries under one request are nobody's of ours, but a log may hold
+/// them. A replica that restarts in between must know what the others know.
+#[test]
+fn a_request_that_waits_twice_is_known_until_both_have_ended() {
+    let mut replica = Replica::new(low());
+    let swap = Op::ReadWrite {
+        reads: blobs(&["z"]).into(),
+        writes: blobs(&["a"]).into(),
+        value: blob("T"),
+    };
+    replica.apply(slices(vec![slice(0, 3, vec![cross(0, request(1, 0), &swap)])]));
+    replica.direct(request(2, 0), &append("a", "1"));
+    replica.apply(slices(vec![slice(3, 4, vec![cross(0, request(2, 0), &swap)])]));
+    replica.apply(inputs_of(&replica, txn(3, 0), &[("z", "9")]));
+    assert_eq!(replica.machine.pending_count(), 1, "the direct command has run");
+    let known = replica.machine.lookup(&request(2, 0));
+    replica.restart();
+    assert_eq!(known, replica.machine.lookup(&request(2, 0)));
+    assert_eq!(known, Some(FenceOutcome::Pending));
+}
+
 #[test]
 fn a_new_leader_asks_for_what_is_missing() {
     let mut replica = Replica::new(low());

@@ -228,10 +228,28 @@ impl DeltaMap {
         }
         if let Some(basis) = &chunk.basis {
             self.check_own_origin(basis.vector.get(self.origin))?;
-            self.limits.check_vector(&basis.vector)?;
-            self.limits.check_vector(&basis.cut)?;
+        }
+        if let Some(basis) = self.basis_after(chunk) {
+            self.check_basis(basis)?;
         }
         self.check_chunk_entries(chunk)
+    }
+
+    /// The basis of the reset that goes on with this chunk.
+    fn basis_after<'a>(&'a self, chunk: &'a ResetChunk) -> Option<&'a ResetBasis> {
+        let under_way = self.resync.as_ref().filter(|resync| resync.cursor.continues_with(chunk));
+        chunk.basis.as_ref().or_else(|| under_way.map(|resync| &resync.basis))
+    }
+
+    /// A completed reset leaves the origins of both sides. Checked with every
+    /// chunk, because deltas may bring more of them in between.
+    fn check_basis(&self, basis: &ResetBasis) -> Result<(), CrdtError> {
+        let joined = |ours: &VersionVector, theirs: &VersionVector| {
+            let new = theirs.iter().filter(|&(origin, _)| ours.get(origin) == 0).count();
+            self.limits.check_merged_origins(ours.len().saturating_add(new))
+        };
+        joined(&self.vector, &basis.vector)?;
+        joined(&self.cut, &basis.cut)
     }
 
     fn check_chunk_entries(&self, chunk: &ResetChunk) -> Result<(), CrdtError> {

@@ -79,7 +79,7 @@ pub(super) fn logical_key(stored: &[u8]) -> Blob {
 pub(super) fn row_keys(space: SpaceId, range: &KeyRange) -> (Vec<u8>, Vec<u8>) {
     let end = match &range.end {
         Some(end) => row_key(space, end),
-        None => row_key(SpaceId(space.0 + 1), &[]),
+        None => row_key(SpaceId(space.0.saturating_add(1)), &[]),
     };
     (row_key(space, &range.start), end)
 }

@@ -8,6 +8,8 @@ mod backend;
 mod capture;
 mod committer;
 mod format;
+#[cfg(test)]
+mod fuzz;
 mod opening;
 mod shared;
 mod staging;

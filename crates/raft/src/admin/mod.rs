@@ -3,6 +3,8 @@
 
 mod client;
 mod fence;
+#[cfg(test)]
+mod fuzz;
 mod leader;
 mod wire;
 

@@ -8,4 +8,6 @@ pub(crate) mod types;
 pub(crate) mod wire;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 pub(crate) mod tests;

@@ -26,6 +26,8 @@ pub(crate) enum WireError {
     Empty(&'static str),
     #[error("not a valid membership: {0}")]
     Membership(String),
+    #[error("the last of all indexes is no position of a log")]
+    LastIndex,
 }
 
 impl From<CodecError> for WireError {
@@ -145,6 +147,10 @@ pub(crate) fn host_row(applied: LogPosition, membership: &StoredMembership) -> B
 
 pub(crate) fn open_host_row(row: &[u8]) -> Result<SnapshotMeta, WireError> {
     let row: HostRow = open("host row", HOST_ROW_VERSION, row)?;
+    // What follows an index is counted on everywhere.
+    if row.applied.index == u64::MAX {
+        return Err(WireError::LastIndex);
+    }
     let membership = Membership::try_from(&row.membership)?;
     Ok(SnapshotMeta {
         last_log_id: Some(log_id(row.applied)),

@@ -1,6 +1,8 @@
 //! The port to the durable log that all groups of a node share.
 
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod memory;
 mod redb;
 mod rows;

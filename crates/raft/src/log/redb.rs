@@ -11,7 +11,7 @@ use quorate_types::{GroupId, ReplicaId, watch};
 use tokio::sync::{Notify, oneshot};
 
 use super::memory::{Memory, Piece, Placed};
-use super::rows::{GroupRow, Location, open_batch, scan_batch};
+use super::rows::{GroupRow, Location, SEQUENCES_MAX, open_batch, scan_batch};
 use super::storage::FileStorage;
 use super::writer::{BATCHES, Change, GROUPS, OWNER, Operation, Writer, contained};
 use super::{
@@ -252,6 +252,9 @@ impl Recovered {
             let group = GroupId(key);
             let row = GroupRow::open(group, &value)
                 .map_err(|error| LogError::codec(file, key, &error))?;
+            if !row.is_sound() {
+                return Err(LogError::damaged(file, key, "positions that no log has"));
+            }
             rows.insert(group, row);
         }
         Ok(rows)
@@ -267,6 +270,9 @@ impl Recovered {
         let mut sequences = Vec::new();
         let mut next = 0;
         while let Some((sequence, row)) = contained(file, || first_batch(database, next))? {
+            if sequence > SEQUENCES_MAX {
+                return Err(LogError::damaged(file, sequence, "a number that no row has"));
+            }
             next = sequence + 1;
             sequences.push(sequence);
             let payload = open_batch(sequence, &row)

@@ -24,6 +24,9 @@ const BATCH_ROW_VERSION: u8 = 1;
 /// The newest group row format this build writes and reads.
 const GROUP_ROW_VERSION: u8 = 1;
 
+/// The most batch rows that a log ever writes: one a nanosecond for a century.
+pub(super) const SEQUENCES_MAX: u64 = 1 << 62;
+
 const RUN_HEADER_BYTES: usize = 28;
 const ENTRY_HEADER_BYTES: usize = 12;
 
@@ -90,6 +93,15 @@ pub(super) struct GroupRow {
 }
 
 impl GroupRow {
+    /// Whether a log could have written it: what follows an index and a
+    /// sequence is counted on everywhere.
+    pub(super) fn is_sound(&self) -> bool {
+        self.owner.as_ref().is_none_or(|owner| {
+            owner.purged.is_none_or(|purged| purged.index < u64::MAX)
+                && owner.truncations.iter().all(|cut| cut.before_sequence <= SEQUENCES_MAX)
+        })
+    }
+
     pub(super) fn seal(&self, group: GroupId) -> Bytes {
         seal_row(&group.0.to_be_bytes(), GROUP_ROW_VERSION, &encode(self))
     }
@@ -216,10 +228,12 @@ pub(super) fn scan_batch(sequence: u64, payload: &[u8]) -> Option<Vec<Found>> {
             let len = rest.get_u32();
             let offset = u32::try_from(payload.len() - rest.len()).ok()?;
             rest = rest.get(len as usize..)?;
+            // What follows an index is counted on everywhere.
+            let index = first_index.checked_add(u64::from(nth)).filter(|it| *it < u64::MAX)?;
             found.push(Found {
                 group,
                 replica,
-                position: LogPosition { term, index: first_index.checked_add(u64::from(nth))? },
+                position: LogPosition { term, index },
                 location: Location { sequence, offset, len },
             });
         }

@@ -2,6 +2,8 @@
 //! brings along, and that the composing node shares for its other traffic.
 
 mod frames;
+#[cfg(test)]
+mod fuzz;
 mod link;
 mod listen;
 mod mesh;

@@ -63,6 +63,22 @@ pub enum AnomalyKind {
     DoubleExecution,
     /// Fewer increments took effect than were acknowledged.
     LostExecution,
+    /// A value that only rises was seen lower than before.
+    WentBack,
+    /// Two readers saw two writes in opposite orders.
+    LongFork,
+    /// A reply that the model does not give at that place of the order.
+    WrongReply,
+    /// The order puts a command before one that was over when it was sent.
+    OrderAgainstRealTime,
+    /// An acknowledged command is not in the order.
+    LostCommand,
+    /// A command is in the order twice.
+    RepeatedCommand,
+    /// A command that was refused is in the order.
+    RefusedCommand,
+    /// A state is not the one that the order leads to.
+    DivergedState,
 }
 
 /// Adya's classes of cycles, from worst to mildest.
@@ -167,6 +183,14 @@ impl fmt::Display for AnomalyKind {
             Self::UnexpectedValue => "unexpected value",
             Self::DoubleExecution => "double execution",
             Self::LostExecution => "lost execution",
+            Self::WentBack => "value went back",
+            Self::LongFork => "long fork",
+            Self::WrongReply => "wrong reply",
+            Self::OrderAgainstRealTime => "order against real time",
+            Self::LostCommand => "lost command",
+            Self::RepeatedCommand => "repeated command",
+            Self::RefusedCommand => "refused command took effect",
+            Self::DivergedState => "diverged state",
         })
     }
 }
@@ -197,6 +221,10 @@ impl fmt::Display for Through {
 pub(super) struct Findings(Vec<Anomaly>);
 
 impl Findings {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.0.len() >= ANOMALIES_MAX
     }
@@ -220,6 +248,13 @@ impl Findings {
             }
         }
         self.0.push(Anomaly { kind, explanation, operations });
+    }
+
+    /// Adds one whose explanation says everything.
+    pub(super) fn add_told(&mut self, kind: AnomalyKind, told: String, operations: Vec<usize>) {
+        if !self.is_full() {
+            self.0.push(Anomaly { kind, explanation: told, operations });
+        }
     }
 
     pub(super) fn verdict(self) -> Verdict {

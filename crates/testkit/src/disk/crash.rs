@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 use quorate_types::disk::{Disk, DiskFile};
 use quorate_types::env::{Rng, SplitMix};
 
-use super::fault::{Faults, SyncFault};
+use super::DiskImage;
+use super::fault::{Faults, Ills, SyncFault};
 use super::image::Image;
 
 /// Larger files are a defect of the test: all of this is in memory.
@@ -21,6 +22,10 @@ const FILE_BYTES_MAX: u64 = 4 << 30;
 /// with errors, whatever its tasks still try, and [`CrashDisk::reboot`] gives
 /// the disk to the next one. Clones belong to the same boot. Controls (crash,
 /// faults, counters) act on the disk through any boot's value.
+///
+/// Nothing it does takes virtual time: a [`Disk`] answers at once. A slow disk
+/// is a node whose syncs take long
+/// ([`SimNode::set_sync_delay_max`](crate::sim::SimNode::set_sync_delay_max)).
 #[derive(Debug, Clone)]
 pub struct CrashDisk {
     platters: Arc<Mutex<Platters>>,
@@ -47,6 +52,8 @@ pub struct DiskCounters {
     pub crashes: u64,
     /// Power cuts that found something unsynced.
     pub crashes_unsynced: u64,
+    /// Writes of which a power cut kept a part and lost a part.
+    pub writes_torn: u64,
 }
 
 #[derive(Debug)]
@@ -55,7 +62,7 @@ struct Platters {
     boot: u64,
     is_powered: bool,
     armed: Option<(u64, u64)>,
-    faults: Faults,
+    ills: Ills,
     counters: DiskCounters,
     chance: SplitMix,
     next_handle: u64,
@@ -79,12 +86,24 @@ impl CrashDisk {
     /// An empty disk; `seed` decides partial writes and flipped bits.
     #[must_use]
     pub fn new(seed: u64) -> Self {
+        Self::from_image(&DiskImage::default(), seed)
+    }
+
+    /// A disk that holds what `image` holds, all of it durable, and has done
+    /// nothing yet.
+    #[must_use]
+    pub fn from_image(image: &DiskImage, seed: u64) -> Self {
+        let stored = |bytes: &[u8]| Stored {
+            image: Arc::new(Mutex::new(Image::of(bytes.to_vec()))),
+            holder: None,
+        };
+        let files = image.files().map(|(name, bytes)| (name.to_owned(), stored(bytes)));
         let platters = Platters {
-            files: BTreeMap::new(),
+            files: files.collect(),
             boot: 0,
             is_powered: true,
             armed: None,
-            faults: Faults::default(),
+            ills: Ills::default(),
             counters: DiskCounters::default(),
             chance: SplitMix::new(seed),
             next_handle: 0,
@@ -128,9 +147,34 @@ impl CrashDisk {
         platters.is_powered && platters.boot == self.boot
     }
 
-    /// Replaces the faults. [`Faults::default`] is a healthy disk.
+    /// What is durable now: what a power cut leaves when it is unkind. That the
+    /// disk goes on, or loses power, does not change the image.
+    #[must_use]
+    pub fn image(&self) -> DiskImage {
+        let platters = self.platters.lock();
+        let durable = |file: &Stored| file.image.lock().durable().to_vec();
+        DiskImage::new(
+            platters.files.iter().map(|(name, file)| (name.clone(), durable(file))).collect(),
+        )
+    }
+
+    /// Replaces the faults of all files that have none of their own
+    /// ([`CrashDisk::set_file_faults`]). [`Faults::default`] is a healthy disk.
+    /// Faults outlast crashes and reboots.
     pub fn set_faults(&self, faults: Faults) {
-        self.platters.lock().faults = faults;
+        self.platters.lock().ills.set_general(faults);
+    }
+
+    /// Gives a file faults of its own, which stand for the disk's.
+    /// [`Faults::default`] takes them away again.
+    pub fn set_file_faults(&self, name: &str, faults: Faults) {
+        self.platters.lock().ills.set_of(name, faults);
+    }
+
+    /// Ends all faults, the disk's and those of files. What was lost meanwhile
+    /// stays lost.
+    pub fn clear_faults(&self) {
+        self.platters.lock().ills.clear();
     }
 
     /// What was done so far.
@@ -175,7 +219,7 @@ impl Platters {
         for file in self.files.values() {
             let mut image = file.image.lock();
             found_unsynced |= image.has_unsynced();
-            image.cut(&mut chance);
+            self.counters.writes_torn += image.cut(&mut chance);
         }
         self.counters.crashes += 1;
         self.counters.crashes_unsynced += u64::from(found_unsynced);
@@ -198,8 +242,9 @@ impl Platters {
 
     /// How many of `grows_bytes` more bytes of the file `name` do not fit.
     fn missing_bytes(&self, name: &str, grows_bytes: u64) -> u64 {
-        let faults = Some(&self.faults).filter(|faults| faults.concern(name));
-        let Some(capacity) = faults.and_then(|faults| faults.capacity_bytes) else { return 0 };
+        let Some(capacity) = self.ills.of(name).and_then(|faults| faults.capacity_bytes) else {
+            return 0;
+        };
         let used: u64 = self.files.values().map(|file| file.image.lock().len()).sum();
         grows_bytes.saturating_sub(capacity.saturating_sub(used))
     }
@@ -265,12 +310,6 @@ struct CrashFile {
     handle: u64,
 }
 
-impl CrashFile {
-    fn faults<'a>(&self, platters: &'a Platters) -> Option<&'a Faults> {
-        Some(&platters.faults).filter(|faults| faults.concern(&self.name))
-    }
-}
-
 impl DiskFile for CrashFile {
     fn len(&self) -> io::Result<u64> {
         let _platters = self.disk.live()?;
@@ -281,8 +320,12 @@ impl DiskFile for CrashFile {
         let mut platters = self.disk.live()?;
         platters.counters.reads += 1;
         let reads = platters.counters.reads;
-        let faults = self.faults(&platters);
-        if faults.and_then(|faults| faults.read_error_at) == Some(reads) {
+        let faults = platters.ills.of(&self.name);
+        let fails = faults.is_some_and(|faults| {
+            faults.read_error_at == Some(reads)
+                || faults.read_errors_from.is_some_and(|from| reads >= from)
+        });
+        if fails {
             return Err(injected());
         }
         let flip_one_in = faults.map_or(0, |faults| faults.flip_one_read_in);
@@ -301,7 +344,7 @@ impl DiskFile for CrashFile {
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_BYTES_MAX);
         let end = end.ok_or(io::ErrorKind::FileTooLarge)?;
         let crash = platters.count(Kind::Write);
-        let fails = self.faults(&platters).and_then(|faults| faults.write_errors_from);
+        let fails = platters.ills.of(&self.name).and_then(|faults| faults.write_errors_from);
         let fails = fails.is_some_and(|from| platters.counters.writes >= from);
         let grows_bytes = end.saturating_sub(self.image.lock().len());
         let missing_bytes = platters.missing_bytes(&self.name, grows_bytes);
@@ -349,13 +392,13 @@ impl DiskFile for CrashFile {
             return Err(dead());
         }
         let syncs = platters.counters.syncs;
-        let fault = self.faults(&platters).and_then(|faults| faults.sync);
+        let fault = platters.ills.of(&self.name).and_then(|faults| faults.sync);
         match fault.filter(|(from, _)| syncs >= *from) {
             None => self.image.lock().sync(),
             Some((_, SyncFault::Permanent)) => return Err(injected()),
             Some((_, SyncFault::Lie)) => {}
             Some((_, SyncFault::Once)) => {
-                platters.faults.sync = None;
+                platters.ills.end_sync_fault_of(&self.name);
                 self.image.lock().forget_unsynced();
                 return Err(injected());
             }

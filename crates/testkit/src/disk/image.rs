@@ -6,6 +6,8 @@ use std::io;
 
 use quorate_types::env::{Rng, SplitMix};
 
+use crate::shuffle::shuffle;
+
 /// What a disk writes as a whole or not at all.
 pub const SECTOR_BYTES: u64 = 512;
 
@@ -94,12 +96,24 @@ impl Image {
         self.durable.clone_from(&self.cached);
     }
 
+    /// A file that holds `durable` and has nothing unsynced.
+    pub(super) fn of(durable: Vec<u8>) -> Self {
+        Self { cached: durable.clone(), durable, ..Self::default() }
+    }
+
+    /// What a power cut would leave for sure.
+    pub(super) fn durable(&self) -> &[u8] {
+        &self.durable
+    }
+
     /// What is found after power was cut now. Drawn per cut: everything
     /// unsynced is lost, everything is kept, a prefix is kept, or each sector
     /// of each write is kept or lost on its own, in any order between two
-    /// changes of length (those are journaled, hence ordered).
-    pub(super) fn cut(&mut self, chance: &mut SplitMix) {
+    /// changes of length (those are journaled, hence ordered). Returns of how
+    /// many writes a part was kept and a part was lost.
+    pub(super) fn cut(&mut self, chance: &mut SplitMix) -> u64 {
         let pending = self.take_pending();
+        let mut writes_torn = 0;
         let kept = match chance.below(8) {
             0 => Vec::new(),
             1 => pending,
@@ -107,20 +121,17 @@ impl Image {
                 let count = chance.below(pending.len() as u64 + 1);
                 let mut kept = pending;
                 let last = kept.drain(address(count).unwrap_or(0)..).next();
-                kept.extend(last.into_iter().flat_map(|last| last.torn(chance)));
+                kept.extend(all_torn(last, chance, &mut writes_torn));
                 kept
             }
-            4 | 5 => pending.into_iter().flat_map(|change| change.torn(chance)).collect(),
-            _ => {
-                let torn: Vec<_> =
-                    pending.into_iter().flat_map(|change| change.torn(chance)).collect();
-                shuffled(torn, chance)
-            }
+            4 | 5 => all_torn(pending, chance, &mut writes_torn),
+            _ => shuffled(all_torn(pending, chance, &mut writes_torn), chance),
         };
         for change in kept {
             change.apply(&mut self.durable);
         }
         self.cached.clone_from(&self.durable);
+        writes_torn
     }
 }
 
@@ -140,12 +151,14 @@ impl Change {
         }
     }
 
-    /// The sectors of it that happen to reach the disk.
-    fn torn(self, chance: &mut SplitMix) -> Vec<Self> {
+    /// The sectors of it that happen to reach the disk, and whether those are
+    /// some of a write and not all.
+    fn torn(self, chance: &mut SplitMix) -> (Vec<Self>, bool) {
         let Self::Write { offset, data } = self else {
-            return if chance.below(2) == 0 { vec![self] } else { Vec::new() };
+            return (if chance.below(2) == 0 { vec![self] } else { Vec::new() }, false);
         };
         let mut kept = Vec::new();
+        let mut kept_bytes = 0;
         let mut rest = data.as_slice();
         let mut at = offset;
         while !rest.is_empty() {
@@ -153,12 +166,30 @@ impl Change {
             let (sector, tail) = rest.split_at(room.min(rest.len()));
             if chance.below(2) == 0 {
                 kept.push(Self::Write { offset: at, data: sector.to_vec() });
+                kept_bytes += sector.len();
             }
             at += sector.len() as u64;
             rest = tail;
         }
-        kept
+        let is_torn = !kept.is_empty() && kept_bytes < data.len();
+        (kept, is_torn)
     }
+}
+
+/// What happens to reach the disk of each change, in their order. Adds to
+/// `writes_torn` how many writes were torn.
+fn all_torn(
+    changes: impl IntoIterator<Item = Change>,
+    chance: &mut SplitMix,
+    writes_torn: &mut u64,
+) -> Vec<Change> {
+    let mut all = Vec::new();
+    for change in changes {
+        let (kept, is_torn) = change.torn(chance);
+        *writes_torn += u64::from(is_torn);
+        all.extend(kept);
+    }
+    all
 }
 
 /// Puts writes into any order that leaves every change of length in its place.
@@ -178,12 +209,6 @@ fn shuffled(changes: Vec<Change>, chance: &mut SplitMix) -> Vec<Change> {
     shuffle(&mut writes, chance);
     done.append(&mut writes);
     done
-}
-
-fn shuffle<T>(items: &mut [T], chance: &mut SplitMix) {
-    for last in (1..items.len()).rev() {
-        items.swap(last, address(chance.below(last as u64 + 1)).unwrap_or(last));
-    }
 }
 
 fn put(bytes: &mut Vec<u8>, offset: u64, data: &[u8]) -> io::Result<()> {

@@ -2,11 +2,13 @@
 //! the middle of writes, syncs fail, space ends, bits flip. All from a seed.
 
 mod crash;
+mod durable;
 mod fault;
 mod image;
 mod sweep;
 
 pub use crash::{CrashDisk, DiskCounters};
+pub use durable::DiskImage;
 pub use fault::{Faults, SyncFault};
 pub use image::SECTOR_BYTES;
-pub use sweep::{SweepOptions, SweepReport, sweep};
+pub use sweep::{SweepOptions, SweepReport, SweepShare, sweep, sweep_from};

@@ -106,7 +106,8 @@ pub enum MicroOp {
         value: i64,
     },
     /// Sets a register whose value is as expected. A comparison that did not
-    /// hold is an operation that failed.
+    /// hold is an operation that failed, or [`MicroOp::Differs`] where the
+    /// refusal itself is an answer to be judged.
     CompareAndSet {
         /// The register.
         key: Key,
@@ -114,6 +115,13 @@ pub enum MicroOp {
         expected: i64,
         /// Its new value.
         new: i64,
+    },
+    /// Compared a register with a value and found another there.
+    Differs {
+        /// The register.
+        key: Key,
+        /// The value it did not have.
+        unexpected: i64,
     },
     /// Adds to a counter.
     Add {
@@ -171,6 +179,11 @@ impl MicroOp {
         Self::CompareAndSet { key: key.into(), expected, new }
     }
 
+    /// Found something else than `unexpected` in the register `key`.
+    pub fn differs(key: impl Into<Key>, unexpected: i64) -> Self {
+        Self::Differs { key: key.into(), unexpected }
+    }
+
     /// Adds `delta` to the counter `key`.
     pub fn add(key: impl Into<Key>, delta: i64) -> Self {
         Self::Add { key: key.into(), delta, request: None }
@@ -193,6 +206,7 @@ impl MicroOp {
             | Self::Read { key, .. }
             | Self::Write { key, .. }
             | Self::CompareAndSet { key, .. }
+            | Self::Differs { key, .. }
             | Self::Add { key, .. } => (key, None),
             Self::Transfer { from, to, .. } => (from, Some(to)),
         };
@@ -202,7 +216,7 @@ impl MicroOp {
     /// Whether it can change nothing.
     #[must_use]
     pub fn is_read(&self) -> bool {
-        matches!(self, Self::Read { .. })
+        matches!(self, Self::Read { .. } | Self::Differs { .. })
     }
 }
 
@@ -214,6 +228,7 @@ impl fmt::Display for MicroOp {
             Self::Read { key, seen: Some(seen) } => write!(f, "r {key} {seen}"),
             Self::Write { key, value } => write!(f, "w {key} {value}"),
             Self::CompareAndSet { key, expected, new } => write!(f, "cas {key} {expected} {new}"),
+            Self::Differs { key, unexpected } => write!(f, "ne {key} {unexpected}"),
             Self::Add { key, delta, request: None } => write!(f, "add {key} {delta}"),
             Self::Add { key, delta, request: Some(id) } => write!(f, "add {key} {delta} ({id})"),
             Self::Transfer { from, to, amount } => write!(f, "transfer {from} {to} {amount}"),

@@ -77,6 +77,7 @@ fn micro_op_to_json(step: &MicroOp) -> Value {
         MicroOp::CompareAndSet { key, expected, new } => {
             json!(["cas", key.as_str(), [expected, new]])
         }
+        MicroOp::Differs { key, unexpected } => json!(["ne", key.as_str(), unexpected]),
         MicroOp::Add { key, delta, request: None } => json!(["add", key.as_str(), delta]),
         MicroOp::Add { key, delta, request: Some(request) } => {
             json!(["add", key.as_str(), delta, request.as_str()])
@@ -138,6 +139,7 @@ fn micro_op_from_json(step: &Value, kind: EventKind) -> Option<MicroOp> {
             let (expected, new) = (step.get(2)?.get(0)?.as_i64()?, step.get(2)?.get(1)?.as_i64()?);
             MicroOp::CompareAndSet { key: key(1)?, expected, new }
         }
+        "ne" => MicroOp::Differs { key: key(1)?, unexpected: number(2)? },
         "add" => MicroOp::Add {
             key: key(1)?,
             delta: number(2)?,

@@ -63,7 +63,7 @@ impl Flight {
         &mut self,
         payload: Bytes,
     ) -> Option<Option<JoinHandle<Result<Bytes, String>>>> {
-        let (from, to) = (self.departure.from, self.departure.to);
+        let Departure { number, from, to, .. } = self.departure;
         if !self.travel().await {
             return None;
         }
@@ -74,7 +74,7 @@ impl Flight {
         });
         if handling.is_none() {
             self.network.state.lock().counters.refused += 1;
-            self.network.trace.record(format_args!("m{} refused", self.departure.number));
+            self.network.trace.record(format_args!("m{number} {from} -> {to} refused"));
         }
         self.departure.arrived = None;
         Some(handling)
@@ -89,19 +89,19 @@ impl Flight {
             let _ = previous.await;
         }
         loop {
-            let held = self.network.state.lock().wait_if_held(from, to);
+            let held = self.network.state.lock().links.wait_if_held(from, to);
             let Some(released) = held else { break };
             let _ = released.await;
         }
         let arrives = {
             let mut state = self.network.state.lock();
-            let arrives = !self.departure.is_lost && !state.is_cut(from, to);
+            let arrives = !self.departure.is_lost && !state.links.is_cut(from, to);
             state.counters.arrived += u64::from(arrives);
             state.counters.lost += u64::from(!arrives);
             arrives
         };
         let fate = if arrives { "arrived" } else { "lost" };
-        self.network.trace.record(format_args!("m{number} {fate}"));
+        self.network.trace.record(format_args!("m{number} {from} -> {to} {fate}"));
         arrives
     }
 }

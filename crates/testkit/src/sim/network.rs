@@ -1,6 +1,6 @@
 //! Messages between simulated nodes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::flight::{Departure, Flight};
-use super::{Sim, SimNode, Trace};
+use super::links::Links;
+use super::{LinkConfig, Sim, SimNode, Trace};
 
 /// More messages under way at once than this are a storm, not a test.
 pub const IN_FLIGHT_MAX_DEFAULT: usize = 100_000;
@@ -54,34 +55,6 @@ pub enum CallError {
     },
 }
 
-/// How one direction between two nodes behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LinkConfig {
-    /// The shortest time a message takes.
-    pub latency_min: Duration,
-    /// The longest time a message takes.
-    pub latency_max: Duration,
-    /// Of a thousand messages, so many are lost.
-    pub loss_per_mille: u16,
-    /// Of a thousand one-way messages, so many arrive twice.
-    pub duplicate_per_mille: u16,
-    /// Whether messages arrive in the order in which they were sent, as on one
-    /// TCP connection.
-    pub is_ordered: bool,
-}
-
-impl Default for LinkConfig {
-    fn default() -> Self {
-        Self {
-            latency_min: Duration::from_millis(1),
-            latency_max: Duration::from_millis(5),
-            loss_per_mille: 0,
-            duplicate_per_mille: 0,
-            is_ordered: true,
-        }
-    }
-}
-
 /// What became of messages so far. Requests, replies and one-way messages
 /// count alike.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -114,13 +87,9 @@ pub(super) struct State {
     pub(super) chance: SplitMix,
     pub(super) in_flight: usize,
     pub(super) counters: NetworkCounters,
-    pub(super) link: LinkConfig,
+    pub(super) links: Links,
     in_flight_max: usize,
     endpoints: BTreeMap<NodeId, Endpoint>,
-    cuts: BTreeSet<(NodeId, NodeId)>,
-    isolated: BTreeSet<NodeId>,
-    /// Who waits for the release of a held direction, in order of arrival.
-    held: BTreeMap<(NodeId, NodeId), Vec<oneshot::Sender<()>>>,
     /// Per direction, closed when the message sent last has arrived.
     tails: BTreeMap<(NodeId, NodeId), oneshot::Receiver<()>>,
 }
@@ -139,12 +108,9 @@ impl SimNetwork {
             chance: SplitMix::new(sim.seed() ^ 0x006e_6574_776f_726b),
             in_flight: 0,
             counters: NetworkCounters::default(),
-            link,
+            links: Links::new(link),
             in_flight_max: IN_FLIGHT_MAX_DEFAULT,
             endpoints: BTreeMap::new(),
-            cuts: BTreeSet::new(),
-            isolated: BTreeSet::new(),
-            held: BTreeMap::new(),
             tails: BTreeMap::new(),
         };
         Self {
@@ -201,7 +167,7 @@ impl SimNetwork {
     pub fn send(&self, from: NodeId, to: NodeId, payload: Bytes) {
         let copies = {
             let mut state = self.state.lock();
-            let per_mille = state.link.duplicate_per_mille;
+            let per_mille = state.links.config(from, to).duplicate_per_mille;
             let is_twice = state.chance.below(1000) < u64::from(per_mille);
             state.counters.duplicated += u64::from(is_twice);
             1 + usize::from(is_twice)
@@ -214,58 +180,9 @@ impl SimNetwork {
         }
     }
 
-    /// Changes how every direction behaves.
-    pub fn set_link(&self, link: LinkConfig) {
-        self.state.lock().link = link;
-    }
-
     /// Changes how many messages may be under way at once.
     pub fn set_in_flight_max(&self, in_flight_max: usize) {
         self.state.lock().in_flight_max = in_flight_max;
-    }
-
-    /// Loses everything from one node to another, in this direction only.
-    pub fn cut_one_way(&self, from: NodeId, to: NodeId) {
-        self.trace.record(format_args!("cut {from} -> {to}"));
-        self.state.lock().cuts.insert((from, to));
-    }
-
-    /// Loses everything between the nodes of `left` and those of `right`.
-    pub fn partition(&self, left: &[NodeId], right: &[NodeId]) {
-        for (a, b) in left.iter().flat_map(|a| right.iter().map(move |b| (*a, *b))) {
-            self.cut_one_way(a, b);
-            self.cut_one_way(b, a);
-        }
-    }
-
-    /// Loses everything to and from a node.
-    pub fn isolate(&self, node: NodeId) {
-        self.trace.record(format_args!("isolate {node}"));
-        self.state.lock().isolated.insert(node);
-    }
-
-    /// Ends every cut, partition and isolation. What is held stays held.
-    pub fn heal(&self) {
-        self.trace.record("heal");
-        let mut state = self.state.lock();
-        state.cuts.clear();
-        state.isolated.clear();
-    }
-
-    /// Keeps what would arrive in this direction until [`SimNetwork::release`].
-    pub fn hold(&self, from: NodeId, to: NodeId) {
-        self.trace.record(format_args!("hold {from} -> {to}"));
-        self.state.lock().held.entry((from, to)).or_default();
-    }
-
-    /// Lets arrive, in order, what was held in this direction.
-    pub fn release(&self, from: NodeId, to: NodeId) {
-        self.trace.record(format_args!("release {from} -> {to}"));
-        let waiting = self.state.lock().held.remove(&(from, to)).unwrap_or_default();
-        for message in waiting {
-            // One that is gone with its runtime needs no release.
-            let _ = message.send(());
-        }
     }
 
     /// What became of messages so far.
@@ -290,13 +207,13 @@ impl SimNetwork {
         if state.in_flight >= state.in_flight_max {
             return Err(format!("{} messages are under way", state.in_flight));
         }
-        let link = state.link;
+        let link = state.links.config(from, to);
         let spread_micros = link.latency_max.saturating_sub(link.latency_min).as_micros();
         let spread_micros = u64::try_from(spread_micros).unwrap_or(u64::MAX - 1);
-        let latency =
-            link.latency_min + Duration::from_micros(state.chance.below(spread_micros + 1));
-        let is_lost =
-            state.chance.below(1000) < u64::from(link.loss_per_mille) || state.is_cut(from, to);
+        let spread = Duration::from_micros(state.chance.below(spread_micros + 1));
+        let latency = link.latency_min + spread + state.links.extra(from, to);
+        let is_lost = state.chance.below(1000) < u64::from(link.loss_per_mille)
+            || state.links.is_cut(from, to);
         let (arrived, tail) = oneshot::channel();
         let previous = state.tails.insert((from, to), tail).filter(|_| link.is_ordered);
         state.in_flight += 1;
@@ -317,23 +234,6 @@ impl SimNetwork {
 }
 
 impl State {
-    pub(super) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
-        let is_isolated = self.isolated.contains(&from) || self.isolated.contains(&to);
-        from != to && (is_isolated || self.cuts.contains(&(from, to)))
-    }
-
-    /// Waits for a release if the direction is held.
-    pub(super) fn wait_if_held(
-        &mut self,
-        from: NodeId,
-        to: NodeId,
-    ) -> Option<oneshot::Receiver<()>> {
-        let waiting = self.held.get_mut(&(from, to))?;
-        let (release, released) = oneshot::channel();
-        waiting.push(release);
-        Some(released)
-    }
-
     /// Who answers at `to`, if it lives.
     pub(super) fn endpoint(&self, to: NodeId) -> Option<Endpoint> {
         self.endpoints.get(&to).filter(|endpoint| endpoint.node.is_alive()).cloned()

@@ -83,6 +83,23 @@ pub struct Shape {
 /// takes place at one moment between the operation's ends, unless the shape
 /// shifts it. It ends with a read of everything.
 pub fn execution(seed: u64, shape: Shape) -> Vec<Op> {
+    execution_of(seed, shape, MicroOp::append, Datum::List(Vec::new()))
+}
+
+/// The same on registers. Some writes compare first, with what happens to
+/// stand there.
+pub fn register_execution(seed: u64, shape: Shape) -> Vec<Op> {
+    let change = |key, value| match value % 4 {
+        0 => MicroOp::compare_and_set(key, WHATEVER, value),
+        _ => MicroOp::write(key, value),
+    };
+    execution_of(seed, shape, change, Datum::Nil)
+}
+
+/// Expects what stands there.
+const WHATEVER: i64 = -1;
+
+fn execution_of(seed: u64, shape: Shape, change: fn(Key, i64) -> MicroOp, empty: Datum) -> Vec<Op> {
     let mut chance = SplitMix::new(seed);
     let mut drafts: Vec<(u64, Op)> = Vec::new();
     let mut value = 0;
@@ -102,7 +119,7 @@ pub fn execution(seed: u64, shape: Shape) -> Vec<Op> {
                 return MicroOp::read(key);
             }
             value += 1;
-            MicroOp::append(key, value)
+            change(key, value)
         });
         let txn = txn.collect();
         let effect = if happens {
@@ -115,33 +132,66 @@ pub fn execution(seed: u64, shape: Shape) -> Vec<Op> {
     let end = 2000 + shape.operations * 10 + shape.overlap;
     let all = (0..shape.keys).map(|key| MicroOp::read(Key::from(key))).collect();
     drafts.push((u64::MAX - 1, ok(0, end, end + 1, all)));
-    execute(&mut drafts);
+    execute(&mut drafts, Store::new(empty));
     let mut ops: Vec<Op> = drafts.into_iter().map(|(_, op)| op).collect();
     ops.sort_by_key(|op| op.from);
     assign_processes(&mut ops);
     ops
 }
 
-fn execute(drafts: &mut [(u64, Op)]) {
+fn execute(drafts: &mut [(u64, Op)], mut store: Store) {
     drafts.sort_by_key(|(effect, _)| *effect);
-    let mut lists: BTreeMap<Key, Vec<i64>> = BTreeMap::new();
     for (_, op) in drafts.iter_mut().filter(|(effect, _)| *effect != u64::MAX) {
-        for step in &mut op.txn {
-            match step {
-                MicroOp::Append { key, value } => {
-                    lists.entry(key.clone()).or_default().push(*value);
-                }
-                MicroOp::Read { key, seen } if op.outcome == Outcome::Ok => {
-                    *seen = Some(Datum::List(lists.get(key).cloned().unwrap_or_default()));
-                }
-                _ => {}
+        let is_answered = op.outcome == Outcome::Ok;
+        op.txn.iter_mut().for_each(|step| store.take(step, is_answered));
+    }
+}
+
+/// Lists and registers on one thread.
+pub struct Store {
+    data: BTreeMap<Key, Datum>,
+    /// What a reader sees where nothing was written.
+    empty: Datum,
+}
+
+impl Store {
+    pub fn new(empty: Datum) -> Self {
+        Self { data: BTreeMap::new(), empty }
+    }
+
+    pub fn read(&self, key: &Key) -> Datum {
+        self.data.get(key).unwrap_or(&self.empty).clone()
+    }
+
+    /// Takes a step of a transaction; a read is filled in if it is answered.
+    pub fn take(&mut self, step: &mut MicroOp, is_answered: bool) {
+        match step {
+            MicroOp::Append { key, value } => match self.data.get_mut(key) {
+                Some(Datum::List(list)) => list.push(*value),
+                _ => drop(self.data.insert(key.clone(), Datum::List(vec![*value]))),
+            },
+            MicroOp::Write { key, value } => {
+                self.data.insert(key.clone(), Datum::Int(*value));
             }
+            MicroOp::CompareAndSet { key, expected, new } if *expected == WHATEVER => {
+                let (key, value) = (key.clone(), *new);
+                if let Datum::Int(stands) = self.read(&key) {
+                    *expected = stands;
+                } else {
+                    *step = MicroOp::write(key.clone(), value);
+                }
+                self.data.insert(key, Datum::Int(value));
+            }
+            MicroOp::Read { key, seen } if is_answered => {
+                *seen = Some(self.read(key));
+            }
+            _ => {}
         }
     }
 }
 
 /// Gives each operation a process that is free, and makes moments distinct.
-fn assign_processes(ops: &mut [Op]) {
+pub fn assign_processes(ops: &mut [Op]) {
     let mut free_from: Vec<u64> = Vec::new();
     for (number, op) in ops.iter_mut().enumerate() {
         let number = number as u64;

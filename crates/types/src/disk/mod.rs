@@ -64,7 +64,8 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// `UnexpectedEof` when the file is shorter.
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
 
-    /// Writes all of `data` at `offset`.
+    /// Writes all of `data` at `offset`. What that leaves out before it reads as
+    /// zeroes; writing nothing changes nothing.
     ///
     /// # Errors
     /// When the write failed; what is on disk there is then unknown.

@@ -89,6 +89,16 @@ fn what_does_not_land_was_never_written() {
 }
 
 #[test]
+fn writing_nothing_changes_nothing() {
+    let (folder, disk) = directory(b"sound");
+    let file = disk.open(FILE).unwrap();
+    file.write(100, b"").unwrap();
+    assert_eq!(all(&*file), b"sound", "as of a file that is not held back");
+    disk.land().unwrap();
+    assert_eq!(std::fs::read(folder.path().join(FILE)).unwrap(), b"sound");
+}
+
+#[test]
 fn a_file_is_locked_from_when_it_is_opened() {
     let (folder, disk) = directory(b"");
     let held = disk.open(FILE).unwrap();

@@ -11,6 +11,7 @@
 
 mod blob;
 mod codec;
+mod conformance;
 mod contain;
 mod deferred;
 mod disk;

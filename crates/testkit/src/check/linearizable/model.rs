@@ -27,6 +27,7 @@ enum Step {
     Read(usize, Datum),
     Write(usize, i64),
     CompareAndSet { place: usize, expected: i64, new: i64 },
+    Differs(usize, i64),
     Add(usize, i64),
 }
 
@@ -52,11 +53,14 @@ impl KeyKind {
 struct Survey<'a> {
     kinds: BTreeMap<&'a Key, KeyKind>,
     observed: BTreeSet<(&'a Key, i64)>,
+    /// Keys of which someone saw what they are not. Any write may be why.
+    differed: BTreeSet<&'a Key>,
 }
 
 impl<'a> Survey<'a> {
     fn of(operations: &'a [Operation]) -> Self {
-        let mut survey = Self { kinds: BTreeMap::new(), observed: BTreeSet::new() };
+        let mut survey =
+            Self { kinds: BTreeMap::new(), observed: BTreeSet::new(), differed: BTreeSet::new() };
         for step in operations.iter().flat_map(|operation| &operation.txn) {
             let kind = match step {
                 MicroOp::Append { .. } | MicroOp::Read { seen: Some(Datum::List(_)), .. } => {
@@ -77,6 +81,7 @@ impl<'a> Survey<'a> {
                 MicroOp::Read { key, seen: Some(Datum::List(values)) } => {
                     survey.observed.extend(values.iter().map(|value| (key, *value)));
                 }
+                MicroOp::Differs { key, .. } => drop(survey.differed.insert(key)),
                 _ => {}
             }
         }
@@ -91,6 +96,7 @@ impl<'a> Survey<'a> {
                 MicroOp::Read { .. } => true,
                 MicroOp::Append { key, value } | MicroOp::Write { key, value } => {
                     !self.observed.contains(&(key, *value))
+                        && !self.differed.contains(key)
                         && self.kinds.get(key) != Some(&KeyKind::Counter)
                 }
                 _ => false,
@@ -201,6 +207,7 @@ fn compile(step: &MicroOp, survey: &Survey<'_>, place: impl Fn(&Key) -> usize) -
         MicroOp::CompareAndSet { key, expected, new } => {
             vec![Step::CompareAndSet { place: place(key), expected: *expected, new: *new }]
         }
+        MicroOp::Differs { key, unexpected } => vec![Step::Differs(place(key), *unexpected)],
         MicroOp::Add { key, delta, .. } => vec![Step::Add(place(key), *delta)],
         MicroOp::Transfer { from, to, amount } => {
             vec![Step::Add(place(from), amount.saturating_neg()), Step::Add(place(to), *amount)]
@@ -229,6 +236,9 @@ impl Step {
             Self::CompareAndSet { place, expected, new } => {
                 let stored = state.get_mut(*place).filter(|it| **it == Datum::Int(*expected))?;
                 *stored = Datum::Int(*new);
+            }
+            Self::Differs(place, unexpected) => {
+                return (*state.get(*place)? != Datum::Int(*unexpected)).then_some(());
             }
             Self::Add(place, delta) => match state.get_mut(*place)? {
                 Datum::Int(value) => *value = value.wrapping_add(*delta),

@@ -9,15 +9,13 @@
 //! reports cannot be explained by any serial order. It finds everything if
 //! each list is read after its last append.
 
-mod cycles;
-mod graph;
-mod order;
 mod versions;
 
-use super::Verdict;
+use super::graph::Graph;
+use super::internal::{self, Elements};
 use super::verdict::Findings;
+use super::{Verdict, cycles, order};
 use crate::history::Operation;
-use graph::Graph;
 use versions::Lists;
 
 /// What a history is held against.
@@ -30,7 +28,8 @@ pub enum Consistency {
     StrictSerializable,
 }
 
-/// Checks the lists of a history; steps on other keys are passed over.
+/// Checks the lists of a history, and each transaction against itself; else
+/// steps on other keys are passed over.
 ///
 /// An operation of unknown outcome counts as having happened if anyone saw any
 /// of its appends, and then all of it happened. Undecided if two operations
@@ -42,7 +41,7 @@ pub fn check(operations: &[Operation], consistency: Consistency) -> Verdict {
         Ok(lists) => lists,
         Err(reason) => return Verdict::Undecided(reason),
     };
-    versions::check_internal(operations, &mut findings);
+    internal::find(operations, Elements::Unique, &mut findings);
     lists.infer_order(&mut findings);
     lists.check_intermediate(&mut findings);
     let happened = lists.happened();
@@ -56,6 +55,6 @@ pub fn check(operations: &[Operation], consistency: Consistency) -> Verdict {
         order::link_processes(operations, &happened, &mut graph);
         order::link_real_time(operations, &happened, &mut graph);
     }
-    cycles::check(&graph, &lists, &mut findings);
+    cycles::check(&graph, &lists.story(), &mut findings);
     findings.verdict()
 }

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::graph::{Edge, EdgeKind, Graph};
-use crate::check::AnomalyKind;
+use crate::check::cycles::Story;
+use crate::check::graph::{Edge, EdgeKind, Graph};
 use crate::check::verdict::Findings;
+use crate::check::{AnomalyKind, Through};
 use crate::history::{Datum, Key, MicroOp, Operation, Outcome};
 
 /// The lists of a history.
 pub(super) struct Lists<'a> {
-    pub(super) operations: &'a [Operation],
+    operations: &'a [Operation],
     lists: Vec<List<'a>>,
 }
 
@@ -46,29 +47,6 @@ fn appended(step: &MicroOp) -> Option<(&Key, i64)> {
     match step {
         MicroOp::Append { key, value } => Some((key, *value)),
         _ => None,
-    }
-}
-
-/// Finds transactions that contradict themselves: a read must show what the
-/// same transaction read and appended before.
-pub(super) fn check_internal(operations: &[Operation], findings: &mut Findings) {
-    for operation in operations.iter().filter(|operation| operation.outcome == Outcome::Ok) {
-        // Per key: whether it was read, and what is known to stand at its end.
-        let mut known: BTreeMap<&Key, (bool, Vec<i64>)> = BTreeMap::new();
-        for step in &operation.txn {
-            if let Some((key, value)) = appended(step) {
-                known.entry(key).or_default().1.push(value);
-            }
-            let Some((key, seen)) = seen_list(step) else { continue };
-            let is_expected = known.get(key).is_none_or(|(was_read, end)| {
-                if *was_read { seen == end.as_slice() } else { seen.ends_with(end) }
-            });
-            if !is_expected {
-                let what = format!("its read of {key} contradicts its own earlier steps");
-                findings.add(AnomalyKind::Internal, what, [operation]);
-            }
-            known.insert(key, (true, seen.to_vec()));
-        }
     }
 }
 
@@ -161,8 +139,10 @@ impl<'a> Lists<'a> {
         }
     }
 
-    pub(super) fn key(&self, list: usize) -> &str {
-        self.lists.get(list).map_or("?", |list| list.key.as_str())
+    pub(super) fn story(&self) -> Story<'a> {
+        let keys = self.lists.iter().map(|list| list.key).collect();
+        let (operations, wrote) = (self.operations, "appended");
+        Story { operations, keys, wrote, through_at_least: Through::Data }
     }
 }
 

@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::graph::{Edge, EdgeKind, Graph, Kinds};
-use super::versions::Lists;
-use crate::check::verdict::Findings;
-use crate::check::{AnomalyKind, CycleClass, Through};
-use crate::history::Operation;
+use super::verdict::Findings;
+use super::{AnomalyKind, CycleClass, Through};
+use crate::history::{Key, Operation};
 
 /// How many edges a search for cycles with exactly one rw edge may look at in
 /// a component. Beyond it a cycle is still found, perhaps one of a milder name.
@@ -25,7 +24,24 @@ const ALL: Kinds = WRITES.and(READS).and(ANTI).and(PROCESS).and(REAL_TIME);
 /// Where an edge begins, and the edge.
 type Step = (usize, Edge);
 
-pub(super) fn check(graph: &Graph, lists: &Lists<'_>, findings: &mut Findings) {
+/// In which words a cycle is told.
+pub(super) struct Story<'a> {
+    pub(super) operations: &'a [Operation],
+    /// The keys that edges of data name by their number.
+    pub(super) keys: Vec<&'a Key>,
+    /// What a write is called.
+    pub(super) wrote: &'static str,
+    /// Set if edges of data were inferred from other orders too.
+    pub(super) through_at_least: Through,
+}
+
+impl Story<'_> {
+    fn key(&self, number: usize) -> &str {
+        self.keys.get(number).map_or("?", |key| key.as_str())
+    }
+}
+
+pub(super) fn check(graph: &Graph, story: &Story<'_>, findings: &mut Findings) {
     for component in graph.components(ALL) {
         if findings.is_full() {
             return;
@@ -36,7 +52,7 @@ pub(super) fn check(graph: &Graph, lists: &Lists<'_>, findings: &mut Findings) {
             .into_iter()
             .map(|(from, edge)| (name(from), Edge { to: name(edge.to), ..edge }))
             .collect();
-        explain(lists, cycle, findings);
+        explain(story, cycle, findings);
     }
 }
 
@@ -130,8 +146,8 @@ fn way(
 }
 
 /// Names the cycle by its edges and tells it as a story.
-fn explain(lists: &Lists<'_>, cycle: Vec<Step>, findings: &mut Findings) {
-    let steps = without_virtual(cycle, lists.operations.len());
+fn explain(story: &Story<'_>, cycle: Vec<Step>, findings: &mut Findings) {
+    let steps = without_virtual(cycle, story.operations.len());
     let count = |kind: EdgeKind| steps.iter().filter(|(_, edge)| edge.kind == kind).count();
     let class = match (count(EdgeKind::ReadWrite), count(EdgeKind::WriteRead)) {
         (0, 0) => CycleClass::G0,
@@ -144,10 +160,10 @@ fn explain(lists: &Lists<'_>, cycle: Vec<Step>, findings: &mut Findings) {
         (0, _) => Through::Process,
         _ => Through::RealTime,
     };
-    let told: Vec<_> = steps.iter().map(|(from, edge)| tell(lists, *from, edge)).collect();
+    let told: Vec<_> = steps.iter().map(|(from, edge)| tell(story, *from, edge)).collect();
     let what = format!("no order allows all of this: {}", told.join("; "));
-    let shown = steps.iter().filter_map(|(from, _)| lists.operations.get(*from));
-    findings.add(AnomalyKind::Cycle(class, through), what, shown);
+    let shown = steps.iter().filter_map(|(from, _)| story.operations.get(*from));
+    findings.add(AnomalyKind::Cycle(class, through.max(story.through_at_least)), what, shown);
 }
 
 /// Joins the edges to and from a virtual node, so that only operations remain.
@@ -167,18 +183,19 @@ fn without_virtual(mut cycle: Vec<Step>, operations: usize) -> Vec<Step> {
     steps
 }
 
-fn tell(lists: &Lists<'_>, from: usize, edge: &Edge) -> String {
-    let (to, key, value) = (edge.to, lists.key(edge.list), edge.value);
+fn tell(story: &Story<'_>, from: usize, edge: &Edge) -> String {
+    let wrote = story.wrote;
+    let (to, key, value) = (edge.to, story.key(edge.key), edge.value);
     let time = |id: usize, time: fn(&Operation) -> Option<std::time::Duration>| {
-        lists.operations.get(id).and_then(time).unwrap_or_default()
+        story.operations.get(id).and_then(time).unwrap_or_default()
     };
     match edge.kind {
         EdgeKind::WriteWrite | EdgeKind::Then => {
-            format!("#{to} appended {value} to {key} after an append of #{from}")
+            format!("#{to} {wrote} {value} to {key} after #{from} {wrote} to it")
         }
-        EdgeKind::WriteRead => format!("#{to} saw {value} in {key}, which #{from} appended"),
+        EdgeKind::WriteRead => format!("#{to} saw {value} in {key}, which #{from} {wrote}"),
         EdgeKind::ReadWrite => {
-            format!("#{from} read {key} without {value}, which #{to} appended")
+            format!("#{from} read {key} without {value}, which #{to} {wrote}")
         }
         EdgeKind::Process => format!("#{to} came after #{from} in their process"),
         EdgeKind::RealTime => format!(

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 /// Why one operation comes before another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EdgeKind {
-    /// The later one appended right after an append of the earlier one.
+    /// The later one wrote to a key after the earlier one.
     WriteWrite,
-    /// The later one saw an append of the earlier one as the last.
+    /// The later one saw a write of the earlier one as the last.
     WriteRead,
-    /// The earlier one did not see an append of the later one.
+    /// The earlier one did not see a write of the later one.
     ReadWrite,
     /// Goes on from a virtual node.
     Then,
@@ -43,22 +43,22 @@ impl Kinds {
     }
 }
 
-/// An edge, and the append that is its reason where it is one of data.
+/// An edge, and the write that is its reason where it is one of data.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Edge {
     pub(super) to: usize,
     pub(super) kind: EdgeKind,
-    pub(super) list: usize,
+    pub(super) key: usize,
     pub(super) value: i64,
 }
 
 impl Edge {
-    pub(super) fn data(to: usize, kind: EdgeKind, list: usize, value: i64) -> Self {
-        Self { to, kind, list, value }
+    pub(super) fn data(to: usize, kind: EdgeKind, key: usize, value: i64) -> Self {
+        Self { to, kind, key, value }
     }
 
     pub(super) fn order(to: usize, kind: EdgeKind) -> Self {
-        Self { to, kind, list: 0, value: 0 }
+        Self { to, kind, key: 0, value: 0 }
     }
 }
 

@@ -1,0 +1,54 @@
+//! Chaos with real processes; `cargo xtask chaos` builds and runs it.
+#![allow(clippy::print_stderr)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use quorate_tests::chaos::{self, NODES_MAX, NODES_MIN, Options};
+use quorate_types::runtime::random;
+
+/// Torments a cluster of processes and judges what its clients saw.
+#[derive(Parser)]
+struct Arguments {
+    /// How long strikes go on.
+    #[arg(long, default_value_t = 120)]
+    seconds: u64,
+    /// Nodes that found the cluster [default: as the seed says].
+    #[arg(long, value_parser = clap::value_parser!(u64).range(NODES_MIN..=NODES_MAX))]
+    nodes: Option<u64>,
+    /// Decides the order of strikes [default: drawn].
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Fill disks by a limit on the size of files, not by a small file system.
+    #[arg(long)]
+    without_mount: bool,
+    /// Keep logs and data even if nothing was found.
+    #[arg(long)]
+    keep: bool,
+    /// Where the run's folder is made.
+    #[arg(long, default_value = "target/chaos")]
+    folder: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // Short enough to be typed again.
+    let seed = arguments.seed.unwrap_or_else(|| random() % 1_000_000);
+    let options = Options {
+        seed,
+        seconds: arguments.seconds,
+        nodes: arguments.nodes.unwrap_or_else(|| Options::nodes_of(seed)),
+        folder: arguments.folder,
+        may_mount: !arguments.without_mount,
+        keeps: arguments.keep,
+    };
+    match chaos::run(&options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {}: {error}", options.folder.display());
+            ExitCode::FAILURE
+        }
+    }
+}
