@@ -137,8 +137,8 @@ impl Cluster {
             Port::open(&self.network, &life, &self.deafness, self.sim.trace(), tap.clone());
         let disk: Arc<dyn Disk> = Arc::new(disk);
         let mut builder = Node::builder(self.config(life.id()));
-        if let Some(tap) = tap {
-            let (log, engine) = open_tapped(&life, &*disk, &tap).await;
+        if let Some(tap) = &tap {
+            let (log, engine) = open_tapped(&life, &*disk, tap).await;
             builder = builder.log(log).engine(engine);
         }
         let builder = builder.disk(disk).clock(Arc::new(clock)).network(
@@ -147,6 +147,10 @@ impl Cluster {
             inbound,
         );
         let node = life.run(builder.start()).await.expect("the node starts");
+        if let Some(tap) = &tap {
+            // What its disk kept, before the metadata mend it.
+            tap.migrations(&node.migrations());
+        }
         port.serve(node.service());
         self.sim.trace().record(format_args!("{} lives, {}", life.id(), life.life()));
         self.machines[place].lock().node = Some(Arc::new(node));

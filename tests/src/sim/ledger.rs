@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use quorate::types::{GroupId, KeyRange, MigrationId, NodeId, ReplicaId, ShardId};
-use quorate_calvin::Procedures;
+use quorate::types::{ClientId, GroupId, KeyRange, MigrationId, NodeId, ReplicaId, ShardId};
+use quorate_calvin::{Call, Procedures};
 use quorate_engine::{Mutation, Space};
 use quorate_migration::MigrationRow;
 use quorate_raft::{LogEntry, LogPosition, LogState, Vote};
@@ -173,6 +173,14 @@ impl Ledger {
     /// else uses (O5).
     pub fn answered(&self, args: &[u8]) {
         self.with(|books| books.order.answered(args, &mut books.report));
+    }
+
+    /// Every logged call that the model has executed, with the client and the
+    /// sequence of its request, in the one order that the logs allow: for a
+    /// replay that knows when clients asked and were answered.
+    #[must_use]
+    pub fn order(&self) -> Vec<((ClientId, u64), Call)> {
+        self.books.lock().order.oracle().order().to_vec()
     }
 
     /// Whether the shards hold what the model does, which must be so once

@@ -52,13 +52,20 @@ pub(crate) struct Oracle {
     /// Decisions that the model has not come to. A request that writes nothing
     /// may have several.
     decided: BTreeMap<(RequestKey, ShardId), Verdict>,
+    /// What was executed, in order.
+    order: Vec<(RequestKey, Call)>,
 }
 
 impl Oracle {
     /// Without a model it takes no notice of anything.
     pub(crate) fn new(model: Option<Box<dyn Model>>) -> Self {
         let (logs, epochs, decided) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { model, logs, epochs, decided }
+        Self { model, logs, epochs, decided, order: Vec::new() }
+    }
+
+    /// What the model has executed, in order.
+    pub(crate) fn order(&self) -> &[(RequestKey, Call)] {
+        &self.order
     }
 
     /// The sequencer's log has these transactions.
@@ -109,6 +116,7 @@ impl Oracle {
                 && let Some(Item::Direct(request, call)) = log.pop_front()
             {
                 execute(model, request, &call, &verdict, report);
+                self.order.push((request, call));
                 has_run = true;
             }
         }
@@ -138,6 +146,7 @@ impl Oracle {
         for Ordered { request, home, call } in work.txns {
             if let Some(verdict) = self.decided.remove(&(request, home)) {
                 execute(model, request, &call, &verdict, report);
+                self.order.push((request, call));
             }
         }
         true

@@ -438,6 +438,8 @@ fn o8_outcomes_and_content_that_are_not_the_models_are_found() {
     stage.commit(LOW, &[slices(&due[1..]), put(1, 2, "a")]);
     assert_eq!(found(&stage), [] as [&str; 0]);
     assert_eq!(stage.ledger.content(), Ok(()));
+    let order: Vec<u64> = stage.ledger.order().iter().map(|((_, sequence), _)| *sequence).collect();
+    assert_eq!(order, [1, 1, 2, 2], "a command, two epochs, and the last command");
     let (rows, logs) = (stage.ledger.system_rows(), stage.ledger.log_lengths());
     assert_eq!((rows[&(LOW, b's')], rows.get(&(LOW, b'p'))), (1, None));
     assert_eq!((logs[&(node(0), GROUP)], logs[&(node(2), GROUP)]), (4, 0));
