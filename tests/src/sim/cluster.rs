@@ -10,15 +10,19 @@ use parking_lot::Mutex;
 use quorate::types::disk::Disk;
 use quorate::types::fault::Canary;
 use quorate::types::{NodeId, ShardId};
-use quorate::{Node, NodeConfig, NodeError};
+use quorate::{Node, NodeConfig};
+use quorate_calvin::kv::KeyValue;
 use quorate_testkit::disk::{CrashDisk, DiskCounters, Faults};
 use quorate_testkit::sim::{Coverage, Sim, SimClock, SimNetwork, SimNode};
 use tokio::time::{sleep, timeout};
 
 use super::faults::Fault;
 use super::finding::Findings;
+use super::ledger::{Ledger, Tap};
+use super::model::KeyValueModel;
 use super::options::{Draw, Options};
-use super::port::{Deafness, Port, Ways, address};
+use super::port::{Deafness, Medium, Port, Ways, address};
+use super::tap::{Stores, open_stores};
 
 /// By then every node serves, in virtual time.
 const SERVES_WITHIN: Duration = Duration::from_secs(60);
@@ -78,6 +82,7 @@ pub struct Cluster {
     machines: Arc<Vec<Mutex<Machine>>>,
     taking_part: Arc<AtomicUsize>,
     configure: fn(&mut NodeConfig),
+    ledger: Option<Ledger>,
 }
 
 /// What is seen of a run, and outlasts it. Clones are the same.
@@ -118,6 +123,11 @@ impl Cluster {
         let machines = (1..=options.machines())
             .map(|id| Mutex::new(Machine::new(sim, &options, id, &probes.coverage)))
             .collect();
+        let ledger = options.is_tapped.then(|| {
+            let model = Box::<KeyValueModel>::default();
+            let findings = probes.findings.clone();
+            Ledger::new(sim.begun(), findings, Arc::new(KeyValue), Some(model))
+        });
         let cluster = Self {
             sim: sim.clone(),
             network: SimNetwork::new(sim, options.link.into()),
@@ -127,12 +137,18 @@ impl Cluster {
             taking_part: Arc::new(AtomicUsize::new(usize::try_from(options.founders).unwrap())),
             options: Arc::new(options),
             configure,
+            ledger,
         };
         for place in 0..cluster.members() {
             cluster.boot(place).await.expect("a new node starts");
         }
         cluster.serving().await;
         cluster
+    }
+
+    /// What its nodes were seen to do, if they have taps.
+    pub fn ledger(&self) -> Option<&Ledger> {
+        self.ledger.as_ref()
     }
 
     /// How many machines take part or did, whether they run or not.
@@ -209,20 +225,31 @@ impl Cluster {
         self.running().find(|place| self.id(*place) == id)
     }
 
-    async fn boot(&self, place: usize) -> Result<(), NodeError> {
+    async fn boot(&self, place: usize) -> Result<(), String> {
         let (life, disk, clock) = {
             let mut machine = self.machines[place].lock();
             machine.state = State::Starting;
             (Arc::clone(&machine.life), machine.disk.clone(), machine.clock.clone())
         };
         life.attach(&disk);
-        let (port, inbound) = Port::open(self, &life);
+        let tap = self.ledger.as_ref().map(|ledger| ledger.tap(life.id(), life.life()));
+        let (port, inbound) = Port::open(self.medium(), &life, tap.clone());
+        let mut builder = Node::builder(self.config(life.id()));
+        if let Some(tap) = &tap {
+            let (log, engine) = open_tapped(&life, &disk, tap).await?;
+            builder = builder.log(log).engine(engine);
+        }
         let disk: Arc<dyn Disk> = Arc::new(disk);
-        let builder = Node::builder(self.config(life.id()))
-            .disk(disk)
-            .clock(Arc::new(clock))
-            .network(Arc::new(Ways(Arc::clone(&port))), Arc::new(Ways(Arc::clone(&port))), inbound);
-        let node = life.run(builder.start()).await?;
+        let builder = builder.disk(disk).clock(Arc::new(clock)).network(
+            Arc::new(Ways(Arc::clone(&port))),
+            Arc::new(Ways(Arc::clone(&port))),
+            inbound,
+        );
+        let node = life.run(builder.start()).await.map_err(|error| error.to_string())?;
+        if let Some(tap) = &tap {
+            // What its disk kept, before the metadata mend it.
+            tap.migrations(&node.migrations());
+        }
         port.serve(node.service());
         self.sim.trace().record(format_args!("{} lives, {}", life.id(), life.life()));
         let mut machine = self.machines[place].lock();
@@ -230,6 +257,24 @@ impl Cluster {
             machine.state = State::Running(Arc::new(node));
         }
         Ok(())
+    }
+
+    fn medium(&self) -> Medium {
+        Medium {
+            network: self.network.clone(),
+            deafness: self.deafness.clone(),
+            trace: self.sim.trace().clone(),
+            room: self.options.room,
+        }
+    }
+
+    /// Has its nodes' tables of migrations looked at (M3).
+    pub(super) fn look_at_migrations(&self) {
+        let Some(ledger) = &self.ledger else { return };
+        for place in self.running() {
+            let Some((life, node)) = self.node(place) else { continue };
+            ledger.tap(life.id(), life.life()).migrations(&node.migrations());
+        }
     }
 
     fn config(&self, node: NodeId) -> NodeConfig {
@@ -333,6 +378,7 @@ impl Cluster {
     pub(super) async fn watch(&self) {
         loop {
             sleep(LOOK_EVERY).await;
+            self.look_at_migrations();
             for place in self.running() {
                 let Some((life, node)) = self.node(place) else { continue };
                 let Some(failure) = node.failure() else { continue };
@@ -405,6 +451,10 @@ impl Cluster {
     pub(super) fn disk_counters(&self) -> Vec<DiskCounters> {
         self.machines.iter().map(|machine| machine.lock().disk.counters()).collect()
     }
+}
+
+async fn open_tapped(life: &Arc<SimNode>, disk: &CrashDisk, tap: &Tap) -> Result<Stores, String> {
+    life.run(async { open_stores(disk, tap) }).await.map_err(|error| format!("{error:?}"))
 }
 
 impl Machine {

@@ -9,6 +9,30 @@ use serde::{Deserialize, Serialize};
 /// So many are kept: the first says what happened, the rest follows from it.
 const FINDINGS_MAX: usize = 20;
 
+/// What the names of the invariants stand for that are checked at every step
+/// of a watched run.
+pub(super) const INVARIANTS: [(&str, &str); 19] = [
+    ("R1", "one leader per term"),
+    ("R2", "one entry per term and index"),
+    ("R3", "a leader has all that is committed"),
+    ("R4", "what is applied is durable on a majority"),
+    ("R5", "what a log acknowledged is in it"),
+    ("R6", "a vote is not forgotten"),
+    ("R7", "what is purged is durable in the engine"),
+    ("E1", "an engine applies each index once and keeps what is durable"),
+    ("O1", "a shard's slices are those of the sequencer, in its order"),
+    ("O2", "the state at an index is a function of the log"),
+    ("O3", "locks are granted in order, and nobody waits for good"),
+    ("O4", "watermarks are not ahead of the logs"),
+    ("O5", "no answer before the logs have what it depends on"),
+    ("O6", "a shard executes what is its own"),
+    ("O7", "one shard executes a request"),
+    ("O8", "outcomes are those of one thread in the order of the logs"),
+    ("M1", "a replica lives in one place, once"),
+    ("M2", "a move that ended leaves one home"),
+    ("M3", "a node shows the migrations that were recorded"),
+];
+
 /// Something that must not be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
@@ -22,7 +46,11 @@ pub struct Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at {} ms: {}", self.rule, self.at_millis, self.what)
+        let Self { rule, at_millis, what } = self;
+        match INVARIANTS.iter().find(|(id, _)| id == rule) {
+            Some((_, meaning)) => write!(f, "{rule} ({meaning}) at {at_millis} ms: {what}"),
+            None => write!(f, "{rule} at {at_millis} ms: {what}"),
+        }
     }
 }
 

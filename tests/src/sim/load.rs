@@ -390,7 +390,12 @@ impl Client {
             let outcome = task.await;
             self.trace(attempt, &outcome);
             match outcome {
-                Ok(Ok(result)) => return End::Answered(Answer::of(&result).unwrap()),
+                Ok(Ok(result)) => {
+                    if let Some(ledger) = self.shared.cluster.ledger() {
+                        ledger.answered(&transaction.call().args);
+                    }
+                    return End::Answered(Answer::of(&result).unwrap());
+                }
                 Ok(Err(ExecuteError::Unknown(id))) => request = Some(id),
                 Ok(Err(ExecuteError::Refused(why))) if request.is_none() => {
                     self.place += 1;

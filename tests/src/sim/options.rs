@@ -13,6 +13,9 @@ use super::faults::{self, Fault, Strike};
 /// Between keys of the load: where shards may be cut.
 pub(super) const CUTS: [&str; 5] = ["b", "h", "k", "p", "y"];
 
+/// One seed in so many runs its nodes as they are shipped, without taps.
+const UNTAPPED_SEEDS: u64 = 4;
+
 /// A whole run, drawn from a seed. It is written down with a finding, so that
 /// the run can be had again after the drawing has changed, and made smaller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +71,9 @@ pub struct Options {
     pub strikes: Vec<Strike>,
     /// How long clients work while it does.
     pub fire_millis: u64,
+    /// Whether logs and engines are watched; otherwise nodes run as they are
+    /// shipped, and clients and replicas have to show what is wrong.
+    pub is_tapped: bool,
     /// Whether rare branches are taken on purpose.
     pub stumbles: bool,
     /// The bug that is planted, if any.
@@ -192,6 +198,7 @@ impl Default for Options {
             load: LoadOptions::default(),
             strikes: Vec::new(),
             fire_millis: 12_000,
+            is_tapped: true,
             stumbles: false,
             canary: None,
         }
@@ -209,7 +216,8 @@ impl Options {
     #[must_use]
     pub fn draw(seed: u64) -> Self {
         let mut chance = Draw(SplitMix::new(seed ^ 0x0073_7761_726d));
-        let mut options = Self { seed, ..Self::default() };
+        let is_tapped = !seed.is_multiple_of(UNTAPPED_SEEDS);
+        let mut options = Self { seed, is_tapped, ..Self::default() };
         options.draw_cluster(&mut chance);
         options.draw_limits(&mut chance);
         options.draw_surroundings(&mut chance);

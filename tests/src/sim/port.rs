@@ -17,7 +17,7 @@ use quorate_raft::Lane;
 use quorate_testkit::sim::{CallError, SimNetwork, SimNode, Trace};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::cluster::Cluster;
+use super::ledger::Tap;
 
 /// Gossip's channel, next to those of the facade.
 const GOSSIP: u8 = 0;
@@ -26,6 +26,8 @@ const INTRODUCTION: u8 = u8::MAX;
 /// The facade's channels of Raft and of the transaction services. What is
 /// asked of the metadata goes over any other.
 const RAFT_AND_SERVICES: [u8; 4] = [1, 2, 3, 4];
+/// The channel of the services' one-way messages.
+const MESSAGES: u8 = 3;
 /// How long a frame of gossip may be under way before its peer counts as out
 /// of reach.
 const GOSSIP_DEADLINE: Duration = Duration::from_secs(1);
@@ -74,10 +76,18 @@ impl Deafness {
     }
 }
 
+/// What ports are opened on.
+pub(super) struct Medium {
+    pub(super) network: SimNetwork,
+    pub(super) deafness: Deafness,
+    pub(super) trace: Trace,
+    /// Requests of one channel of one peer that a node works on.
+    pub(super) room: usize,
+}
+
 /// One life of a node, as seen by the network.
 pub(super) struct Port {
-    network: SimNetwork,
-    deafness: Deafness,
+    medium: Medium,
     node: NodeId,
     life: u64,
     service: OnceLock<Arc<dyn Service>>,
@@ -86,33 +96,30 @@ pub(super) struct Port {
     met: Mutex<BTreeMap<NodeId, u64>>,
     /// What is left of each peer's room, by channel.
     rooms: Mutex<BTreeMap<(NodeId, u8), Arc<Semaphore>>>,
-    trace: Trace,
-    /// Requests of one channel of one peer that are worked on.
-    room: usize,
     is_closed: AtomicBool,
+    tap: Option<Tap>,
 }
 
 impl Port {
     pub(super) fn open(
-        cluster: &Cluster,
+        medium: Medium,
         node: &Arc<SimNode>,
+        tap: Option<Tap>,
     ) -> (Arc<Self>, mpsc::Receiver<Inbound>) {
         let (inbound, queue) = mpsc::channel(INBOUND_MAX);
         let port = Arc::new(Self {
-            network: cluster.network.clone(),
-            deafness: cluster.deafness.clone(),
+            medium,
             node: node.id(),
             life: node.life(),
             service: OnceLock::new(),
             inbound,
             met: Mutex::default(),
             rooms: Mutex::default(),
-            trace: cluster.sim.trace().clone(),
-            room: cluster.options.room,
             is_closed: AtomicBool::new(false),
+            tap,
         });
         let receiver = Arc::clone(&port);
-        cluster.network.register(
+        port.medium.network.register(
             node,
             Arc::new(move |from, message| {
                 let port = Arc::clone(&receiver);
@@ -130,7 +137,9 @@ impl Port {
     async fn receive(&self, from: NodeId, mut message: Bytes) -> Result<Bytes, String> {
         let channel = message.get_u8();
         match channel {
-            GOSSIP if self.deafness.has(self.node, Ear::Gossip) => return Err("deaf".to_owned()),
+            GOSSIP if self.medium.deafness.has(self.node, Ear::Gossip) => {
+                return Err("deaf".to_owned());
+            }
             GOSSIP if self.is_closed.load(Ordering::Relaxed) => return Err("closed".to_owned()),
             GOSSIP => return self.receive_gossip(from, message),
             INTRODUCTION => return Ok(Bytes::new()),
@@ -143,7 +152,7 @@ impl Port {
             handling.await
         } else {
             let Ok(_room) = self.room(from, channel).try_acquire_owned() else {
-                self.trace.record(format_args!("{NO_ROOM} on channel {channel}"));
+                self.medium.trace.record(format_args!("{NO_ROOM} on channel {channel}"));
                 return Err(NO_ROOM.to_owned());
             };
             tokio::time::timeout(patience, handling).await.map_err(|_| TOO_LATE)?
@@ -153,8 +162,9 @@ impl Port {
 
     fn room(&self, from: NodeId, channel: u8) -> Arc<Semaphore> {
         let mut rooms = self.rooms.lock();
-        let room =
-            rooms.entry((from, channel)).or_insert_with(|| Arc::new(Semaphore::new(self.room)));
+        let room = rooms
+            .entry((from, channel))
+            .or_insert_with(|| Arc::new(Semaphore::new(self.medium.room)));
         Arc::clone(room)
     }
 
@@ -216,12 +226,12 @@ impl Network for Ways {
         deadline: Duration,
     ) -> BoxFuture<Result<Bytes, TransportError>> {
         let is_control = !RAFT_AND_SERVICES.contains(&channel);
-        if is_control && self.0.deafness.has(self.0.node, Ear::Control) {
+        if is_control && self.0.medium.deafness.has(self.0.node, Ear::Control) {
             let deaf = TransportError::Unreachable { to, reason: "deaf".to_owned() };
             return Box::pin(std::future::ready(Err(deaf)));
         }
         let message = self.0.address(lane, channel, deadline, &payload);
-        let call = self.0.network.call(self.0.node, to, message, deadline);
+        let call = self.0.medium.network.call(self.0.node, to, message, deadline);
         Box::pin(async move {
             call.await.map_err(|error| match error {
                 CallError::NotDelivered { reason, .. } => {
@@ -240,14 +250,17 @@ impl Network for Ways {
     }
 
     fn send(&self, to: NodeId, lane: Lane, channel: u8, payload: Bytes) {
+        if let Some(tap) = self.0.tap.as_ref().filter(|_| channel == MESSAGES) {
+            tap.sent(&payload);
+        }
         let message = self.0.address(lane, channel, Duration::ZERO, &payload);
-        self.0.network.send(self.0.node, to, message);
+        self.0.medium.network.send(self.0.node, to, message);
     }
 
     /// Who is there follows from the address; whether they are has to be asked.
     fn introduce(&self, to: &str, ours: Hello) -> BoxFuture<Result<Option<Hello>, String>> {
         let (node, question) = (node_at(to), self.0.seal(INTRODUCTION, &[]));
-        let call = self.0.network.call(self.0.node, node, question, GOSSIP_DEADLINE);
+        let call = self.0.medium.network.call(self.0.node, node, question, GOSSIP_DEADLINE);
         let theirs = Hello { node, address: to.into(), ..ours };
         Box::pin(async move { Ok(call.await.ok().map(|_| theirs)) })
     }
@@ -268,7 +281,7 @@ impl quorate_gossip::Transport for Ways {
         message.put_u8(transmit.lane.number());
         message.put_u64(port.life);
         transmit.frame.encode(&mut message).unwrap();
-        let call = port.network.call(port.node, to, message.freeze(), GOSSIP_DEADLINE);
+        let call = port.medium.network.call(port.node, to, message.freeze(), GOSSIP_DEADLINE);
         drop(runtime::spawn(async move {
             match call.await {
                 Ok(mut introduction) => port.meet(to, introduction.get_u64(), seed),

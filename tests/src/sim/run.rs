@@ -19,6 +19,7 @@ use super::finding::Finding;
 use super::load::{Load, Work};
 use super::operators::Operator;
 use super::options::Options;
+use super::rest;
 
 /// A run that has not come to an end in so much virtual time never will.
 const DURATION_MAX: Duration = Duration::from_secs(7_200);
@@ -200,6 +201,8 @@ async fn life(sim: &Sim, options: Options, left: &Left) {
     left.end.lock().histories = load.histories().to_vec();
     let work = load.finish().await;
     operator.agreed().await;
+    cluster.look_at_migrations();
+    rest::at_rest(&cluster).await;
     let disks = cluster.disk_counters();
     let mut end = left.end.lock();
     end.work = work;

@@ -8,6 +8,7 @@
     unreachable_pub
 )]
 
+mod invariants;
 mod options;
 mod routing;
 

@@ -28,7 +28,13 @@ fn hello(node: NodeId) -> Hello {
 
 fn open(sim: &Sim, network: &SimNetwork, node: NodeId) -> (Arc<Port>, mpsc::Receiver<Inbound>) {
     let node = SimNode::new(node, sim.seed());
-    Port::open(network, &node, &Deafness::default(), sim.trace())
+    let medium = Medium {
+        network: network.clone(),
+        deafness: Deafness::default(),
+        trace: sim.trace().clone(),
+        room: 1,
+    };
+    Port::open(medium, &node, None)
 }
 
 #[test]

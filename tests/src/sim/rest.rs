@@ -1,0 +1,54 @@
+//! What must be so once nothing is under way: the second half of liveness.
+
+use std::collections::BTreeMap;
+
+use quorate::types::ShardId;
+
+use super::cluster::Cluster;
+use super::ledger::Ledger;
+use super::operators::eventually;
+
+/// What a shard keeps only while a transaction waits or another shard may ask,
+/// and what the sequencer keeps only while a shard has not taken it.
+const PASSING: [(u8, &str); 3] = [
+    (b'p', "transactions that wait"),
+    (b'o', "contributions for other shards"),
+    (b'l', "slices for shards"),
+];
+/// Entries beyond its limits that a log may hold: a purge is due with the next
+/// entry that is applied, and one that a follower still reads may wait.
+const LOG_SLACK_ENTRIES: u64 = 300;
+
+/// Waits until what taps see has come to rest, and notes what does not.
+pub(super) async fn at_rest(cluster: &Cluster) {
+    let Some(ledger) = cluster.ledger() else { return };
+    if let Err(instead) = eventually(|| ledger.homes()).await {
+        cluster.find("M2", instead);
+    }
+    if let Err(instead) = eventually(|| ledger.content()).await {
+        cluster.find("O8", instead);
+    }
+    if let Err(instead) = eventually(|| at_floor(cluster, ledger)).await {
+        cluster.find("queues come to their floor", instead);
+    }
+}
+
+fn at_floor(cluster: &Cluster, ledger: &Ledger) -> Result<(), String> {
+    if let Some((shard, millis)) = ledger.longest_open() {
+        return Err(format!("a transaction waits in {shard} for {millis} ms"));
+    }
+    let rows: BTreeMap<(ShardId, u8), usize> = ledger.system_rows();
+    for (tag, what) in PASSING {
+        let kept = rows.iter().find(|((_, of), count)| *of == tag && **count > 0);
+        if let Some(((shard, _), count)) = kept {
+            return Err(format!("{shard} keeps {count} {what}"));
+        }
+    }
+    let options = &cluster.options;
+    let longest = options.purge_after_entries + options.purge_keeps_entries + LOG_SLACK_ENTRIES;
+    let lengths = ledger.log_lengths();
+    let long = lengths.iter().find(|(_, length)| **length as u64 > longest);
+    long.map_or(Ok(()), |((node, group), length)| {
+        Err(format!("the log of {group} on {node} has {length} entries, of {longest} at most"))
+    })
+}
