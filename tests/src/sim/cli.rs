@@ -6,7 +6,9 @@ use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
+use quorate::types::fault::{Canary, HAS_CANARIES};
 
+use super::canaries::{SCENARIOS, SEEDS_MAX, Scenario};
 use super::finding::Finding;
 use super::options::Options;
 use super::report::Report;
@@ -44,6 +46,8 @@ enum Task {
     Meta(MetaArgs),
     /// Make a run smaller in which something was found.
     Shrink(ShrinkArgs),
+    /// Plant bugs, one at a time, and show that they are found.
+    Canaries(CanaryArgs),
     /// Run new seeds until the time is over.
     Soak(SoakArgs),
     /// Run one seed and print what it found, as JSON.
@@ -106,6 +110,21 @@ struct SoakArgs {
 }
 
 #[derive(clap::Args, Debug)]
+struct CanaryArgs {
+    /// Their names; all of them if none is given.
+    names: Vec<String>,
+    /// How many runs to try for each.
+    #[arg(long, default_value_t = SEEDS_MAX)]
+    seeds: u64,
+    /// How many of the same runs without the bug must be silent.
+    #[arg(long, default_value_t = 20)]
+    controls: u64,
+    /// Runs at a time.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+}
+
+#[derive(clap::Args, Debug)]
 struct OneArgs {
     what: String,
 }
@@ -130,6 +149,7 @@ impl Command {
             }
             Some(Task::Replay(args)) => replay(&args),
             Some(Task::Shrink(args)) => make_smaller(&args),
+            Some(Task::Canaries(args)) => hunt(&args),
             Some(Task::Meta(args)) => compare(&args.seeds),
             Some(Task::One(args)) => one(&args.what),
         };
@@ -244,6 +264,113 @@ fn compare(seeds: &[u64]) -> Outcome {
         println!("VIOLATION a seed was two different runs");
     }
     Ok(is_same)
+}
+
+/// Plants bugs and looks for them.
+fn hunt(args: &CanaryArgs) -> Outcome {
+    if !HAS_CANARIES {
+        return Err("this build has no planted bugs: cargo xtask sim canaries makes one".into());
+    }
+    for name in &args.names {
+        if Canary::from_name(name).is_none() {
+            let known = Canary::ALL.map(Canary::name).join(", ");
+            return Err(format!("there is no '{name}': {known}").into());
+        }
+    }
+    let is_asked = |scenario: &&Scenario| {
+        args.names.is_empty() || args.names.iter().any(|name| name == scenario.canary.name())
+    };
+    println!("| planted | found in | by | virtual s | s | runs without it |");
+    println!("|---|---|---|---|---|---|");
+    let mut is_found = true;
+    for scenario in SCENARIOS.iter().filter(is_asked) {
+        let begun = Instant::now();
+        let hunted = Hunt::of(scenario, args)?;
+        let controls = silent(scenario, args)?;
+        is_found &= hunted.found.is_some() && controls == args.controls;
+        println!(
+            "| {} | {} | {} | {:.0} | {:.0} | {controls} of {} silent |",
+            scenario.canary.name(),
+            hunted.found.as_ref().map_or_else(
+                || format!("none of {} runs", hunted.runs),
+                |(seed, _)| format!("run {} of seed {seed}", hunted.runs)
+            ),
+            hunted.found.as_ref().map_or("-", |(_, rule)| rule),
+            hunted.virtual_millis as f64 / 1_000.0,
+            begun.elapsed().as_secs_f64(),
+            args.controls,
+        );
+    }
+    Ok(is_found)
+}
+
+/// How a planted bug was looked for.
+#[derive(Default)]
+struct Hunt {
+    runs: u64,
+    virtual_millis: u64,
+    found: Option<(u64, String)>,
+}
+
+impl Hunt {
+    /// Tries seeds until the bug is found by a rule that is there to find it.
+    fn of(scenario: &Scenario, args: &CanaryArgs) -> Result<Self, Box<dyn std::error::Error>> {
+        let mut hunt = Self::default();
+        let seeds: Vec<u64> = (1..=args.seeds).collect();
+        for seeds in seeds.chunks(args.jobs.max(1)) {
+            for run in at_once(scenario, seeds, true)? {
+                hunt.runs += 1;
+                hunt.virtual_millis += run.virtual_millis;
+                let by = |finding: &&Finding| scenario.rules.contains(&finding.rule.as_str());
+                if let Some(finding) = run.findings.iter().find(by) {
+                    hunt.found = Some((run.seed, finding.rule.clone()));
+                    return Ok(hunt);
+                }
+                for finding in &run.findings {
+                    println!("seed {}, but not that: {finding}", run.seed);
+                }
+            }
+        }
+        Ok(hunt)
+    }
+}
+
+/// Of the runs without the bug, how many find nothing.
+fn silent(scenario: &Scenario, args: &CanaryArgs) -> Result<u64, Box<dyn std::error::Error>> {
+    let mut silent = 0;
+    let seeds: Vec<u64> = (1..=args.controls).collect();
+    for seeds in seeds.chunks(args.jobs.max(1)) {
+        for run in at_once(scenario, seeds, false)? {
+            silent += u64::from(run.findings.is_empty());
+            for finding in &run.findings {
+                println!("seed {}, without the bug: {finding}", run.seed);
+            }
+        }
+    }
+    Ok(silent)
+}
+
+/// Runs of a scenario, side by side.
+fn at_once(
+    scenario: &Scenario,
+    seeds: &[u64],
+    is_planted: bool,
+) -> Result<Vec<Run>, Box<dyn std::error::Error>> {
+    let mut children = Vec::new();
+    for seed in seeds {
+        let kind = if is_planted { "planted" } else { "control" };
+        let name = format!("{}-{kind}-{seed}.json", scenario.canary.name());
+        let file = Path::new(FOLDER).join(name);
+        std::fs::create_dir_all(FOLDER)?;
+        write(&file, &scenario.options(*seed, is_planted))?;
+        children.push((Child::start(*seed, &file.to_string_lossy())?, file));
+    }
+    let mut runs = Vec::new();
+    for (mut child, file) in children {
+        runs.push(child.wait()?);
+        std::fs::remove_file(file)?;
+    }
+    Ok(runs)
 }
 
 /// Runs one here and prints it for the process that asked.

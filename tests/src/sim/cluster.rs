@@ -351,17 +351,26 @@ impl Cluster {
     /// Lets a node without power come back on what its disk kept; nothing
     /// happens where it is on.
     pub async fn restart(&self, place: usize) {
-        let life = {
+        self.restart_on(place, |_| ()).await;
+    }
+
+    /// The same after something was done to the disk; what it was is returned.
+    pub(super) async fn restart_on<T: Default>(
+        &self,
+        place: usize,
+        treat: impl FnOnce(&CrashDisk) -> T,
+    ) -> T {
+        let (life, treated) = {
             let mut machine = self.machines[place].lock();
             if !matches!(machine.state, State::Down) {
-                return;
+                return T::default();
             }
             machine.life = machine.life.restarted();
             machine.disk.clear_faults();
             machine.disk = machine.disk.reboot();
             machine.clock = machine.clock.restarted();
             machine.is_ill = false;
-            Arc::clone(&machine.life)
+            (Arc::clone(&machine.life), treat(&machine.disk))
         };
         if let Err(error) = self.boot(place).await {
             // Somebody may have cut its power meanwhile.
@@ -371,6 +380,7 @@ impl Cluster {
                 self.lose(place);
             }
         }
+        treated
     }
 
     /// Starts nodes again that have given up because their disk failed, for as

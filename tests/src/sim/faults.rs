@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, sleep_until};
 
 use super::cluster::Cluster;
+use super::damage::damage_migrations;
 use super::operators::Operator;
 use super::options::{CUTS, Draw, Options};
 
@@ -91,6 +92,9 @@ pub enum Fault {
     SlowDisk,
     /// A node's disk now and then returns a flipped bit.
     FlippedReads,
+    /// A node loses power, and rows of its migrations are damaged when it comes
+    /// back.
+    DamagedRow,
     /// A node's clock jumps.
     ClockJump,
     /// A node's clock goes wrong.
@@ -119,7 +123,7 @@ const LANES: [Lane; 3] = [Lane::Network, Lane::Machines, Lane::Operators];
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::OneWayCut,
         Self::TwoWayCut,
         Self::Halves,
@@ -156,6 +160,7 @@ impl Fault {
         Self::Move,
         Self::Drain,
         Self::Join,
+        Self::DamagedRow,
     ];
 
     fn lane(self) -> Lane {
@@ -188,6 +193,7 @@ impl Fault {
             | Self::LostSync
             | Self::SlowDisk
             | Self::FlippedReads
+            | Self::DamagedRow
             | Self::ClockJump
             | Self::ClockDrift => Lane::Machines,
             Self::Replacement
@@ -238,6 +244,17 @@ pub(super) fn plan(options: &Options, chance: &mut Draw) -> Vec<Strike> {
         enabled.extend([Fault::PowerCut, Fault::Blackout]);
     }
     let gap_millis_max = chance.pick(&[1_000, 4_000, 8_000]);
+    sequence(options, chance, &enabled, gap_millis_max)
+}
+
+/// Strikes of these kinds, in each lane one after the other, with rests between
+/// them of at most so long.
+pub(super) fn sequence(
+    options: &Options,
+    chance: &mut Draw,
+    enabled: &[Fault],
+    gap_millis_max: u64,
+) -> Vec<Strike> {
     let mut strikes: Vec<Strike> = Vec::new();
     for lane in LANES {
         let mut kinds: Vec<Fault> =
@@ -401,6 +418,11 @@ impl Strike {
                 cluster.crash(place);
                 sleep(self.lasts()).await;
                 cluster.restart(place).await;
+            }
+            Fault::DamagedRow => {
+                cluster.crash(place);
+                sleep(self.lasts()).await;
+                return cluster.restart_on(place, |disk| damage_migrations(disk)).await;
             }
             Fault::Restart => {
                 cluster.stop(place).await;

@@ -2,8 +2,10 @@
 //! in virtual time, from a seed. Only the network, the disk and the clock are
 //! simulated.
 
+mod canaries;
 pub mod cli;
 mod cluster;
+mod damage;
 mod faults;
 mod finding;
 mod invariants;
