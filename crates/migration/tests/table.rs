@@ -198,7 +198,7 @@ fn a_destroyed_file_is_a_typed_error_and_can_be_recreated() {
     let refused = open(&disk).unwrap_err();
     assert!(refused.to_string().starts_with(&file()), "{refused}");
     let rows = way(1, 2).split_off(1);
-    let recreated = MigrationStateTable::recreate(&disk, TableConfig::default(), rows.clone());
+    let recreated = MigrationStateTable::recreate(&disk, TableConfig::default(), rows.clone(), 7);
     assert_eq!(recreated.unwrap().load_all().unwrap(), rows);
 }
 
@@ -281,35 +281,6 @@ fn a_failing_disk_changes_no_memory_and_is_a_permanent_typed_error() {
         assert!(matches!(act(&mut table), Err(TableError::Storage { .. })), "for good");
         assert!(table.load_all().is_err() && table.failure().is_some());
     }
-}
-
-#[test]
-fn rebuilding_holds_exactly_the_given_rows_and_empties_the_quarantine() {
-    let disk = disk_with(3);
-    let victim = way(2, 2).remove(1);
-    let mut damaged = victim.seal().to_vec();
-    damaged[7] ^= 1;
-    replace(&disk, &victim, &damaged);
-    let mut table = open(&disk).unwrap();
-    assert_eq!(table.quarantined().count(), 1);
-    let truth = vec![way(2, 5).remove(4), way(9, 1).remove(0)];
-    table.rebuild(truth.clone()).unwrap();
-    drop(table);
-    let mut table = open(&disk).unwrap();
-    assert_eq!((table.load_all().unwrap(), table.quarantined().count()), (truth, 0));
-}
-
-#[test]
-fn rebuilding_to_what_is_held_writes_nothing() {
-    let disk = disk_with(3);
-    let mut table = open(&disk).unwrap();
-    let held = table.load_all().unwrap();
-    disk.fail_after_syncs(&file(), 0);
-    table.rebuild(held.clone()).unwrap();
-    assert!(table.failure().is_none(), "a commit would have failed");
-    let mut changed = held;
-    changed.pop();
-    assert!(matches!(table.rebuild(changed), Err(TableError::Storage { .. })));
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub(crate) async fn project(node: Weak<NodeInner>, failure: watch::Sender<Option
         let view = views.get();
         let rows: Vec<MigrationRow> =
             view.journal().filter_map(|(id, stored)| shared(id, stored).open()).collect();
-        if let Err(error) = inner.table.lock().rebuild(rows) {
+        if let Err(error) = inner.table.lock().rebuild(rows, view.applied()) {
             let error = NodeError::store(&TableConfig::default().file, &error);
             return failure.send(Some(Arc::new(error)));
         }

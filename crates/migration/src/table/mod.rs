@@ -6,6 +6,7 @@ mod store;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use quorate_types::codec::CodecError;
 use quorate_types::disk::Disk;
 use quorate_types::{Blob, MigrationId, sometimes};
 
@@ -45,7 +46,8 @@ pub enum TableError {
     /// As many rows as the table takes; refused before it was stored.
     #[error("{0} rows, as many as the table takes")]
     Full(usize),
-    /// A row was written by a newer build. It is no damage: run that build.
+    /// A row, or the index, was written by a newer build. It is no damage: run
+    /// that build.
     #[error("{file}: a row of format {found}, newer than {known}, which this build knows")]
     Newer {
         /// The table's file.
@@ -114,12 +116,19 @@ impl Quarantined {
 /// Inside a node this is a projection of the metadata log, to which
 /// [`MigrationStateTable::rebuild`] restores it; alone, under
 /// [`crate::LocalJournal`], it is the journal.
+///
+/// A projection is durable at once, while the state it is made of may come
+/// back older from a power cut, to be replayed from the log. The table
+/// therefore stores the log index that its rows reflect, in the same commit,
+/// and does not follow a state that is behind it.
 #[derive(Debug)]
 pub struct MigrationStateTable {
     config: TableConfig,
     store: Store,
     rows: BTreeMap<MigrationId, MigrationRow>,
     quarantined: BTreeMap<Blob, Quarantined>,
+    // Never below what is stored; `None` if that is missing or damaged.
+    reflected: Option<u64>,
     failure: Option<TableError>,
 }
 
@@ -129,6 +138,8 @@ struct Content {
     rows: BTreeMap<MigrationId, MigrationRow>,
     damaged: Vec<Quarantined>,
     quarantined: BTreeMap<Blob, Quarantined>,
+    reflected: Option<u64>,
+    index_damage: Option<CodecError>,
 }
 
 impl MigrationStateTable {
@@ -140,15 +151,16 @@ impl MigrationStateTable {
     pub fn open(disk: &dyn Disk, config: TableConfig) -> Result<Self, TableError> {
         let store = Store::open(disk, &config.file, config.cache_bytes)?;
         let (rows, quarantined) = (BTreeMap::new(), BTreeMap::new());
-        let mut table = Self { config, store, rows, quarantined, failure: None };
+        let mut table = Self { config, store, rows, quarantined, reflected: None, failure: None };
         table.load()?;
         let verified = table.store.verify();
         verified.map_err(|error| table.latch(error))?;
         Ok(table)
     }
 
-    /// Replaces the file, however damaged, by one that holds `rows`. For a
-    /// projection whose truth is elsewhere.
+    /// Replaces the file, however damaged, by one that holds `rows`, the state
+    /// of the log at index `reflected`. For a projection whose truth is
+    /// elsewhere: what the file reflected is forgotten with it.
     ///
     /// # Errors
     /// As [`MigrationStateTable::open`] and [`MigrationStateTable::rebuild`].
@@ -156,13 +168,14 @@ impl MigrationStateTable {
         disk: &dyn Disk,
         config: TableConfig,
         rows: impl IntoIterator<Item = MigrationRow>,
+        reflected: u64,
     ) -> Result<Self, TableError> {
         disk.remove(&config.file).map_err(|error| TableError::Storage {
             file: config.file.clone(),
             source: Arc::new(error),
         })?;
         let mut table = Self::open(disk, config)?;
-        table.rebuild(rows)?;
+        table.rebuild(rows, reflected)?;
         Ok(table)
     }
 
@@ -192,6 +205,13 @@ impl MigrationStateTable {
     /// The damaged rows set aside and not yet dealt with.
     pub fn quarantined(&self) -> impl Iterator<Item = &Quarantined> {
         self.quarantined.values()
+    }
+
+    /// The log index up to which the rows are known to reflect the log they
+    /// come from; zero if that is not known.
+    #[must_use]
+    pub fn reflected(&self) -> u64 {
+        self.reflected.unwrap_or(0)
     }
 
     /// The permanent failure after which the table answers nothing more.
@@ -240,34 +260,52 @@ impl MigrationStateTable {
         Ok(true)
     }
 
-    /// Makes the table hold exactly `rows`, in one commit, and empties the
-    /// quarantine: the log these rows come from knows all of them. Only what
-    /// differs is written; nothing, if nothing does.
+    /// Makes the table hold exactly `rows`, the state of the log at index
+    /// `reflected`, in one commit, and empties the quarantine: the log these
+    /// rows come from knows all of them. If the table reflects a later index
+    /// nothing changes, and damaged rows stay where they are: what these rows
+    /// lack may be what is not replayed yet.
+    ///
+    /// Only what differs is written, and with it the index; if nothing differs,
+    /// nothing is, and the stored index is then a lower bound. That is enough. A
+    /// row never comes back to what it was, so one that is the same at two
+    /// indexes is the same between them: a state that lies between the stored
+    /// index and the true one differs from the table at most in rows that came
+    /// and went within, and those were never shown.
     ///
     /// # Errors
     /// The permanent kinds of [`TableError`].
     pub fn rebuild(
         &mut self,
         rows: impl IntoIterator<Item = MigrationRow>,
+        reflected: u64,
     ) -> Result<(), TableError> {
         self.check()?;
+        let is_behind = self.reflected > Some(reflected);
+        sometimes!("a projection is behind its table of migrations", is_behind);
+        if is_behind {
+            return Ok(());
+        }
         let rows: BTreeMap<_, _> = rows.into_iter().map(|row| (row.id, row)).collect();
         let is_held = |row: &&MigrationRow| self.rows.get(&row.id) == Some(*row);
         let changed: Vec<_> = rows.values().filter(|row| !is_held(row)).collect();
         let gone = self.rows.values().filter(|row| !rows.contains_key(&row.id));
         let gone = gone.map(|row| Blob::from(row.key().as_slice()));
         let gone: Vec<_> = gone.chain(self.quarantined.keys().cloned()).collect();
-        if changed.is_empty() && gone.is_empty() {
-            return Ok(());
+        // Rows whose index was lost are without its protection until it is
+        // stored again.
+        let is_unprotected = self.reflected.is_none() && !rows.is_empty();
+        if !changed.is_empty() || !gone.is_empty() || is_unprotected {
+            self.commit(|writer| {
+                gone.iter().try_for_each(|key| writer.remove(key))?;
+                changed.iter().try_for_each(|row| writer.insert(row))?;
+                writer.reflect(reflected)
+            })?;
         }
-        self.commit(|writer| {
-            gone.iter().try_for_each(|key| writer.remove(key))?;
-            changed.iter().try_for_each(|row| writer.insert(row))
-        })?;
         for damaged in std::mem::take(&mut self.quarantined).into_values() {
             tracing::warn!(file = %self.config.file, key = ?damaged.key, "replaced a damaged row");
         }
-        self.rows = rows;
+        (self.rows, self.reflected) = (rows, Some(reflected));
         Ok(())
     }
 
@@ -277,12 +315,16 @@ impl MigrationStateTable {
             let message = format!("of {} rows some have vanished", self.rows.len());
             return Err(self.latch(TableError::Damaged { file: self.config.file.clone(), message }));
         }
-        if !content.damaged.is_empty() {
+        if !content.damaged.is_empty() || content.index_damage.is_some() {
             self.commit(|writer| {
-                content.damaged.iter().try_for_each(|damaged| writer.quarantine(damaged))
+                content.damaged.iter().try_for_each(|damaged| writer.quarantine(damaged))?;
+                content.index_damage.as_ref().map_or(Ok(()), |_| writer.forget_reflected())
             })?;
         }
         sometimes!("a damaged migration row is set aside", !content.damaged.is_empty());
+        if let Some(damage) = content.index_damage {
+            tracing::error!(file = %self.config.file, %damage, "a damaged index was dropped");
+        }
         for damaged in content.damaged {
             tracing::error!(
                 file = %self.config.file, key = ?damaged.key, damage = %damaged.damage,
@@ -292,6 +334,7 @@ impl MigrationStateTable {
         }
         self.rows = content.rows;
         self.quarantined = content.quarantined;
+        self.reflected = self.reflected.max(content.reflected);
         Ok(())
     }
 
@@ -308,7 +351,7 @@ impl MigrationStateTable {
             }
             match opened {
                 Ok(row) => drop(content.rows.insert(row.id, row)),
-                Err(RowDamage::Codec(quorate_types::codec::CodecError::Newer { found, known })) => {
+                Err(RowDamage::Codec(CodecError::Newer { found, known })) => {
                     newer = Some((found, known))
                 }
                 Err(damage) => content.damaged.push(Quarantined {
@@ -318,14 +361,27 @@ impl MigrationStateTable {
                 }),
             }
         });
-        let newer = newer.map(|(found, known)| {
-            let file = self.config.file.clone();
-            TableError::Newer { file, found, known }
-        });
-        match read.err().or(newer) {
-            Some(error) => Err(self.latch(error)),
-            None => Ok(content),
+        let newer = newer.map(|(found, known)| self.newer(found, known));
+        if let Some(error) = read.err().or(newer) {
+            return Err(self.latch(error));
         }
+        self.read_reflected(&mut content).map_err(|error| self.latch(error))?;
+        Ok(content)
+    }
+
+    /// A damaged index counts as none: the next state of the log, whichever it
+    /// is, then rebuilds the table.
+    fn read_reflected(&self, content: &mut Content) -> Result<(), TableError> {
+        match self.store.reflected()?.transpose() {
+            Ok(reflected) => content.reflected = reflected,
+            Err(CodecError::Newer { found, known }) => return Err(self.newer(found, known)),
+            Err(damage) => content.index_damage = Some(damage),
+        }
+        Ok(())
+    }
+
+    fn newer(&self, found: u8, known: u8) -> TableError {
+        TableError::Newer { file: self.config.file.clone(), found, known }
     }
 
     fn commit(

@@ -1,8 +1,10 @@
-//! The redb file: two tables from row key to stored bytes. Panics of redb,
-//! which damaged pages can cause, end here as errors.
+//! The redb file: two tables from row key to stored bytes, and one of a single
+//! row, the index they reflect. Panics of redb, which damaged pages can cause,
+//! end here as errors.
 
 use std::sync::Arc;
 
+use quorate_types::codec::{self, CodecError};
 use quorate_types::contain::{Panicked, contain};
 use quorate_types::disk::Disk;
 use redb::{
@@ -18,6 +20,13 @@ type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 const ROWS: Definition = TableDefinition::new("migrations");
 const QUARANTINE: Definition = TableDefinition::new("quarantine");
+const REFLECTED: TableDefinition<'static, (), &'static [u8]> = TableDefinition::new("reflected");
+
+/// What the checksum of the one row of [`REFLECTED`] covers as its key.
+const REFLECTED_KEY: &[u8] = b"reflected";
+
+/// The newest format of that row.
+const REFLECTED_VERSION: u8 = 1;
 
 /// How much of a damaged row is kept as evidence: several rows' worth.
 const QUARANTINED_BYTES_MAX: usize = 4096;
@@ -34,6 +43,7 @@ pub(super) struct Store {
 pub(super) struct Writer<'a> {
     rows: redb::Table<'a, &'static [u8], &'static [u8]>,
     quarantine: redb::Table<'a, &'static [u8], &'static [u8]>,
+    reflected: redb::Table<'a, (), &'static [u8]>,
 }
 
 impl Writer<'_> {
@@ -59,6 +69,25 @@ impl Writer<'_> {
         self.rows.remove(&*damaged.key)?;
         Ok(())
     }
+
+    pub(super) fn reflect(&mut self, index: u64) -> Result<(), redb::Error> {
+        let sealed = codec::seal_row(REFLECTED_KEY, REFLECTED_VERSION, &codec::encode(&index));
+        assert!(
+            open_reflected(&sealed).is_ok_and(|read| read == index),
+            "invariant: the index reads back as it was written"
+        );
+        self.reflected.insert((), &*sealed)?;
+        Ok(())
+    }
+
+    pub(super) fn forget_reflected(&mut self) -> Result<(), redb::Error> {
+        self.reflected.remove(())?;
+        Ok(())
+    }
+}
+
+fn open_reflected(stored: &[u8]) -> Result<u64, CodecError> {
+    codec::decode(codec::open_row(REFLECTED_KEY, REFLECTED_VERSION, stored)?.1)
 }
 
 impl Store {
@@ -106,8 +135,8 @@ impl Store {
             }
             Ok(missing)
         })?;
-        // Every commit writes both tables, so they are missing together or not
-        // at all.
+        // Every commit opens both tables and thereby creates them, so they are
+        // missing together or not at all.
         match missing.as_slice() {
             [hidden] => Err(TableError::Damaged {
                 file: self.file.clone(),
@@ -115,6 +144,19 @@ impl Store {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// The log index that the rows reflect: `None` if none is stored, an error
+    /// within if what is stored is none. That it may be missing beside rows is
+    /// right: a journal of its own reflects no log.
+    pub(super) fn reflected(&self) -> Result<Option<Result<u64, CodecError>>, TableError> {
+        contained(&self.file, || {
+            let table = match self.database()?.begin_read()?.open_table(REFLECTED) {
+                Err(NoTable::TableDoesNotExist(_)) => return Ok(None),
+                table => table?,
+            };
+            Ok(table.get(())?.map(|stored| open_reflected(stored.value())))
+        })
     }
 
     /// Verifies the checksums of all pages. Damage outside of the rows would
@@ -155,7 +197,8 @@ impl Store {
             {
                 let rows = transaction.open_table(ROWS)?;
                 let quarantine = transaction.open_table(QUARANTINE)?;
-                change(&mut Writer { rows, quarantine })?;
+                let reflected = transaction.open_table(REFLECTED)?;
+                change(&mut Writer { rows, quarantine, reflected })?;
             }
             Ok(transaction.commit()?)
         })
