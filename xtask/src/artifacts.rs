@@ -21,6 +21,9 @@ pub(crate) const ALL_CODE: [&str; 2] = ["--workspace", "--all-features"];
 /// The feature that plants bugs, in whichever package.
 const PLANTS_BUGS: &str = "canary";
 
+/// The package whose programs run whole clusters.
+const TESTS: &str = "quorate-tests";
+
 /// The variable that tells end-to-end tests which server to start.
 pub(crate) const SERVER_VARIABLE: &str = "QUORATE_BIN";
 
@@ -97,6 +100,14 @@ pub(crate) fn build_programs(names: &[&str]) -> Outcome<Artifacts> {
     for name in names {
         command.args(["--bin", name]);
     }
+    build(&mut command)
+}
+
+/// Builds a program with planted bugs in it, which no other command runs.
+pub(crate) fn build_with_canaries(name: &str) -> Outcome<Artifacts> {
+    let features = format!("{TESTS}/{PLANTS_BUGS}");
+    let mut command = shell::cargo();
+    command.args(["build", "--package", TESTS, "--features", &features, "--bin", name]);
     build(&mut command)
 }
 

@@ -34,6 +34,14 @@ pub(crate) struct Args {
     control: bool,
 }
 
+impl Args {
+    /// The strikes of a seed, for so long, and everything else as usual.
+    pub(crate) fn for_seconds(seconds: u64, seed: u64) -> Self {
+        let (nodes, seed) = (None, Some(seed));
+        Self { seconds, nodes, seed, without_mount: false, keep: false, control: false }
+    }
+}
+
 /// Builds server and tormentor as tests are built, and runs the latter.
 pub(crate) fn run(args: &Args) -> Outcome {
     let built = artifacts::build_programs(&[artifacts::SERVER, PROGRAM])?;

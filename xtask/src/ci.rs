@@ -5,11 +5,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{Outcome, artifacts, docs, shell, sim, test, tidy};
+use crate::{Outcome, artifacts, chaos, docs, shell, sim, test, tidy};
 
 /// How long an example may run. Each ends by itself, in seconds; one that
 /// hangs shall not hold everything up.
 const EXAMPLE_DURATION_MAX: Duration = Duration::from_secs(60);
+
+/// How long processes are tormented, and with which strikes.
+const CHAOS_SECONDS: u64 = 120;
+const CHAOS_SEED: u64 = 4;
 
 /// How often a running example is looked at.
 const POLL: Duration = Duration::from_millis(20);
@@ -18,15 +22,19 @@ const POLL: Duration = Duration::from_millis(20);
 type Step = (&'static str, fn() -> Outcome);
 
 /// Cheapest first: most mistakes are found before anything is compiled.
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 12] = [
     ("format", format),
     ("tidy", tidy::run),
     ("links", docs::check_links),
     ("clippy", clippy),
     ("rustdoc", docs::build),
     ("test", run_tests),
-    ("replay", sim::compare_replays),
     ("examples", run_examples),
+    ("replay", sim::compare_replays),
+    ("seeds", sim::run_fixed_seeds),
+    ("sweep", sim::sweep),
+    ("chaos", torment),
+    ("fresh", sim::run_fresh_seeds),
 ];
 
 /// Everything that must hold before a change is merged. Stops at the first
@@ -69,6 +77,12 @@ fn clippy() -> Outcome {
 
 fn run_tests() -> Outcome {
     test::run(&test::Args::default())
+}
+
+/// Torments a cluster of processes: the same strikes in every run, which meet
+/// something else each time.
+fn torment() -> Outcome {
+    chaos::run(&chaos::Args::for_seconds(CHAOS_SECONDS, CHAOS_SEED))
 }
 
 /// Runs what the tests' build left behind: nothing is compiled again.

@@ -11,12 +11,15 @@ use quorate::types::fault::{Canary, HAS_CANARIES};
 use super::canaries::{SCENARIOS, SEEDS_MAX, Scenario};
 use super::finding::Finding;
 use super::options::Options;
+use super::places::{FIXED_SEEDS, missed};
 use super::report::Report;
 use super::run::{Record, Run, perform};
 use super::shrink::shrink;
 
 /// Where findings are left, from the folder in which the program runs.
 const FOLDER: &str = "target/sim";
+/// Runs that once found a bug, as files of options.
+const REGRESSIONS: &str = "tests/seeds";
 /// Lines of the trace that are shown with a finding.
 const EXCERPT_LINES: usize = 40;
 /// Longer than any run takes on a slow machine.
@@ -42,6 +45,9 @@ pub struct Command {
 enum Task {
     /// Run one seed, or the options in a file, and print the end of its trace.
     Replay(ReplayArgs),
+    /// Run the fixed set of seeds and the runs in tests/seeds, and demand that
+    /// they reach every place of the code that they should.
+    Fixed(FixedArgs),
     /// Run seeds twice, in processes of their own, and compare their traces.
     Meta(MetaArgs),
     /// Make a run smaller in which something was found.
@@ -67,6 +73,16 @@ struct RunArgs {
     #[arg(long)]
     minutes: Option<u64>,
     /// Seeds at a time.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Fail if the time was over before so many were run.
+    #[arg(long, default_value_t = 1)]
+    least: u64,
+}
+
+#[derive(clap::Args, Debug)]
+struct FixedArgs {
+    /// Runs at a time.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
 }
@@ -137,15 +153,19 @@ impl Command {
     pub fn run(self) -> ExitCode {
         let outcome = match self.task {
             None => {
-                let RunArgs { seeds, from, minutes, jobs } = self.seeds;
-                many(from, Some(seeds), minutes.map(deadline), jobs)
+                let RunArgs { seeds, from, minutes, jobs, least } = self.seeds;
+                let work = (from..from + seeds).map(Work::of);
+                many(work, minutes.map(deadline), jobs).map(|report| is_clean(&report, least))
             }
+            Some(Task::Fixed(args)) => fixed(&args),
             Some(Task::Soak(args)) => {
                 let from = args.from.unwrap_or_else(|| {
                     let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
                     since.as_secs() * 1_000
                 });
-                many(from, None, Some(deadline(args.minutes)), args.jobs)
+                let work = (from..).map(Work::of);
+                many(work, Some(deadline(args.minutes)), args.jobs)
+                    .map(|report| is_clean(&report, 1))
             }
             Some(Task::Replay(args)) => replay(&args),
             Some(Task::Shrink(args)) => make_smaller(&args),
@@ -221,6 +241,10 @@ fn make_smaller(args: &ShrinkArgs) -> Outcome {
             .and_then(|()| Child::start(tried.seed, &attempt.to_string_lossy())?.wait());
         let shows = run.is_ok_and(|run| run.findings.iter().any(|it| it.rule == finding.rule));
         let mark = if shows { "still there" } else { "gone" };
+        if shows {
+            // Whoever loses patience has what there is so far.
+            let _ = write(&target, tried);
+        }
         println!(
             "run {runs}: {} strikes of {} kinds, {} clients, {} founders: {mark}",
             tried.strikes.len(),
@@ -393,17 +417,20 @@ fn folder(seed: u64) -> PathBuf {
 
 /// Seeds one after the other, some at a time, each in a process of its own: one
 /// that hangs, aborts or leaks costs no other.
-fn many(from: u64, count: Option<u64>, until: Option<Instant>, jobs: usize) -> Outcome {
+fn many(
+    mut work: impl Iterator<Item = Work>,
+    until: Option<Instant>,
+    jobs: usize,
+) -> Result<Report, Box<dyn std::error::Error>> {
     let mut report = Report::default();
     let mut children: Vec<Child> = Vec::new();
-    let mut next = from;
-    let end = count.map(|count| from + count);
     loop {
-        let is_over = end.is_some_and(|end| next >= end)
-            || until.is_some_and(|until| Instant::now() >= until);
-        if !is_over && children.len() < jobs.max(1) {
-            children.push(Child::start(next, &next.to_string())?);
-            next += 1;
+        let is_over = until.is_some_and(|until| Instant::now() >= until);
+        if children.len() < jobs.max(1)
+            && !is_over
+            && let Some(next) = work.next()
+        {
+            children.push(Child::start(next.seed, &next.what)?);
             continue;
         }
         if children.is_empty() {
@@ -427,7 +454,48 @@ fn many(from: u64, count: Option<u64>, until: Option<Instant>, jobs: usize) -> O
         }
     }
     print!("\n{report}");
-    Ok(report.violations().is_empty() && report.runs() > 0)
+    Ok(report)
+}
+
+/// A run to make: a seed's, or that of a file.
+struct Work {
+    seed: u64,
+    what: String,
+}
+
+impl Work {
+    fn of(seed: u64) -> Self {
+        Self { seed, what: seed.to_string() }
+    }
+}
+
+fn is_clean(report: &Report, least: u64) -> bool {
+    if report.runs() < least {
+        println!("only {} of at least {least} seeds were run", report.runs());
+    }
+    report.violations().is_empty() && report.runs() >= least
+}
+
+/// The seeds that every change is tried on, with those that once found a bug.
+fn fixed(args: &FixedArgs) -> Outcome {
+    let mut work: Vec<Work> = FIXED_SEEDS.map(Work::of).collect();
+    let mut files: Vec<PathBuf> = Vec::new();
+    for entry in std::fs::read_dir(REGRESSIONS).map_err(|error| {
+        format!("{REGRESSIONS}: {error}; run this from the root of the repository")
+    })? {
+        files.push(entry?.path());
+    }
+    files.sort();
+    for file in files {
+        let what = file.to_string_lossy().into_owned();
+        work.push(Work { seed: options(&what)?.seed, what });
+    }
+    let report = many(work.into_iter(), None, args.jobs)?;
+    let missed = missed(report.sites());
+    for place in &missed {
+        println!("VIOLATION nothing reached '{place}', which every fixed set of seeds must reach");
+    }
+    Ok(is_clean(&report, 1) && missed.is_empty())
 }
 
 fn tell(run: &Run) {

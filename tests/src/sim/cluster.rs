@@ -33,6 +33,9 @@ const STARTED_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// A node that gives up is to tell its operator within so long why it does.
 const STOPS_WITHIN: Duration = Duration::from_secs(60);
 
+/// The longest that a sync of a slow disk takes.
+const SLOW_SYNC_MAX: Duration = Duration::from_secs(1);
+
 /// A machine: its disk and clock outlive the lives of its node.
 struct Machine {
     life: Arc<SimNode>,
@@ -410,6 +413,17 @@ impl Cluster {
         }
     }
 
+    /// Makes the disk slow that is to be slow while faults strike. (A cluster
+    /// that cannot do without it might never elect anybody.)
+    pub(super) fn slow_down(&self) {
+        for place in self.present() {
+            let life = &self.machines[place].lock().life;
+            if self.options.slow_disk == Some(life.id().0) {
+                life.set_sync_delay_max(SLOW_SYNC_MAX);
+            }
+        }
+    }
+
     /// Ends everything that befell it: what can run runs.
     pub(super) async fn heal(&self) {
         self.network.heal();
@@ -417,6 +431,7 @@ impl Cluster {
         for place in self.present() {
             let machine = self.machines[place].lock();
             machine.life.resume();
+            machine.life.set_sync_delay_max(Duration::from_micros(self.options.sync_micros_max));
             machine.disk.clear_faults();
             machine.clock.set_drift_ppm(0);
         }
@@ -469,10 +484,7 @@ async fn open_tapped(life: &Arc<SimNode>, disk: &CrashDisk, tap: &Tap) -> Result
 
 impl Machine {
     fn new(sim: &Sim, options: &Options, id: u64, coverage: &Coverage) -> Self {
-        let sync_delay_max = match options.slow_disk {
-            Some(slow) if slow == id => Duration::from_secs(1),
-            _ => Duration::from_micros(options.sync_micros_max),
-        };
+        let sync_delay_max = Duration::from_micros(options.sync_micros_max);
         let mut life = SimNode::with_sync_delay(NodeId(id), sim.seed(), sync_delay_max)
             .with_coverage(coverage.clone());
         if options.stumbles {

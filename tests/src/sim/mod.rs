@@ -15,6 +15,7 @@ mod model;
 mod operators;
 mod options;
 mod oracle;
+mod places;
 mod port;
 mod report;
 mod rest;

@@ -9,6 +9,7 @@ use quorate_testkit::sim::SiteCounts;
 use super::cluster::Struck;
 use super::faults::Fault;
 use super::finding::Finding;
+use super::places::missed;
 use super::run::Run;
 
 /// Many runs.
@@ -86,11 +87,10 @@ impl Report {
         self.runs
     }
 
-    /// Of these places those that no run has reached.
+    /// How often each place was reached, in all runs together.
     #[must_use]
-    pub fn never_reached<'a>(&self, sites: &[&'a str]) -> Vec<&'a str> {
-        let is_missing = |site: &&&str| self.sites.get(**site).is_none_or(|it| it.reached == 0);
-        sites.iter().filter(is_missing).copied().collect()
+    pub fn sites(&self) -> &BTreeMap<String, SiteCounts> {
+        &self.sites
     }
 }
 
@@ -139,6 +139,9 @@ impl fmt::Display for Report {
         writeln!(f, "places           reached, made to stumble")?;
         for (site, counts) in &self.sites {
             writeln!(f, "  {site:<60} {:>9} {:>9}", counts.reached, counts.fired)?;
+        }
+        for place in missed(&self.sites) {
+            writeln!(f, "  {place:<60}     never")?;
         }
         match self.violations.as_slice() {
             [] => writeln!(f, "violations       none"),

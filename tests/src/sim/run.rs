@@ -180,6 +180,7 @@ async fn life(sim: &Sim, options: Options, left: &Left) {
     let cluster = Cluster::found_as(sim, options, left.probes.clone(), |_| {}).await;
     let mut load = Load::start(&cluster).await;
     let operator = Operator::of(&cluster);
+    cluster.slow_down();
     {
         let fire = async {
             let lasts = Duration::from_millis(cluster.options.fire_millis);

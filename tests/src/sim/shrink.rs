@@ -73,8 +73,15 @@ const SIMPLER: [fn(&mut Options); 12] = [
         it.founders = it.founders.saturating_sub(2).max(1);
         it.replicas = it.replicas.min(u32::try_from(it.founders).unwrap_or(1));
     },
-    |it| it.fire_millis /= 2,
-    |it| it.strikes.iter_mut().for_each(|strike| strike.lasts_millis /= 2),
+    |it| {
+        if it.fire_millis > 10_000 {
+            it.fire_millis /= 2;
+        }
+    },
+    |it| {
+        let long = it.strikes.iter_mut().filter(|strike| strike.lasts_millis > 500);
+        long.for_each(|strike| strike.lasts_millis /= 2);
+    },
     |it| {
         let defaults = Options::default();
         it.heartbeat_millis = defaults.heartbeat_millis;

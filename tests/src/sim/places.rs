@@ -1,0 +1,101 @@
+//! Places of the code that the fixed set of seeds must reach.
+//!
+//! A rare place that no run reaches any more is a place that is no longer
+//! tested, and nothing else would tell. So each `sometimes!` of the code either
+//! stands here, with those that are demanded, or with those that are excused,
+//! with the test that reaches it instead.
+
+use std::collections::BTreeMap;
+
+use quorate_testkit::sim::SiteCounts;
+
+/// The seeds of the fixed set.
+pub(super) const FIXED_SEEDS: std::ops::RangeInclusive<u64> = 1..=40;
+
+/// Every run of the fixed set must reach these.
+const DEMANDED: [&str; 34] = [
+    "a checkpoint meets another",
+    "a command finds its shard split",
+    "a command waits a second for its locks",
+    "a contribution comes early",
+    "a coordinator is lost before a promotion",
+    "a coordinator is lost during a cutover",
+    "a coordinator is lost during a transfer",
+    "a coordinator is lost during catch-up",
+    "a coordinator is lost while adding a learner",
+    "a fence finds its request pending",
+    "a fence poisons its request",
+    "a follower truncates its log",
+    "a home answers ahead of its log",
+    "a leader is elected in a joint membership",
+    "a log is purged while a follower lags",
+    "a machine is ahead of its log",
+    "a read must be logged",
+    "a read's contributions are gone",
+    "a replica that is gone is called",
+    "a retry finds its request in the gate",
+    "a retry finds its result",
+    "a shard is split while work waits",
+    "a snapshot is begun anew",
+    "a snapshot is installed",
+    "a snapshot is sent",
+    "a staged shard is put in place of another",
+    "a submission finds its place",
+    "an answer is gone",
+    "an election ends without a leader",
+    "the reply gate holds a reply back",
+    "the reply gate holds a reply for a second",
+    "the sequencer refuses work for a shard that is down",
+    "watermarks come behind what is known",
+    "work waits for its locks",
+];
+
+/// What no run of the fixed set needs to reach, and why.
+#[cfg(test)]
+const EXCUSED: [(&str, &str); 21] = [
+    ("a client finds its request poisoned", "rare: a retry has to meet the fence of a retry"),
+    (
+        "a client hears that its request has expired",
+        "runs end before what is remembered expires under a client that waits",
+    ),
+    ("a command has expired", "as above"),
+    (
+        "a coordinator is lost while undoing a move",
+        "rare: planted bugs and the executor's tests do",
+    ),
+    ("a damaged migration row is set aside", "rare: a row has to lie on the disk that is damaged"),
+    (
+        "a fork finds its child there",
+        "the engine's own tests: a log names a fork twice only after damage",
+    ),
+    (
+        "a metadata entry is applied already",
+        "the registry's own tests: its engine keeps the index with the state",
+    ),
+    ("a move begins again", "rare: a target has to be out of reach for long"),
+    ("a move finds nobody to lead", "rare: as above"),
+    ("a move is given up", "rare: as above"),
+    ("a reset is completed", "simulated registries: clusters are too small for a reset"),
+    (
+        "a slice is refused for the gap before it",
+        "the shard machine's own tests: feeders do not offer such a slice",
+    ),
+    ("a split is given up", "the registry's own tests: nobody cancels a split"),
+    ("a store is missed", "tests of the owner's mark: no operator mixes directories here"),
+    ("a store of another directory is refused", "as above"),
+    ("a stored row is found damaged", "rare: a flipped bit has to hit a row and not a page"),
+    ("a submission has expired", "as of commands"),
+    ("a tombstone is collected", "simulated registries"),
+    ("inputs come before the locks", "rare: a contribution has to overtake a lock"),
+    ("the sequencer is full", "rare: its limit is above what the clients offer"),
+    ("two writes have one stamp", "simulated registries"),
+];
+
+/// The demanded places that nobody has reached.
+pub(super) fn missed(reached: &BTreeMap<String, SiteCounts>) -> Vec<&'static str> {
+    let is_missed = |place: &&str| reached.get(*place).is_none_or(|counts| counts.reached == 0);
+    DEMANDED.into_iter().filter(is_missed).collect()
+}
+
+#[cfg(test)]
+mod tests;
