@@ -11,7 +11,7 @@ const FINDINGS_MAX: usize = 20;
 
 /// What the names of the invariants stand for that are checked at every step
 /// of a watched run.
-pub(super) const INVARIANTS: [(&str, &str); 19] = [
+pub(super) const INVARIANTS: [(&str, &str); 20] = [
     ("R1", "one leader per term"),
     ("R2", "one entry per term and index"),
     ("R3", "a leader has all that is committed"),
@@ -28,6 +28,7 @@ pub(super) const INVARIANTS: [(&str, &str); 19] = [
     ("O6", "a shard executes what is its own"),
     ("O7", "one shard executes a request"),
     ("O8", "outcomes are those of one thread in the order of the logs"),
+    ("O9", "the order respects real time, and is what clients were told"),
     ("M1", "a replica lives in one place, once"),
     ("M2", "a move that ended leaves one home"),
     ("M3", "a node shows the migrations that were recorded"),

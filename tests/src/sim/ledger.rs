@@ -120,11 +120,12 @@ impl Ledger {
     }
 
     /// Every logged call that the model has executed, with the client and the
-    /// sequence of its request, in the one order that the logs allow: for a
-    /// replay that knows when clients asked and were answered.
+    /// sequence of its request, in an order that the logs allow and that
+    /// respects real time if no answer came too early: for a replay that knows
+    /// when clients asked and were answered.
     #[must_use]
     pub fn order(&self) -> Vec<((ClientId, u64), Call)> {
-        self.books.lock().order.oracle().order().to_vec()
+        self.books.lock().order.oracle().order()
     }
 
     /// Whether the shards hold what the model does, which must be so once

@@ -141,7 +141,7 @@ pub struct LoadOptions {
 }
 
 /// Parts of the whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Weights {
     /// All accounts are read.
@@ -154,6 +154,18 @@ pub struct Weights {
     pub appends: u64,
     /// A key of its own is written.
     pub puts: u64,
+    /// A few registers are written blindly and read.
+    #[serde(default)]
+    pub registers: u64,
+    /// Counters on both sides of a cut are raised.
+    #[serde(default)]
+    pub counters: u64,
+    /// Marks are raised by their owners and read by the others.
+    #[serde(default)]
+    pub reads: u64,
+    /// Slots are claimed and freed, on conditions that may not hold.
+    #[serde(default)]
+    pub claims: u64,
 }
 
 impl Default for LoadOptions {
@@ -164,7 +176,17 @@ impl Default for LoadOptions {
             hot_keys: 6,
             padding_bytes: 0,
             operations_max: 3_000,
-            weights: Weights { audits: 1, list_reads: 1, transfers: 3, appends: 3, puts: 1 },
+            weights: Weights {
+                audits: 1,
+                list_reads: 1,
+                transfers: 3,
+                appends: 3,
+                puts: 1,
+                registers: 1,
+                counters: 1,
+                reads: 1,
+                claims: 1,
+            },
         }
     }
 }
@@ -224,6 +246,7 @@ impl Options {
         options.draw_load(&mut chance);
         options.fire_millis = chance.between(60_000, 100_000);
         options.strikes = faults::plan(&options, &mut chance);
+        options.draw_further_work(&mut chance);
         options
     }
 
@@ -286,7 +309,19 @@ impl Options {
             transfers: chance.between(0, 4),
             appends: chance.between(1, 4),
             puts: chance.between(0, 3),
+            ..Weights::default()
         };
+    }
+
+    /// Kinds of work of which about half take part. Drawn after everything
+    /// else, so that seeds from before these kinds keep what befalls them.
+    fn draw_further_work(&mut self, chance: &mut Draw) {
+        let weights = &mut self.load.weights;
+        let mut part = || if chance.one_in(2) { chance.between(1, 4) } else { 0 };
+        weights.registers = part();
+        weights.counters = part();
+        weights.reads = part();
+        weights.claims = part();
     }
 
     /// The machines that there are.

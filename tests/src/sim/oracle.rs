@@ -3,6 +3,14 @@
 //! The order is that of the logs. An epoch comes after what the logs of its
 //! participants hold before its slices, and its transactions come in their
 //! order; a direct command comes after what its shard's log holds before it.
+//!
+//! That leaves open what comes first where two shards have nothing to do with
+//! each other. Execution does not mind; [`Oracle::order`] chooses such that
+//! real time is respected where the reply gate does its work: an epoch stands
+//! where it and all before it are in the logs of their participants, and a
+//! direct command where it is in its log and the last epoch before it there
+//! stands. The gate lets no answer out before, and nothing is logged before it
+//! is asked for: so each call stands between its beginning and its end.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -25,7 +33,7 @@ const LIMITS: [&[u8]; 3] = [
 /// What a shard's log holds.
 #[derive(Debug)]
 enum Item {
-    Direct(RequestKey, Call),
+    Direct(RequestKey, Call, Place),
     Slice(Epoch),
 }
 
@@ -36,6 +44,15 @@ pub(crate) struct Ordered {
     /// Who decides it.
     pub(crate) home: ShardId,
     pub(crate) call: Call,
+}
+
+/// What decides where a call stands in the order.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// It was logged as this step, by a shard that had accepted this epoch.
+    Direct(u64, Epoch),
+    /// It is of this epoch.
+    Epoch(Epoch),
 }
 
 #[derive(Debug)]
@@ -52,20 +69,48 @@ pub(crate) struct Oracle {
     /// Decisions that the model has not come to. A request that writes nothing
     /// may have several.
     decided: BTreeMap<(RequestKey, ShardId), Verdict>,
-    /// What was executed, in order.
-    order: Vec<(RequestKey, Call)>,
+    /// What was executed, as it came.
+    executed: Vec<(Place, RequestKey, Call)>,
+    /// Counts what shards have logged.
+    steps: u64,
+    /// The step at which the last participant of an epoch has logged it.
+    logged: BTreeMap<Epoch, u64>,
 }
 
 impl Oracle {
     /// Without a model it takes no notice of anything.
     pub(crate) fn new(model: Option<Box<dyn Model>>) -> Self {
-        let (logs, epochs, decided) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { model, logs, epochs, decided, order: Vec::new() }
+        Self {
+            model,
+            logs: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            decided: BTreeMap::new(),
+            executed: Vec::new(),
+            steps: 0,
+            logged: BTreeMap::new(),
+        }
     }
 
-    /// What the model has executed, in order.
-    pub(crate) fn order(&self) -> &[(RequestKey, Call)] {
-        &self.order
+    /// What the model has executed, in an order that the logs allow and that
+    /// respects real time if no answer came too early.
+    pub(crate) fn order(&self) -> Vec<(RequestKey, Call)> {
+        let mut standing: BTreeMap<Epoch, u64> = BTreeMap::new();
+        let mut latest = 0;
+        for (epoch, step) in &self.logged {
+            latest = latest.max(*step);
+            standing.insert(*epoch, latest);
+        }
+        let stands = |epoch: Epoch| {
+            let upto = standing.range(..=epoch).next_back();
+            upto.map_or(0, |(_, step)| *step)
+        };
+        let mut order: Vec<&(Place, RequestKey, Call)> = self.executed.iter().collect();
+        order.sort_by_key(|(place, ..)| match *place {
+            // Those of an epoch are in their order as they came.
+            Place::Epoch(epoch) => (stands(epoch), epoch, 0),
+            Place::Direct(step, cursor) => (step.max(stands(cursor)), cursor, step),
+        });
+        order.into_iter().map(|(_, request, call)| (*request, call.clone())).collect()
     }
 
     /// The sequencer's log has these transactions.
@@ -80,17 +125,27 @@ impl Oracle {
         }
     }
 
-    /// A shard's log has a direct command that is to be executed.
-    pub(crate) fn entered(&mut self, shard: ShardId, request: RequestKey, call: &Call) {
+    /// A shard's log has a direct command that is to be executed, after the
+    /// slice of an epoch.
+    pub(crate) fn entered(
+        &mut self,
+        shard: ShardId,
+        cursor: Epoch,
+        request: RequestKey,
+        call: &Call,
+    ) {
         if self.model.is_some() {
+            self.steps += 1;
             let log = self.logs.entry(shard).or_default();
-            log.push_back(Item::Direct(request, call.clone()));
+            log.push_back(Item::Direct(request, call.clone(), Place::Direct(self.steps, cursor)));
         }
     }
 
     /// A shard's log has its slice of an epoch.
     pub(crate) fn accepted(&mut self, shard: ShardId, epoch: Epoch) {
         if self.model.is_some() {
+            self.steps += 1;
+            self.logged.insert(epoch, self.steps);
             self.logs.entry(shard).or_default().push_back(Item::Slice(epoch));
         }
     }
@@ -111,12 +166,13 @@ impl Oracle {
         let Some(model) = self.model.as_deref_mut() else { return false };
         let mut has_run = false;
         for (shard, log) in &mut self.logs {
-            while let Some(Item::Direct(request, _)) = log.front()
+            while let Some(Item::Direct(request, ..)) = log.front()
                 && let Some(verdict) = self.decided.remove(&(*request, *shard))
-                && let Some(Item::Direct(request, call)) = log.pop_front()
+                && let Some(Item::Direct(request, call, place)) = log.pop_front()
             {
-                execute(model, request, &call, &verdict, report);
-                self.order.push((request, call));
+                if execute(model, request, &call, &verdict, report) {
+                    self.executed.push((place, request, call));
+                }
                 has_run = true;
             }
         }
@@ -139,14 +195,15 @@ impl Oracle {
         if !work.participants.iter().all(is_front) || !work.txns.iter().all(is_decided) {
             return false;
         }
-        let Some((_, work)) = self.epochs.pop_first() else { return false };
+        let Some((epoch, work)) = self.epochs.pop_first() else { return false };
         for shard in &work.participants {
             self.logs.get_mut(shard).map(VecDeque::pop_front);
         }
         for Ordered { request, home, call } in work.txns {
-            if let Some(verdict) = self.decided.remove(&(request, home)) {
-                execute(model, request, &call, &verdict, report);
-                self.order.push((request, call));
+            if let Some(verdict) = self.decided.remove(&(request, home))
+                && execute(model, request, &call, &verdict, report)
+            {
+                self.executed.push((Place::Epoch(epoch), request, call));
             }
         }
         true
@@ -172,20 +229,24 @@ impl Oracle {
     }
 }
 
-/// O8: what a client is told is what the model says.
+/// O8: what a client is told is what the model says. Whether it was executed.
 fn execute(
     model: &mut dyn Model,
     request: RequestKey,
     call: &Call,
     verdict: &Verdict,
     report: &mut Report,
-) {
+) -> bool {
     if matches!(verdict, Verdict::Aborted(reason) if LIMITS.contains(&&**reason)) {
-        return;
+        return false;
     }
     let expected = model.execute(call);
     report.check("O8", expected == *verdict, || {
         let (client, sequence) = request;
         format!("{client}/{sequence} is told {verdict:?}, and by the order it is {expected:?}")
     });
+    true
 }
+
+#[cfg(test)]
+mod tests;

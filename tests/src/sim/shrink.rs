@@ -60,8 +60,12 @@ fn drop_strikes(options: &mut Options, shows: &mut Shows<'_>) {
     }
 }
 
-const SIMPLER: [fn(&mut Options); 12] = [
+const SIMPLER: [fn(&mut Options); 16] = [
     |it| it.stumbles = false,
+    |it| it.load.weights.registers = 0,
+    |it| it.load.weights.counters = 0,
+    |it| it.load.weights.reads = 0,
+    |it| it.load.weights.claims = 0,
     |it| it.load.clients = (it.load.clients / 2).max(1),
     |it| it.load.padding_bytes = 0,
     |it| drop(it.cuts.pop()),

@@ -210,7 +210,10 @@ impl OrderBook {
             let child = *child;
             let chain = self.chains.entry(child).or_default();
             (chain.last_ordered, chain.last_accepted) = (epoch, epoch);
-            self.oracle.ordered(epoch, expected, Vec::new());
+            let mut participants = expected;
+            participants.insert(child);
+            self.oracle.ordered(epoch, participants, Vec::new());
+            self.oracle.accepted(child, epoch);
         }
     }
 
@@ -433,7 +436,7 @@ impl OrderBook {
             return;
         }
         self.note_call(direct.request.key(), &direct.call);
-        self.oracle.entered(step.shard, direct.request.key(), &direct.call);
+        self.oracle.entered(step.shard, step.cursor, direct.request.key(), &direct.call);
         let Some(map) = self.map_at(step.cursor) else { return };
         let touched = touched(map, &direct.call.footprint);
         let is_owner = touched.iter().all(|shard| *shard == step.shard);
