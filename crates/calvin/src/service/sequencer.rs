@@ -358,7 +358,7 @@ impl SequencerService {
             let mut role = self.role.lock();
             let Some(role) = role.as_mut() else { return };
             let before = role.leader.watermarks(&machine);
-            role.leader.reported(shard, cursor, done);
+            role.leader.reported(&machine, shard, cursor, done);
             role.leader.watermarks(&machine) != before
         };
         if is_news {
