@@ -218,6 +218,26 @@ fn a_shard_that_is_silent_for_longer_than_the_retention_expires_nothing_new() {
     assert!(replica.machine.floors().expired >= stuck_at);
 }
 
+/// Its row, and its client's mark, would never go.
+#[test]
+fn a_request_that_was_born_later_than_its_batch_is_refused() {
+    let mut replica = Replica::new(1_000);
+    let born = |client, birth| RequestId { birth: Epoch(birth), ..request(client, 0) };
+    let of = |request| submission(request, &[], &["a"]);
+    let last = replica.machine.applied().0;
+    let births = [last, last + 1, u64::MAX];
+    let txns = births.into_iter().zip(1..).map(|(birth, client)| of(born(client, birth)));
+    let events = replica.batch(txns.collect());
+    assert_eq!(ordered(&events).len(), 1, "{events:?}");
+    let unborn = |client, birth| SequencerEvent::Refused {
+        request: born(client, birth),
+        reason: NotOrdered::Unborn,
+    };
+    assert!(events.contains(&unborn(2, last + 1)), "{events:?}");
+    assert!(events.contains(&unborn(3, u64::MAX)), "{events:?}");
+    assert_eq!(replica.machine.remembered_count(), 2, "one request and its client");
+}
+
 #[test]
 fn a_long_retention_ends_too() {
     let day_millis = 24 * 3_600 * 1_000;
