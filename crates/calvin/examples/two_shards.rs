@@ -188,7 +188,7 @@ fn main() -> Result<()> {
     for (id, shard) in &mut shards {
         let slices = sequencer.slices_after(*id, shard.machine.cursor(), 10).cloned();
         shard.apply(&ShardCommand::Slices(slices.collect()))?;
-        leader.reported(*id, shard.machine.cursor(), shard.machine.done());
+        leader.reported(&sequencer, *id, shard.machine.cursor(), shard.machine.done());
     }
     let logged = leader.watermarks(&sequencer).logged;
     println!("  L = {logged}: from here on the reply may leave");

@@ -8,7 +8,7 @@ use quorate_types::{ClientId, Epoch, ShardId, sometimes};
 use zerompk::{FromMessagePack, ToMessagePack};
 
 use super::machine::{SequencerMachine, shards_of};
-use crate::command::{Floors, SequencerBatch, Slice, Submission};
+use crate::command::{Floors, SequencerBatch, ShardMap, Slice, Submission};
 use crate::limits::TXN_OVERHEAD_BYTES;
 use crate::procedure::Footprint;
 
@@ -301,8 +301,21 @@ impl SequencerLeader {
         SequencerBatch { time_millis, seed, done, txns: txns.into() }
     }
 
-    /// A shard's leader reports what it has applied.
-    pub fn reported(&mut self, shard: ShardId, cursor: Epoch, done: Epoch) {
+    /// A shard's leader reports what it has applied. Only shards of the map
+    /// count: what is remembered of them must not grow by what a peer names. A
+    /// report that comes before the map it belongs to is as good as lost, and
+    /// repeated like one.
+    pub fn reported(
+        &mut self,
+        machine: &SequencerMachine,
+        shard: ShardId,
+        cursor: Epoch,
+        done: Epoch,
+    ) {
+        let is_known = |map: &ShardMap| map.shards.iter().any(|known| known.shard == shard);
+        if !machine.map().is_some_and(is_known) {
+            return;
+        }
         self.unlogged.pass(shard, cursor);
         self.undone.pass(shard, done.min(cursor));
     }

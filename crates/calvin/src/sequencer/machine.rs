@@ -74,6 +74,9 @@ pub enum SequencerEvent {
 pub enum NotOrdered {
     /// It is older than the deduplication memory.
     Expired,
+    /// It claims to have been made at an epoch that is not over yet. Its row
+    /// would outlast every floor.
+    Unborn,
     /// It touches nothing.
     Empty,
     /// There is no map yet.
@@ -283,6 +286,11 @@ impl SequencerMachine {
         if self.dedup.is_expired(&request, self.header.floors.expired) {
             sometimes!("a submission has expired");
             return Err(refuse(NotOrdered::Expired));
+        }
+        // A watermark that was known when the request was made lies before
+        // every batch that it can be in.
+        if request.birth >= epoch {
+            return Err(refuse(NotOrdered::Unborn));
         }
         let map = self.map.as_ref().ok_or(refuse(NotOrdered::NoMap))?;
         let home = call

@@ -9,7 +9,7 @@ use quorate_types::{Blob, ClientId, Epoch, NodeId, ShardId, TxnId, buggify, runt
 use tokio::sync::Notify;
 
 use super::leadership::while_leading;
-use super::shard::{Surroundings, busy, check_size, no_outcomes};
+use super::shard::{Surroundings, UNBORN, busy, check_size, no_outcomes};
 use super::waiters::Waiters;
 use crate::command::{
     MapChange, Misfit, SequencerBatch, SequencerCommand, ShardMap, Slice, Submission, within_budget,
@@ -358,7 +358,7 @@ impl SequencerService {
             let mut role = self.role.lock();
             let Some(role) = role.as_mut() else { return };
             let before = role.leader.watermarks(&machine);
-            role.leader.reported(shard, cursor, done);
+            role.leader.reported(&machine, shard, cursor, done);
             role.leader.watermarks(&machine) != before
         };
         if is_news {
@@ -406,6 +406,7 @@ impl SequencerService {
         match while_leading(&leadership, now.term, placed).await {
             Some(Ok(Placed::Ordered(txn, home))) => Reply::Ordered { txn, home },
             Some(Ok(Placed::Refused(NotOrdered::Expired))) => Reply::Expired,
+            Some(Ok(Placed::Refused(NotOrdered::Unborn))) => busy(UNBORN),
             Some(Ok(Placed::Refused(NotOrdered::Empty))) => busy("the call touches nothing"),
             Some(Ok(Placed::Refused(NotOrdered::NoMap))) => busy("the sequencer has no map yet"),
             Some(Ok(Placed::NotLogged)) => busy("the batch was not logged"),

@@ -30,6 +30,12 @@ use crate::wire::{Execute, PeerMessage, Reply, Request};
 
 /// Keys in one page at the most.
 const KEYS_PAGE_MAX: usize = 4_096;
+/// Epochs by which a request's birth may lie beyond all that this leader has
+/// heard of. At a thousand batches a second it is deaf for a quarter of an hour
+/// before it refuses an honest request, and has stopped to serve long before.
+const BIRTH_AHEAD_MAX: u64 = 1 << 20;
+/// To whom claims to have been made later than now.
+pub(super) const UNBORN: &str = "the request is dated later than any epoch that was";
 
 /// A child that was split off a shard.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -535,6 +541,7 @@ impl ShardService {
         if execute.epoch != machine.epoch() || !machine.owns(&execute.call.footprint) {
             return Err(Reply::Moved);
         }
+        self.check_birth(&execute.request, machine)?;
         if machine.pending_count() >= self.config.pending_max {
             return Err(busy("too many transactions wait in this shard's gate"));
         }
@@ -542,6 +549,16 @@ impl ShardService {
             return Err(busy("this shard remembers too many unacknowledged requests"));
         }
         Ok(())
+    }
+
+    /// Refuses a request whose row would outlast every floor. A shard does not
+    /// know how far the sequencer is, and must not have to ask: so this is
+    /// decided before the log, by what its leader has heard, with room for
+    /// what it has not.
+    fn check_birth(&self, request: &RequestId, machine: &ShardMachine) -> Result<(), Reply> {
+        let known = self.gate.known().logged.max(machine.cursor());
+        let is_born = request.birth.0 <= known.0.saturating_add(BIRTH_AHEAD_MAX);
+        if is_born { Ok(()) } else { Err(busy(UNBORN)) }
     }
 
     /// An unlogged read; `None` when it must be logged.
@@ -694,6 +711,12 @@ impl ShardService {
         let now = *leadership.borrow();
         if !now.leads {
             return Reply::NotLeader(now.leader);
+        }
+        if let Some(machine) = self.replica.machine().as_ref()
+            && machine.lookup(&request).is_none()
+            && let Err(refused) = self.check_birth(&request, machine)
+        {
+            return refused;
         }
         let (Some(fence), Some(decision)) =
             (self.fences.register(request.key()), self.decisions.register(request.key()))

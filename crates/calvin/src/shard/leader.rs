@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use quorate_types::{Epoch, RequestId, ShardId, TxnId, buggify, sometimes};
 
+use super::early::Early;
 use super::gate::{contributors, foresee, has_writer};
 use super::machine::ShardMachine;
 use super::rows::{SequencedWork, Verdict};
@@ -16,10 +17,6 @@ use crate::command::{Contribution, ShardCommand, ShardContribution, TxnInputs};
 /// How long to wait for a contribution before asking for it, and for logged
 /// inputs before proposing them again.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
-
-/// Contributions kept for transactions that are not granted here yet. Beyond
-/// it they are dropped; they will be asked for.
-const EARLY_MAX: usize = 4_096;
 
 /// What the leader wants done.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -70,7 +67,7 @@ struct Collecting {
 #[derive(Clone, Debug, Default)]
 pub struct ShardLeader {
     collecting: BTreeMap<TxnId, Collecting>,
-    early: BTreeMap<(TxnId, ShardId), Contribution>,
+    early: Early,
     outputs: Vec<LeaderOutput>,
 }
 
@@ -122,21 +119,22 @@ impl ShardLeader {
         now: Duration,
     ) {
         match self.collecting.get_mut(&txn) {
-            Some(collecting) => {
+            // Whoever else sends one has no part in it.
+            Some(collecting) if contributors(&collecting.work.txn).contains(&from) => {
                 let was_complete = is_complete(collecting);
                 collecting.have.entry(from).or_insert(contribution);
                 if !was_complete {
                     self.act_if_complete(machine, txn, now);
                 }
             }
-            None if txn.epoch > machine.done() && self.early.len() < EARLY_MAX => {
+            None if txn.epoch > machine.done() => {
                 if buggify!("calvin drops an early contribution") {
                     return;
                 }
                 sometimes!("a contribution comes early");
-                self.early.insert((txn, from), contribution);
+                self.early.keep(txn, from, contribution);
             }
-            None => {}
+            Some(_) | None => {}
         }
     }
 
@@ -152,7 +150,7 @@ impl ShardLeader {
     pub fn tick(&mut self, machine: &ShardMachine, now: Duration) {
         let done = machine.floors().done;
         self.drop_finished(machine);
-        self.early.retain(|(txn, _), _| txn.epoch > done);
+        self.early.drop_done(done);
         self.ask_for_missing(now, RETRY_AFTER);
         let stalled: Vec<TxnId> = self
             .collecting
@@ -180,7 +178,7 @@ impl ShardLeader {
             have.insert(machine.shard(), own.clone());
         }
         for shard in contributors(&work.txn) {
-            if let Some(early) = self.early.remove(&(txn, shard)) {
+            if let Some(early) = self.early.take(txn, shard) {
                 have.insert(shard, early);
             }
         }

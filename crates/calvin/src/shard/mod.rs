@@ -4,6 +4,7 @@
 //! holds the same rows. [`ShardLeader`] is the volatile role of the replica
 //! that leads; losing it loses nothing.
 
+mod early;
 mod feeder;
 mod gate;
 mod leader;

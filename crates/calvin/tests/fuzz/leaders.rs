@@ -165,7 +165,7 @@ fn the_sequencers_leader_keeps_its_limits_and_its_word() {
                 }
                 4 => {
                     let shard = ShardId(choices.below(6) as u64);
-                    leader.reported(shard, epoch(&mut choices), epoch(&mut choices));
+                    leader.reported(&machine, shard, epoch(&mut choices), epoch(&mut choices));
                 }
                 _ => now += Duration::from_millis(choices.below(2_000) as u64),
             }

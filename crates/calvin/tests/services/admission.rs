@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_calvin::{ExecuteError, Peers, Reply, Request, ServiceConfig};
-use quorate_types::ShardId;
+use quorate_calvin::{Execute, ExecuteError, Peers, Reply, Request, ServiceConfig, Submission};
+use quorate_types::{Epoch, NodeId, RequestId, ShardEpoch, ShardId};
 
 use super::gate::{read, write};
 use super::wires::{End, Held, SEQUENCER};
 use super::world::{World, ends, run};
 use crate::support::checker::Observed;
-use crate::support::{blob, map_cut_at};
+use crate::support::{blob, map_cut_at, request};
 
 const C: ShardId = ShardId(3);
 
@@ -79,6 +79,34 @@ fn a_new_sequencer_leader_waits_before_it_calls_a_shard_down() {
         world.wires.release_everything();
         first.await.unwrap();
         assert_eq!(second.await.unwrap(), Observed::Result(blob("ok")));
+    });
+}
+
+/// Its row would never expire.
+#[test]
+fn a_request_from_the_future_is_refused_wherever_it_goes_and_leaves_no_trace() {
+    run(1, async {
+        let world = World::start(map_cut_at(&["b", "c"]), ServiceConfig::default(), 0).await;
+        let session = Arc::new(world.session());
+        let settled = world.spawn_in(Arc::clone(&session), vec![write(&["a"], "1")]);
+        assert_eq!(settled.await.unwrap(), Observed::Result(blob("ok")));
+        let unborn = RequestId { birth: Epoch(u64::MAX), ..request(77, 0) };
+        let peers = End(Arc::clone(&world.wires));
+        let (shard, epoch) = (ShardId(1), ShardEpoch(1));
+        let call = write(&["a"], "2").call();
+        let execute = Execute { shard, epoch, request: unborn, call: call.clone() };
+        for asked in [
+            Request::Execute(execute),
+            Request::Fence { shard, request: unborn, home: blob("a") },
+            Request::Submit(Submission { request: unborn, call }),
+        ] {
+            let node = if matches!(asked, Request::Submit(_)) { SEQUENCER } else { NodeId(1) };
+            let reply = peers.call(node, asked.clone(), Duration::from_secs(1)).await;
+            let Ok(Reply::Busy(reason)) = reply else { panic!("{asked:?}: {reply:?}") };
+            assert!(reason.starts_with(b"the request is dated later"), "{reason:?}");
+        }
+        let seen = world.spawn_in(session, vec![read(&["a"])]);
+        assert_eq!(seen.await.unwrap(), Observed::Result(blob("1")));
     });
 }
 

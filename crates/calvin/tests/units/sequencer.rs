@@ -218,6 +218,26 @@ fn a_shard_that_is_silent_for_longer_than_the_retention_expires_nothing_new() {
     assert!(replica.machine.floors().expired >= stuck_at);
 }
 
+/// Its row, and its client's mark, would never go.
+#[test]
+fn a_request_that_was_born_later_than_its_batch_is_refused() {
+    let mut replica = Replica::new(1_000);
+    let born = |client, birth| RequestId { birth: Epoch(birth), ..request(client, 0) };
+    let of = |request| submission(request, &[], &["a"]);
+    let last = replica.machine.applied().0;
+    let births = [last, last + 1, u64::MAX];
+    let txns = births.into_iter().zip(1..).map(|(birth, client)| of(born(client, birth)));
+    let events = replica.batch(txns.collect());
+    assert_eq!(ordered(&events).len(), 1, "{events:?}");
+    let unborn = |client, birth| SequencerEvent::Refused {
+        request: born(client, birth),
+        reason: NotOrdered::Unborn,
+    };
+    assert!(events.contains(&unborn(2, last + 1)), "{events:?}");
+    assert!(events.contains(&unborn(3, u64::MAX)), "{events:?}");
+    assert_eq!(replica.machine.remembered_count(), 2, "one request and its client");
+}
+
 #[test]
 fn a_long_retention_ends_too() {
     let day_millis = 24 * 3_600 * 1_000;
@@ -250,10 +270,10 @@ fn l_and_c_wait_for_every_participant() {
         (marks.logged.0, marks.done.0)
     };
     assert_eq!(marks(&leader, &replica), (1, 1));
-    leader.reported(A, Epoch(2), Epoch(2));
-    leader.reported(B, Epoch(2), Epoch(1));
+    leader.reported(&replica.machine, A, Epoch(2), Epoch(2));
+    leader.reported(&replica.machine, B, Epoch(2), Epoch(1));
     assert_eq!(marks(&leader, &replica), (2, 1), "logged at both, not done at B");
-    leader.reported(B, Epoch(2), Epoch(2));
+    leader.reported(&replica.machine, B, Epoch(2), Epoch(2));
     assert_eq!(marks(&leader, &replica), (2, 2));
     let next = SequencerLeader::new(&replica.machine, SequencerLimits::default(), Duration::ZERO);
     assert_eq!(marks(&next, &replica), (1, 1), "a new leader knows only what it is told");
@@ -324,6 +344,19 @@ fn nodedb_limits_count_every_byte_and_never_stall() {
 }
 
 #[test]
+fn a_report_of_a_shard_that_the_map_does_not_know_leaves_no_trace() {
+    let replica = Replica::new(1_000);
+    let mut leader = SequencerLeader::new(&replica.machine, defaults(), Duration::ZERO);
+    let before = format!("{leader:?}");
+    for shard in 3..1_000 {
+        leader.reported(&replica.machine, ShardId(shard), Epoch(9), Epoch(9));
+    }
+    assert_eq!(format!("{leader:?}"), before);
+    leader.reported(&replica.machine, A, Epoch(1), Epoch(1));
+    assert_ne!(format!("{leader:?}"), before, "a known one does");
+}
+
+#[test]
 fn a_slow_shard_stops_admission() {
     let mut replica = Replica::new(1_000);
     let limits = SequencerLimits { undone_slices_max: 2, ..SequencerLimits::default() };
@@ -335,13 +368,13 @@ fn a_slow_shard_stops_admission() {
             .submit(&replica.machine, submission(request(1, 1), &[], &["a"]), Duration::ZERO)
             .is_err()
     );
-    leader.reported(A, Epoch(2), Epoch(0));
+    leader.reported(&replica.machine, A, Epoch(2), Epoch(0));
     assert!(
         leader
             .submit(&replica.machine, submission(request(1, 1), &[], &["a"]), Duration::ZERO)
             .is_err()
     );
-    leader.reported(A, Epoch(2), Epoch(2));
+    leader.reported(&replica.machine, A, Epoch(2), Epoch(2));
     assert!(
         leader
             .submit(&replica.machine, submission(request(1, 1), &[], &["a"]), Duration::ZERO)
@@ -357,8 +390,8 @@ fn the_bytes_of_undone_slices_and_what_is_remembered_stop_admission() {
         let mut leader = SequencerLeader::new(&replica.machine, limits, Duration::ZERO);
         let before =
             leader.submit(&replica.machine, submission(request(1, 1), &[], &["a"]), Duration::ZERO);
-        leader.reported(A, Epoch(2), Epoch(2));
-        leader.reported(B, Epoch(2), Epoch(2));
+        leader.reported(&replica.machine, A, Epoch(2), Epoch(2));
+        leader.reported(&replica.machine, B, Epoch(2), Epoch(2));
         let after =
             leader.submit(&replica.machine, submission(request(1, 2), &[], &["a"]), Duration::ZERO);
         (before.is_ok(), after.is_ok())
@@ -382,7 +415,7 @@ fn what_a_silent_shard_takes_part_in_is_refused_before_admission() {
     // A logs its slice; B does not.
     replica.batch(vec![submission(request(1, 0), &[], &["a", "z"])]);
     leader.catch_up(&replica.machine, Duration::from_secs(10));
-    leader.reported(A, Epoch(2), Epoch(2));
+    leader.reported(&replica.machine, A, Epoch(2), Epoch(2));
     assert_eq!(submit(&mut leader, &replica, &["a", "z"], 12_000), Ok(()), "it may be slow");
     assert_eq!(
         submit(&mut leader, &replica, &["a", "z"], 12_001),
@@ -391,9 +424,9 @@ fn what_a_silent_shard_takes_part_in_is_refused_before_admission() {
     );
     assert_eq!(submit(&mut leader, &replica, &["a"], 12_001), Ok(()), "A is not");
     // A report without progress is no sign of a quorum.
-    leader.reported(B, Epoch(0), Epoch(0));
+    leader.reported(&replica.machine, B, Epoch(0), Epoch(0));
     assert!(submit(&mut leader, &replica, &["z"], 12_002).is_err());
-    leader.reported(B, Epoch(2), Epoch(0));
+    leader.reported(&replica.machine, B, Epoch(2), Epoch(0));
     assert_eq!(submit(&mut leader, &replica, &["z"], 12_003), Ok(()), "it has logged its work");
 }
 
@@ -412,7 +445,7 @@ fn the_wait_of_a_slice_begins_anew_with_each_leader_and_each_slice() {
     // The next slice of the same shard has waited for a second less.
     replica.batch(vec![submission(request(1, 2), &[], &["z"])]);
     leader.catch_up(&replica.machine, Duration::from_secs(101));
-    leader.reported(B, Epoch(2), Epoch(2));
+    leader.reported(&replica.machine, B, Epoch(2), Epoch(2));
     assert!(submit(&mut leader, &replica, 103_000));
     assert!(!submit(&mut leader, &replica, 103_001));
 }

@@ -179,6 +179,26 @@ fn the_feeder_proposes_the_chain_and_notices_gaps() {
 }
 
 #[test]
+fn the_feeder_keeps_no_more_bytes_than_it_may_and_drops_the_youngest() {
+    let op = Op::Append { keys: blobs(&["a"]).into(), item: vec![7; 512 << 10].into() };
+    let mut feeder = Feeder::default();
+    for _ in 0..2 {
+        for epoch in 1..=100 {
+            let txn = cross(0, request(1, epoch), &op);
+            feeder.offer(Epoch(0), [slice(epoch - 1, epoch, vec![txn])]);
+        }
+    }
+    let mut cursor = Epoch(0);
+    while let Some(chain) = feeder.next(cursor) {
+        cursor = chain.last().unwrap().epoch;
+        feeder.landed();
+    }
+    assert!((60..64).contains(&cursor.0), "of 50 MiB the first 32 are kept, and {cursor} slices");
+    feeder.offer(cursor, [slice(cursor.0, 200, vec![])]);
+    assert!(feeder.next(cursor).is_some(), "there is room again");
+}
+
+#[test]
 fn a_retry_gets_the_first_result() {
     let mut replica = Replica::new(low());
     replica.direct(request(1, 0), &append("a", "1"));
@@ -398,6 +418,44 @@ fn a_new_leader_asks_for_what_is_missing() {
     assert_eq!(leader.take_outputs(), []);
     leader.tick(&replica.machine, Duration::from_secs(1));
     assert_eq!(leader.take_outputs(), [ask], "nobody aborts by a clock; it asks again");
+}
+
+#[test]
+fn contributions_that_come_early_are_kept_within_a_budget_of_bytes() {
+    let mut replica = Replica::new(low());
+    let mut leader = ShardLeader::new(&replica.machine, Duration::ZERO);
+    let keys: Vec<String> = (0..100).map(|place| format!("a{place}")).collect();
+    let read = quorate_calvin::Read {
+        key: blob("z"),
+        version: 1,
+        value: Some(vec![7; 1 << 20].into()),
+        expires_millis: None,
+    };
+    for _ in 0..2 {
+        for position in 0..100 {
+            let reads = vec![read.clone()].into();
+            let contribution =
+                quorate_calvin::Contribution { reads, scans: Seq::new(), is_too_large: false };
+            leader.contributed(&replica.machine, txn(3, position), B, contribution, Duration::ZERO);
+        }
+    }
+    let copies = keys.iter().zip(0..).map(|(key, position)| {
+        let writes = blobs(&[key]).into();
+        let op = Op::ReadWrite { reads: blobs(&["z"]).into(), writes, value: blob("T") };
+        cross(position, request(1, u64::from(position)), &op)
+    });
+    let copies = copies.collect();
+    replica.apply(slices(vec![slice(0, 3, copies)]));
+    for position in 0..100 {
+        leader.granted(&replica.machine, txn(3, position), &[], Duration::ZERO);
+    }
+    let is_proposal = |output: &LeaderOutput| matches!(output, LeaderOutput::Propose(_));
+    let proposed = leader.take_outputs().iter().filter(|output| is_proposal(output)).count();
+    assert_eq!(proposed, 63, "of 100 MiB no more than 64 were kept");
+    leader.tick(&replica.machine, Duration::from_millis(200));
+    let asks = |output: &LeaderOutput| matches!(output, LeaderOutput::Ask { to: B, .. });
+    let asked = leader.take_outputs().iter().filter(|output| asks(output)).count();
+    assert_eq!(asked, 37, "the others are asked for");
 }
 
 #[test]

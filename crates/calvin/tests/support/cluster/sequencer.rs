@@ -234,8 +234,9 @@ impl SequencerGroup {
         done: Epoch,
         outs: &mut Vec<Out>,
     ) {
-        if let Some(role) = self.replicas[node].role.as_mut() {
-            role.leader.reported(shard, cursor, done);
+        let replica = &mut self.replicas[node];
+        if let Some(role) = replica.role.as_mut() {
+            role.leader.reported(&replica.machine, shard, cursor, done);
             self.publish(node, outs);
         }
     }
