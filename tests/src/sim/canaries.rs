@@ -31,6 +31,10 @@ const MONEY: &str = "money is neither made nor lost";
 /// What they notice of whatever was written once.
 const DURABLE: &str = "what was acknowledged is there";
 
+/// What shows that an answer left too early.
+const EARLY: [&str; 4] =
+    ["O5", "O9", "registers are strictly serializable", "each register is linearizable"];
+
 /// One for each bug that a cluster can have.
 pub(super) const SCENARIOS: [Scenario; 18] = [
     Scenario { canary: Canary::VoteNotSynced, rules: &["R6", "R1"], aim: cut_power_in_elections },
@@ -50,9 +54,9 @@ pub(super) const SCENARIOS: [Scenario; 18] = [
     Scenario { canary: Canary::SliceLost, rules: &["O1", "O8"], aim: pile_up_slices },
     Scenario { canary: Canary::SliceGapAccepted, rules: &["O1", "O8"], aim: lose_slices },
     Scenario { canary: Canary::InputsForgotten, rules: &["O2", "O8"], aim: start_again },
-    Scenario { canary: Canary::EarlyReply, rules: &[LISTS, MONEY], aim: contend_far_apart },
-    Scenario { canary: Canary::EarlyReplyBlind, rules: &["O5"], aim: contend_far_apart },
-    Scenario { canary: Canary::EarlyReplyChain, rules: &["O5"], aim: contend_far_apart },
+    Scenario { canary: Canary::EarlyReply, rules: &EARLY, aim: use_registers_far_apart },
+    Scenario { canary: Canary::EarlyReplyBlind, rules: &EARLY, aim: use_registers_far_apart },
+    Scenario { canary: Canary::EarlyReplyChain, rules: &EARLY, aim: use_registers_far_apart },
     Scenario {
         canary: Canary::RetryWithoutDedup,
         rules: &["O7", "O8", LISTS, MONEY],
@@ -104,7 +108,8 @@ fn be_busy(options: &mut Options) {
 /// Much on several shards at a time.
 fn be_tied(options: &mut Options) {
     options.cuts = ["b", "h", "k", "p"].map(str::to_owned).to_vec();
-    options.load.weights = Weights { audits: 1, list_reads: 3, transfers: 3, appends: 4, puts: 0 };
+    options.load.weights =
+        Weights { audits: 1, list_reads: 3, transfers: 3, appends: 4, ..Weights::default() };
 }
 
 fn be_far_apart(options: &mut Options) {
@@ -131,7 +136,7 @@ fn isolate_leaders(options: &mut Options, chance: &mut Draw) {
     be_busy(options);
     // One shard, so that a leader alone can answer.
     options.cuts = Vec::new();
-    options.load.weights = Weights { audits: 0, list_reads: 10, transfers: 0, appends: 3, puts: 0 };
+    options.load.weights = Weights { list_reads: 10, appends: 3, ..Weights::default() };
     befall(options, chance, &[Fault::LeaderIsolation, Fault::Halves], 4_000);
     for strike in &mut options.strikes {
         strike.lasts_millis += 2_000;
@@ -156,6 +161,16 @@ fn contend_far_apart(options: &mut Options, chance: &mut Draw) {
     be_tied(options);
     be_far_apart(options);
     options.load.hot_keys = 2;
+    befall(options, chance, &[Fault::Delay, Fault::Transfer], 3_000);
+}
+
+/// Slices reach shards at different times, and clients look at one shard right
+/// after they heard of another.
+fn use_registers_far_apart(options: &mut Options, chance: &mut Draw) {
+    be_busy(options);
+    be_tied(options);
+    be_far_apart(options);
+    options.load.weights = Weights { registers: 1, ..Weights::default() };
     befall(options, chance, &[Fault::Delay, Fault::Transfer], 3_000);
 }
 
