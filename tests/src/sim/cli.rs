@@ -6,9 +6,11 @@ use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
+use quorate::types::fault::{Canary, HAS_CANARIES};
 
 use super::finding::Finding;
 use super::options::Options;
+use super::registry::perform_traced;
 use super::report::Report;
 use super::run::{Record, Run, perform};
 use super::shrink::shrink;
@@ -46,6 +48,8 @@ enum Task {
     Shrink(ShrinkArgs),
     /// Run new seeds until the time is over.
     Soak(SoakArgs),
+    /// Run registries and the gossip that carries them, without a cluster.
+    Registry(RegistryArgs),
     /// Run one seed and print what it found, as JSON.
     #[command(hide = true)]
     One(OneArgs),
@@ -106,6 +110,23 @@ struct SoakArgs {
 }
 
 #[derive(clap::Args, Debug)]
+struct RegistryArgs {
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// How many.
+    #[arg(long, default_value_t = 20)]
+    seeds: u64,
+    /// A bug to plant, in a build with canaries; ends with the first seed that
+    /// finds it.
+    #[arg(long)]
+    canary: Option<String>,
+    /// Lines of the trace to show of a seed in which something is found.
+    #[arg(long, default_value_t = EXCERPT_LINES)]
+    lines: usize,
+}
+
+#[derive(clap::Args, Debug)]
 struct OneArgs {
     what: String,
 }
@@ -131,6 +152,7 @@ impl Command {
             Some(Task::Replay(args)) => replay(&args),
             Some(Task::Shrink(args)) => make_smaller(&args),
             Some(Task::Meta(args)) => compare(&args.seeds),
+            Some(Task::Registry(args)) => registries(&args),
             Some(Task::One(args)) => one(&args.what),
         };
         match outcome {
@@ -173,6 +195,40 @@ fn replay(args: &ReplayArgs) -> Outcome {
     report.add(record.run);
     print!("{report}");
     Ok(is_clean)
+}
+
+/// Registries are small: they run here, one after the other.
+fn registries(args: &RegistryArgs) -> Outcome {
+    let named = |name: &String| {
+        let canary = Canary::from_name(name).filter(|_| HAS_CANARIES);
+        canary.ok_or_else(|| format!("this build has no canary '{name}'"))
+    };
+    let canary = args.canary.as_ref().map(named).transpose()?;
+    let mut report = Report::replayed_by("cargo xtask sim registry --seeds 1 --from");
+    for seed in args.from..args.from + args.seeds {
+        let (run, trace) = perform_traced(seed, canary);
+        println!(
+            "registry {seed}: {:.1} s in {:.1} s, {} writes, {} faults, trace {:016x}{}",
+            run.virtual_millis as f64 / 1000.0,
+            run.wall_millis as f64 / 1000.0,
+            run.completed,
+            run.strikes(),
+            run.trace_hash,
+            if run.counts() { "" } else { ", does not count" },
+        );
+        let is_found = !run.findings.is_empty();
+        if is_found {
+            let begin = trace.len().saturating_sub(args.lines);
+            trace.iter().skip(begin).for_each(|line| println!("{line}"));
+        }
+        show(&run.findings);
+        report.add(run);
+        if is_found && canary.is_some() {
+            break;
+        }
+    }
+    print!("\n{report}");
+    Ok(report.violations().is_empty() && report.runs() > 0)
 }
 
 fn show(findings: &[Finding]) {

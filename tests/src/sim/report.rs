@@ -14,6 +14,8 @@ use super::run::Run;
 /// Many runs.
 #[derive(Debug, Default)]
 pub struct Report {
+    /// What replays a seed, if that is not the usual command.
+    replay: Option<&'static str>,
     runs: u64,
     counted: u64,
     virtual_millis: Vec<u64>,
@@ -31,6 +33,12 @@ pub struct Report {
 }
 
 impl Report {
+    /// A report of runs that this command replays, followed by their seed.
+    #[must_use]
+    pub fn replayed_by(command: &'static str) -> Self {
+        Self { replay: Some(command), ..Self::default() }
+    }
+
     /// Adds a run.
     pub fn add(&mut self, run: Run) {
         self.runs += 1;
@@ -148,7 +156,8 @@ impl fmt::Display for Report {
                     for finding in findings.iter().take(1) {
                         writeln!(f, "  seed {seed}: {finding}")?;
                     }
-                    writeln!(f, "    replay: cargo xtask sim replay {seed}")?;
+                    let replay = self.replay.unwrap_or("cargo xtask sim replay");
+                    writeln!(f, "    replay: {replay} {seed}")?;
                 }
                 Ok(())
             }
