@@ -21,7 +21,15 @@ pub(super) struct Scenario {
     pub(super) canary: Canary,
     /// The rules that find it.
     pub(super) rules: &'static [&'static str],
-    aim: fn(&mut Options, &mut Draw),
+    aim: Aim,
+}
+
+/// Where a bug is looked for.
+enum Aim {
+    /// In clusters that are drawn so.
+    Cluster(fn(&mut Options, &mut Draw)),
+    /// In registries without a cluster, which shows nothing of it.
+    Registry,
 }
 
 /// What clients notice of lists.
@@ -31,56 +39,99 @@ const MONEY: &str = "money is neither made nor lost";
 /// What they notice of whatever was written once.
 const DURABLE: &str = "what was acknowledged is there";
 
+/// What shows that registries differ.
+const REGISTRY: [&str; 2] = ["registries converge", "what was removed stays removed"];
+
 /// What shows that an answer left too early.
 const EARLY: [&str; 4] =
     ["O5", "O9", "registers are strictly serializable", "each register is linearizable"];
 
-/// One for each bug that a cluster can have.
-pub(super) const SCENARIOS: [Scenario; 18] = [
-    Scenario { canary: Canary::VoteNotSynced, rules: &["R6", "R1"], aim: cut_power_in_elections },
+/// One for each.
+pub(super) const SCENARIOS: [Scenario; 20] = [
+    Scenario {
+        canary: Canary::VoteNotSynced,
+        rules: &["R6", "R1"],
+        aim: Aim::Cluster(cut_power_in_elections),
+    },
     Scenario {
         canary: Canary::AcknowledgedBeforeSync,
         rules: &["R5", DURABLE],
-        aim: cut_power_with_slow_disks,
+        aim: Aim::Cluster(cut_power_with_slow_disks),
     },
-    Scenario { canary: Canary::ReadWithoutIndex, rules: &[LISTS, MONEY], aim: isolate_leaders },
-    Scenario { canary: Canary::QuorumOffByOne, rules: &["R4"], aim: cut_links },
-    Scenario { canary: Canary::AppliedTwice, rules: &["E1", "O2"], aim: start_again },
+    Scenario {
+        canary: Canary::ReadWithoutIndex,
+        rules: &[LISTS, MONEY],
+        aim: Aim::Cluster(isolate_leaders),
+    },
+    Scenario { canary: Canary::QuorumOffByOne, rules: &["R4"], aim: Aim::Cluster(cut_links) },
+    Scenario { canary: Canary::AppliedTwice, rules: &["E1", "O2"], aim: Aim::Cluster(start_again) },
     Scenario {
         canary: Canary::LockReleasedEarly,
         rules: &["O3", "O8", LISTS, MONEY],
-        aim: contend_far_apart,
+        aim: Aim::Cluster(contend_far_apart),
     },
-    Scenario { canary: Canary::SliceLost, rules: &["O1", "O8"], aim: pile_up_slices },
-    Scenario { canary: Canary::SliceGapAccepted, rules: &["O1", "O8"], aim: lose_slices },
-    Scenario { canary: Canary::InputsForgotten, rules: &["O2", "O8"], aim: start_again },
-    Scenario { canary: Canary::EarlyReply, rules: &EARLY, aim: use_registers_far_apart },
-    Scenario { canary: Canary::EarlyReplyBlind, rules: &EARLY, aim: use_registers_far_apart },
-    Scenario { canary: Canary::EarlyReplyChain, rules: &EARLY, aim: use_registers_far_apart },
+    Scenario { canary: Canary::SliceLost, rules: &["O1", "O8"], aim: Aim::Cluster(pile_up_slices) },
+    Scenario {
+        canary: Canary::SliceGapAccepted,
+        rules: &["O1", "O8"],
+        aim: Aim::Cluster(lose_slices),
+    },
+    Scenario {
+        canary: Canary::InputsForgotten,
+        rules: &["O2", "O8"],
+        aim: Aim::Cluster(start_again),
+    },
+    Scenario {
+        canary: Canary::EarlyReply,
+        rules: &EARLY,
+        aim: Aim::Cluster(use_registers_far_apart),
+    },
+    Scenario {
+        canary: Canary::EarlyReplyBlind,
+        rules: &EARLY,
+        aim: Aim::Cluster(use_registers_far_apart),
+    },
+    Scenario {
+        canary: Canary::EarlyReplyChain,
+        rules: &EARLY,
+        aim: Aim::Cluster(use_registers_far_apart),
+    },
     Scenario {
         canary: Canary::RetryWithoutDedup,
         rules: &["O7", "O8", LISTS, MONEY],
-        aim: lose_replies,
+        aim: Aim::Cluster(lose_replies),
     },
     Scenario {
         canary: Canary::RetryWithoutFence,
         rules: &["O7", "O8", LISTS, MONEY],
-        aim: split_and_lose_replies,
+        aim: Aim::Cluster(split_and_lose_replies),
     },
-    Scenario { canary: Canary::MoveHalfAborted, rules: &["M2"], aim: move_to_the_dead },
-    Scenario { canary: Canary::ReplicaIdReused, rules: &["M1"], aim: move_to_and_fro },
-    Scenario { canary: Canary::PurgePastDurable, rules: &["R7"], aim: purge_soon },
-    Scenario { canary: Canary::RowNotVerified, rules: &["M3"], aim: damage_rows },
+    Scenario {
+        canary: Canary::MoveHalfAborted,
+        rules: &["M2"],
+        aim: Aim::Cluster(move_to_the_dead),
+    },
+    Scenario {
+        canary: Canary::ReplicaIdReused,
+        rules: &["M1"],
+        aim: Aim::Cluster(move_to_and_fro),
+    },
+    Scenario { canary: Canary::PurgePastDurable, rules: &["R7"], aim: Aim::Cluster(purge_soon) },
+    Scenario { canary: Canary::RowNotVerified, rules: &["M3"], aim: Aim::Cluster(damage_rows) },
+    Scenario { canary: Canary::TieKeptLocal, rules: &REGISTRY, aim: Aim::Registry },
+    Scenario { canary: Canary::TombstoneCollectedEarly, rules: &REGISTRY, aim: Aim::Registry },
 ];
 
 impl Scenario {
-    /// The run of a seed, with the bug or, for comparison, without.
-    pub(super) fn options(&self, seed: u64, is_planted: bool) -> Options {
+    /// The run of a seed, with the bug or, for comparison, without; `None` for
+    /// what a cluster does not show.
+    pub(super) fn options(&self, seed: u64, is_planted: bool) -> Option<Options> {
+        let Aim::Cluster(aim) = self.aim else { return None };
         let mut chance = Draw(SplitMix::new(seed ^ 0x6361_6e61_7279));
         let mut options = Options { seed, fire_millis: 30_000, ..Options::default() };
-        (self.aim)(&mut options, &mut chance);
+        aim(&mut options, &mut chance);
         options.canary = is_planted.then(|| self.canary.name().to_owned());
-        options
+        Some(options)
     }
 }
 

@@ -2,29 +2,26 @@
 #![allow(clippy::disallowed_methods, reason = "limits in real time, outside of the simulations")]
 
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 use quorate::types::fault::{Canary, HAS_CANARIES};
 
-use super::canaries::{SCENARIOS, SEEDS_MAX, Scenario};
+use super::child::{Child, FOLDER, POLL};
 use super::finding::Finding;
+use super::hunt::{CanaryArgs, hunt};
 use super::options::Options;
 use super::places::{FIXED_SEEDS, missed};
+use super::registry::perform_traced;
 use super::report::Report;
 use super::run::{Record, Run, perform};
 use super::shrink::shrink;
 
-/// Where findings are left, from the folder in which the program runs.
-const FOLDER: &str = "target/sim";
 /// Runs that once found a bug, as files of options.
 const REGRESSIONS: &str = "tests/seeds";
 /// Lines of the trace that are shown with a finding.
 const EXCERPT_LINES: usize = 40;
-/// Longer than any run takes on a slow machine.
-const WALL_DURATION_MAX: Duration = Duration::from_secs(600);
-const POLL: Duration = Duration::from_millis(20);
 
 /// Simulated clusters, each from a seed.
 #[derive(Parser, Debug)]
@@ -56,6 +53,8 @@ enum Task {
     Canaries(CanaryArgs),
     /// Run new seeds until the time is over.
     Soak(SoakArgs),
+    /// Run registries and the gossip that carries them, without a cluster.
+    Registry(RegistryArgs),
     /// Run one seed and print what it found, as JSON.
     #[command(hide = true)]
     One(OneArgs),
@@ -126,18 +125,20 @@ struct SoakArgs {
 }
 
 #[derive(clap::Args, Debug)]
-struct CanaryArgs {
-    /// Their names; all of them if none is given.
-    names: Vec<String>,
-    /// How many runs to try for each.
-    #[arg(long, default_value_t = SEEDS_MAX)]
-    seeds: u64,
-    /// How many of the same runs without the bug must be silent.
+struct RegistryArgs {
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// How many.
     #[arg(long, default_value_t = 20)]
-    controls: u64,
-    /// Runs at a time.
-    #[arg(long, default_value_t = 2)]
-    jobs: usize,
+    seeds: u64,
+    /// A bug to plant, in a build with canaries; ends with the first seed that
+    /// finds it.
+    #[arg(long)]
+    canary: Option<String>,
+    /// Lines of the trace to show of a seed in which something is found.
+    #[arg(long, default_value_t = EXCERPT_LINES)]
+    lines: usize,
 }
 
 #[derive(clap::Args, Debug)]
@@ -145,7 +146,8 @@ struct OneArgs {
     what: String,
 }
 
-type Outcome = Result<bool, Box<dyn std::error::Error>>;
+/// Whether all is well.
+pub(super) type Outcome = Result<bool, Box<dyn std::error::Error>>;
 
 impl Command {
     /// Does what was asked. Fails where something was found.
@@ -171,6 +173,7 @@ impl Command {
             Some(Task::Shrink(args)) => make_smaller(&args),
             Some(Task::Canaries(args)) => hunt(&args),
             Some(Task::Meta(args)) => compare(&args.seeds),
+            Some(Task::Registry(args)) => registries(&args),
             Some(Task::One(args)) => one(&args.what),
         };
         match outcome {
@@ -213,6 +216,40 @@ fn replay(args: &ReplayArgs) -> Outcome {
     report.add(record.run);
     print!("{report}");
     Ok(is_clean)
+}
+
+/// Registries are small: they run here, one after the other.
+fn registries(args: &RegistryArgs) -> Outcome {
+    let named = |name: &String| {
+        let canary = Canary::from_name(name).filter(|_| HAS_CANARIES);
+        canary.ok_or_else(|| format!("this build has no canary '{name}'"))
+    };
+    let canary = args.canary.as_ref().map(named).transpose()?;
+    let mut report = Report::replayed_by("cargo xtask sim registry --seeds 1 --from");
+    for seed in args.from..args.from + args.seeds {
+        let (run, trace) = perform_traced(seed, canary);
+        println!(
+            "registry {seed}: {:.1} s in {:.1} s, {} writes, {} faults, trace {:016x}{}",
+            run.virtual_millis as f64 / 1000.0,
+            run.wall_millis as f64 / 1000.0,
+            run.completed,
+            run.strikes(),
+            run.trace_hash,
+            if run.counts() { "" } else { ", does not count" },
+        );
+        let is_found = !run.findings.is_empty();
+        if is_found {
+            let begin = trace.len().saturating_sub(args.lines);
+            trace.iter().skip(begin).for_each(|line| println!("{line}"));
+        }
+        show(&run.findings);
+        report.add(run);
+        if is_found && canary.is_some() {
+            break;
+        }
+    }
+    print!("\n{report}");
+    Ok(report.violations().is_empty() && report.runs() > 0)
 }
 
 fn show(findings: &[Finding]) {
@@ -288,113 +325,6 @@ fn compare(seeds: &[u64]) -> Outcome {
         println!("VIOLATION a seed was two different runs");
     }
     Ok(is_same)
-}
-
-/// Plants bugs and looks for them.
-fn hunt(args: &CanaryArgs) -> Outcome {
-    if !HAS_CANARIES {
-        return Err("this build has no planted bugs: cargo xtask sim canaries makes one".into());
-    }
-    for name in &args.names {
-        if Canary::from_name(name).is_none() {
-            let known = Canary::ALL.map(Canary::name).join(", ");
-            return Err(format!("there is no '{name}': {known}").into());
-        }
-    }
-    let is_asked = |scenario: &&Scenario| {
-        args.names.is_empty() || args.names.iter().any(|name| name == scenario.canary.name())
-    };
-    println!("| planted | found in | by | virtual s | s | runs without it |");
-    println!("|---|---|---|---|---|---|");
-    let mut is_found = true;
-    for scenario in SCENARIOS.iter().filter(is_asked) {
-        let begun = Instant::now();
-        let hunted = Hunt::of(scenario, args)?;
-        let controls = silent(scenario, args)?;
-        is_found &= hunted.found.is_some() && controls == args.controls;
-        println!(
-            "| {} | {} | {} | {:.0} | {:.0} | {controls} of {} silent |",
-            scenario.canary.name(),
-            hunted.found.as_ref().map_or_else(
-                || format!("none of {} runs", hunted.runs),
-                |(seed, _)| format!("run {} of seed {seed}", hunted.runs)
-            ),
-            hunted.found.as_ref().map_or("-", |(_, rule)| rule),
-            hunted.virtual_millis as f64 / 1_000.0,
-            begun.elapsed().as_secs_f64(),
-            args.controls,
-        );
-    }
-    Ok(is_found)
-}
-
-/// How a planted bug was looked for.
-#[derive(Default)]
-struct Hunt {
-    runs: u64,
-    virtual_millis: u64,
-    found: Option<(u64, String)>,
-}
-
-impl Hunt {
-    /// Tries seeds until the bug is found by a rule that is there to find it.
-    fn of(scenario: &Scenario, args: &CanaryArgs) -> Result<Self, Box<dyn std::error::Error>> {
-        let mut hunt = Self::default();
-        let seeds: Vec<u64> = (1..=args.seeds).collect();
-        for seeds in seeds.chunks(args.jobs.max(1)) {
-            for run in at_once(scenario, seeds, true)? {
-                hunt.runs += 1;
-                hunt.virtual_millis += run.virtual_millis;
-                let by = |finding: &&Finding| scenario.rules.contains(&finding.rule.as_str());
-                if let Some(finding) = run.findings.iter().find(by) {
-                    hunt.found = Some((run.seed, finding.rule.clone()));
-                    return Ok(hunt);
-                }
-                for finding in &run.findings {
-                    println!("seed {}, but not that: {finding}", run.seed);
-                }
-            }
-        }
-        Ok(hunt)
-    }
-}
-
-/// Of the runs without the bug, how many find nothing.
-fn silent(scenario: &Scenario, args: &CanaryArgs) -> Result<u64, Box<dyn std::error::Error>> {
-    let mut silent = 0;
-    let seeds: Vec<u64> = (1..=args.controls).collect();
-    for seeds in seeds.chunks(args.jobs.max(1)) {
-        for run in at_once(scenario, seeds, false)? {
-            silent += u64::from(run.findings.is_empty());
-            for finding in &run.findings {
-                println!("seed {}, without the bug: {finding}", run.seed);
-            }
-        }
-    }
-    Ok(silent)
-}
-
-/// Runs of a scenario, side by side.
-fn at_once(
-    scenario: &Scenario,
-    seeds: &[u64],
-    is_planted: bool,
-) -> Result<Vec<Run>, Box<dyn std::error::Error>> {
-    let mut children = Vec::new();
-    for seed in seeds {
-        let kind = if is_planted { "planted" } else { "control" };
-        let name = format!("{}-{kind}-{seed}.json", scenario.canary.name());
-        let file = Path::new(FOLDER).join(name);
-        std::fs::create_dir_all(FOLDER)?;
-        write(&file, &scenario.options(*seed, is_planted))?;
-        children.push((Child::start(*seed, &file.to_string_lossy())?, file));
-    }
-    let mut runs = Vec::new();
-    for (mut child, file) in children {
-        runs.push(child.wait()?);
-        std::fs::remove_file(file)?;
-    }
-    Ok(runs)
 }
 
 /// Runs one here and prints it for the process that asked.
@@ -513,54 +443,5 @@ fn tell(run: &Run) {
     if !run.findings.is_empty() {
         println!("replay: cargo xtask sim replay {}", run.seed);
         println!("left in {}", folder(run.seed).display());
-    }
-}
-
-/// A process that runs one seed.
-struct Child {
-    seed: u64,
-    process: std::process::Child,
-    output: PathBuf,
-    until: Instant,
-}
-
-impl Child {
-    fn start(seed: u64, what: &str) -> Result<Self, Box<dyn std::error::Error>> {
-        std::fs::create_dir_all(FOLDER)?;
-        static STARTED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-        let number = STARTED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let output = Path::new(FOLDER).join(format!("run-{}-{number}.json", std::process::id()));
-        let process = std::process::Command::new(std::env::current_exe()?)
-            .args(["one", what])
-            .stdin(Stdio::null())
-            .stdout(std::fs::File::create(&output)?)
-            .stderr(std::fs::File::create(output.with_extension("log"))?)
-            .spawn()?;
-        Ok(Self { seed, process, output, until: Instant::now() + WALL_DURATION_MAX })
-    }
-
-    fn has_ended(&mut self) -> bool {
-        if Instant::now() >= self.until {
-            // It is found dead when it is waited for.
-            let _ = self.process.kill();
-        }
-        !matches!(self.process.try_wait(), Ok(None))
-    }
-
-    fn wait(&mut self) -> Result<Run, Box<dyn std::error::Error>> {
-        while !self.has_ended() {
-            std::thread::sleep(POLL);
-        }
-        let status = self.process.wait()?;
-        let text = std::fs::read_to_string(&self.output)?;
-        let log = self.output.with_extension("log");
-        let said = std::fs::read_to_string(&log).unwrap_or_default();
-        let _ = std::fs::remove_file(&self.output);
-        let _ = std::fs::remove_file(&log);
-        if !status.success() {
-            let last: Vec<&str> = said.lines().rev().take(5).collect();
-            return Err(format!("its process ended with {status}: {last:?}").into());
-        }
-        Ok(serde_json::from_str(text.trim())?)
     }
 }

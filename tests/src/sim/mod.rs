@@ -3,11 +3,13 @@
 //! simulated.
 
 mod canaries;
+mod child;
 pub mod cli;
 mod cluster;
 mod damage;
 mod faults;
 mod finding;
+mod hunt;
 mod invariants;
 mod ledger;
 mod load;
@@ -17,6 +19,7 @@ mod options;
 mod oracle;
 mod places;
 mod port;
+mod registry;
 mod report;
 mod rest;
 mod run;
@@ -33,6 +36,7 @@ pub use model::{KeyValueModel, Model};
 pub use operators::{Operator, eventually, route};
 pub use options::{Link, LoadOptions, Options, Weights};
 pub use port::{Deafness, Ear};
+pub use registry::perform as perform_registry;
 pub use report::Report;
 pub use run::{Record, Run, perform};
 pub use tap::{Stores, StoresError, TappedEngine, TappedLog, open_stores};

@@ -15,6 +15,8 @@ use super::run::Run;
 /// Many runs.
 #[derive(Debug, Default)]
 pub struct Report {
+    /// What replays a seed, if that is not the usual command.
+    replay: Option<&'static str>,
     runs: u64,
     counted: u64,
     virtual_millis: Vec<u64>,
@@ -32,6 +34,12 @@ pub struct Report {
 }
 
 impl Report {
+    /// A report of runs that this command replays, followed by their seed.
+    #[must_use]
+    pub fn replayed_by(command: &'static str) -> Self {
+        Self { replay: Some(command), ..Self::default() }
+    }
+
     /// Adds a run.
     pub fn add(&mut self, run: Run) {
         self.runs += 1;
@@ -140,7 +148,8 @@ impl fmt::Display for Report {
         for (site, counts) in &self.sites {
             writeln!(f, "  {site:<60} {:>9} {:>9}", counts.reached, counts.fired)?;
         }
-        for place in missed(&self.sites) {
+        let demanded = if self.replay.is_none() { missed(&self.sites) } else { Vec::new() };
+        for place in demanded {
             writeln!(f, "  {place:<60}     never")?;
         }
         match self.violations.as_slice() {
@@ -151,7 +160,8 @@ impl fmt::Display for Report {
                     for finding in findings.iter().take(1) {
                         writeln!(f, "  seed {seed}: {finding}")?;
                     }
-                    writeln!(f, "    replay: cargo xtask sim replay {seed}")?;
+                    let replay = self.replay.unwrap_or("cargo xtask sim replay");
+                    writeln!(f, "    replay: {replay} {seed}")?;
                 }
                 Ok(())
             }

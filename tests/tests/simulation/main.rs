@@ -10,6 +10,7 @@
 
 mod invariants;
 mod options;
+mod registry;
 mod routing;
 
 use std::ops::Range;
