@@ -10,7 +10,7 @@ use quorate_types::env::{Rng, SplitMix};
 
 use super::DiskImage;
 use super::fault::{Faults, Ills, SyncFault};
-use super::image::Image;
+use super::image::{Image, SECTOR_BYTES};
 
 /// Larger files are a defect of the test: all of this is in memory.
 const FILE_BYTES_MAX: u64 = 4 << 30;
@@ -348,9 +348,13 @@ impl DiskFile for CrashFile {
         let fails = fails.is_some_and(|from| platters.counters.writes >= from);
         let grows_bytes = end.saturating_sub(self.image.lock().len());
         let missing_bytes = platters.missing_bytes(&self.name, grows_bytes);
-        // Of a write that fails, some prefix was written.
+        // Of a write that fails, some sectors were written: the device takes
+        // one whole or not at all.
         let written = match (fails, missing_bytes) {
-            (true, _) => platters.chance.below(data.len() as u64 + 1),
+            (true, _) => {
+                let upto = offset + platters.chance.below(data.len() as u64 + 1);
+                (upto - upto % SECTOR_BYTES).saturating_sub(offset)
+            }
             (false, missing_bytes) => (data.len() as u64).saturating_sub(missing_bytes),
         };
         let written = data.get(..usize::try_from(written).unwrap_or(0)).unwrap_or(data);
