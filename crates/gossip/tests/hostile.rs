@@ -13,6 +13,8 @@ use quorate_types::frame::Frame;
 use quorate_types::{Blob, NodeId, Seq, codec};
 use zerompk::{FromMessagePack, ToMessagePack};
 
+const PING_REQUEST: u8 = 3;
+const RELAY: u8 = 4;
 const RUMOURS: u8 = 5;
 /// The member in whose name all lies are told.
 const LIAR: u64 = 2;
@@ -29,6 +31,18 @@ struct Record {
 #[derive(ToMessagePack, FromMessagePack)]
 struct Rumours {
     records: Seq<Record>,
+}
+
+#[derive(ToMessagePack, FromMessagePack)]
+struct PingRequest {
+    seq: u64,
+    target: NodeId,
+}
+
+#[derive(PartialEq, Debug, ToMessagePack, FromMessagePack)]
+struct Relay {
+    seq: u64,
+    reached: bool,
 }
 
 fn claim(node: u64, incarnation: u64, status: u8, accuser: u64) -> Frame {
@@ -88,6 +102,27 @@ fn the_highest_believable_incarnation_does_not_freeze_its_owner() {
     world.vanish(3);
     let dead = |world: &World| world.all_see(3, quorate_gossip::Status::Dead);
     assert!(world.run_until(secs(6), dead), "and its death is still seen");
+}
+
+#[test]
+fn a_flood_of_ping_requests_takes_nobody_elses_slots() {
+    let mut world = World::formed(1, 5);
+    world.vanish(5);
+    let request = |seq, target| {
+        let payload = codec::encode(&PingRequest { seq, target: NodeId(target) });
+        Frame::new(PING_REQUEST, payload)
+    };
+    for seq in 0..2_000 {
+        world.deliver(1, LIAR, Lane::Control, request(seq, 5));
+    }
+    let before = world.delivered.len();
+    world.deliver(1, 3, Lane::Control, request(7_000, 4));
+    world.run_for(common::millis(100));
+    let answer = world.delivered[before..].iter().find_map(|(to, from, _, frame)| {
+        let is_answer = (*to, *from, frame.kind) == (3, 1, RELAY);
+        is_answer.then(|| codec::decode::<Relay>(&frame.payload).unwrap())
+    });
+    assert_eq!(answer, Some(Relay { seq: 7_000, reached: true }));
 }
 
 #[test]

@@ -15,6 +15,10 @@ use quorate_types::anti_entropy::State;
 /// Probes in flight. Own ones need a handful; the rest is for peers that ask
 /// for indirect ones, and beyond it they are told "not reached".
 pub(super) const PROBES_MAX: usize = 512;
+/// Of these, in flight on behalf of one peer. It asks once for each member that
+/// it does not reach, so a peer that asks for more has lost so many at once, or
+/// floods; either way the slots are not its own.
+const RELAYED_PER_PEER_MAX: usize = 32;
 
 /// Lifeguard's local health score: how much of what went wrong was probably
 /// this node's own fault.
@@ -86,6 +90,12 @@ impl Probes {
 
     fn is_full(&self) -> bool {
         self.in_flight.len() >= PROBES_MAX
+    }
+
+    /// Whether a peer has as many probes in flight here as it may.
+    fn is_full_for(&self, peer: NodeId) -> bool {
+        let is_its = |probe: &&Probe| matches!(probe.purpose, Purpose::Relayed { origin, .. } if origin == peer);
+        self.is_full() || self.in_flight.values().filter(is_its).count() >= RELAYED_PER_PEER_MAX
     }
 
     /// Whether this node already awaits an answer from the target for itself.
@@ -228,7 +238,7 @@ impl<S: State> Core<S> {
 
     pub(super) fn on_ping_request(&mut self, from: NodeId, request: &PingRequest) {
         let known = self.table.get(request.target).is_some();
-        if !known || request.target == from || self.probes.is_full() {
+        if !known || request.target == from || self.probes.is_full_for(from) {
             self.relay(from, request.seq, false);
             return;
         }
