@@ -12,7 +12,9 @@ use quorate::types::fault::Canary;
 use quorate::types::hello::{Hello, Protocol};
 use quorate::types::runtime::{self, BoxFuture};
 use quorate::types::{Blob, ClusterId, DiskId, NodeId, ShardId};
-use quorate_crdt::{Entry, Keyspace, NodeLoad, Origin, Registry, RegistryConfig, ShardLoad};
+use quorate_crdt::{
+    Entry, Keyspace, NodeLoad, Origin, Registry, RegistryConfig, ShardLoad, VersionVector,
+};
 use quorate_gossip::{Config, Driver, Setup, TcpConfig, Transmit, Transport};
 use quorate_testkit::sim::{Coverage, LinkConfig, Sim, SimClock, SimNetwork, SimNode};
 use tokio::time::sleep;
@@ -208,6 +210,7 @@ impl House {
             .expect("the configuration can work");
         driver.join(&self.ids().into_iter().map(address).collect::<Vec<_>>());
         self.sim.trace().record(format_args!("{} lives, {}", life.id(), life.life()));
+        self.memory.lock().begun(&self.vectors());
         let driver = Arc::new(driver);
         let node = Node { life, driver, registry, clock, mark_millis };
         drop(node.life.spawn(self.clone().report(node.clone())));
@@ -274,11 +277,13 @@ impl House {
         let (id, stamp) = (node.id(), entry.stamp);
         let what = if entry.is_tombstone() { "removes" } else { "sets" };
         self.sim.trace().record(format_args!("{id} {what} {key:?} at {stamp:?}"));
+        let knows = |other: &Node| other.driver.members().iter().any(|it| it.node == id);
+        let is_stranger = !self.nodes().iter().all(knows);
         let mut memory = self.memory.lock();
         if memory.is_tie(key, &entry) {
             self.seen.coverage.reach(TIE);
         }
-        memory.wrote(key, entry.clone());
+        memory.wrote(key, entry.clone(), is_stranger);
         Some(entry)
     }
 
@@ -292,9 +297,13 @@ impl House {
         let Some(node) = node else { return };
         self.sim.trace().record(format_args!("{} crashes", node.id()));
         self.seen.work.lock().power_cuts += 1;
-        let seen = |other: Node| other.registry.lock().map().summary().acknowledgement();
-        let others: Vec<_> = self.nodes().into_iter().map(seen).collect();
-        self.memory.lock().lost(&others);
+        self.memory.lock().lost(&self.vectors());
+    }
+
+    /// What the nodes that run have seen.
+    fn vectors(&self) -> Vec<VersionVector> {
+        let seen = |node: Node| node.registry.lock().map().summary().acknowledgement();
+        self.nodes().into_iter().map(seen).collect()
     }
 
     /// Lets a node without power come back, with the mark that it kept.

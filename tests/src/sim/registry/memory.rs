@@ -8,8 +8,11 @@
 //! - A write below a removal of its keyspace that was there before it is
 //!   *late*: by a slow clock, or under the fence of a leader that was replaced.
 //!   Where the removal is forgotten already, it is taken for removed as well.
-//! - The same holds for what only some had seen when a node lost power, an
-//!   *orphan*: others may forget the removal before they hear of it.
+//! - The same holds for an *orphan*: what only some had seen when a node lost
+//!   power or started, and what a node wrote that is a stranger to another. A
+//!   node that starts does not wait for those that were taken for dead before,
+//!   so removals may be forgotten while somebody is away who has written below
+//!   them.
 
 use std::collections::BTreeMap;
 
@@ -40,8 +43,9 @@ pub(super) struct Memory {
 pub(super) type Broken = (&'static str, String);
 
 impl Memory {
-    /// Notes a write that was acknowledged.
-    pub(super) fn wrote(&mut self, key: &Blob, entry: Entry) {
+    /// Notes a write that was acknowledged, of a stranger or of a node that all
+    /// others know.
+    pub(super) fn wrote(&mut self, key: &Blob, entry: Entry, is_orphan: bool) {
         let keyspace = keyspace(key);
         let writes = self.keys.entry(key.clone()).or_default();
         let removed = self.removals.get(&keyspace).copied();
@@ -49,7 +53,7 @@ impl Memory {
         let is_removal = entry.is_tombstone();
         writes.push(Write {
             is_in_doubt: false,
-            is_orphan: false,
+            is_orphan,
             is_late: removed >= Some(stamp),
             is_backdated: writes.iter().any(|write| write.entry > entry),
             entry,
@@ -72,10 +76,15 @@ impl Memory {
     /// A node lost all it knew; the others have seen this much.
     pub(super) fn lost(&mut self, others: &[VersionVector]) {
         for write in self.keys.values_mut().flatten() {
-            let covers = |seen: &&VersionVector| seen.covers(write.entry.dot);
-            let holders = others.iter().filter(covers).count();
-            write.is_in_doubt |= holders == 0;
-            write.is_orphan |= holders < others.len();
+            write.is_in_doubt |= !others.iter().any(|seen| seen.covers(write.entry.dot));
+        }
+        self.begun(others);
+    }
+
+    /// A node begins that knows nothing; the others have seen this much.
+    pub(super) fn begun(&mut self, others: &[VersionVector]) {
+        for write in self.keys.values_mut().flatten() {
+            write.is_orphan |= !others.iter().all(|seen| seen.covers(write.entry.dot));
         }
     }
 

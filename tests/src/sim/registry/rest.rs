@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quorate::types::Blob;
-use quorate_crdt::{Entry, Origin};
+use quorate_crdt::{Entry, Origin, Summary};
 use tokio::time::{sleep, timeout};
 
 use super::house::{ALLOCATIONS, House, Node, shard_of};
@@ -41,7 +41,7 @@ pub(super) async fn at_rest(house: &House) -> u64 {
     let ages = Duration::from_millis(house.plan.age_millis) * AGES_MAX;
     // Acknowledgements travel with news, which reports are.
     await_none(house, "what was removed is forgotten", FORGOTTEN_WITHIN + ages, || {
-        house.nodes().iter().find_map(remembers)
+        house.nodes().iter().find_map(|node| remembers(house, node))
     })
     .await;
     house.reports.store(false, Ordering::Relaxed);
@@ -69,12 +69,25 @@ async fn await_none(
 
 /// What a node still knows of what is over: tombstones, and earlier lives of
 /// which nothing is left.
-fn remembers(node: &Node) -> Option<String> {
+fn remembers(house: &House, node: &Node) -> Option<String> {
+    let memory = house.memory.lock();
+    let tombstone = memory.keys().find_map(|key| {
+        let entry = node.registry.lock().map().entry(key).cloned()?;
+        entry.is_tombstone().then_some((key, entry))
+    });
+    if let Some((key, Entry { stamp, dot, .. })) = tombstone {
+        // Who has not seen it keeps it there.
+        let seen = |other: &Node| {
+            let registry = other.registry.lock();
+            let Summary { vector, faded, resync, .. } = registry.map().summary();
+            let (has, had) = (vector.get(dot.origin), faded.get(dot.origin));
+            format!("{:?} has seen {has}, {had}, {resync:?}", registry.map().origin())
+        };
+        let seen: Vec<String> = house.nodes().iter().map(seen).collect();
+        return Some(format!("{} keeps {key:?}, {stamp:?} of {dot:?}; {seen:?}", node.id()));
+    }
     let registry = node.registry.lock();
     let (id, map) = (node.id(), registry.map());
-    if map.tombstones() > 0 {
-        return Some(format!("{id} keeps {} tombstones", map.tombstones()));
-    }
     let mut writers: BTreeMap<Origin, usize> =
         map.vector().iter().map(|(origin, _)| (origin, 0)).collect();
     for (key, _) in map.scan_from(Blob::new()) {

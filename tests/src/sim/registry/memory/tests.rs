@@ -21,7 +21,7 @@ fn entry(millis: u64, sequence: u64, value: Option<&str>) -> Entry {
 fn written(entries: &[Entry]) -> Memory {
     let mut memory = Memory::default();
     for entry in entries {
-        memory.wrote(&key(), entry.clone());
+        memory.wrote(&key(), entry.clone(), false);
     }
     memory
 }
@@ -72,16 +72,25 @@ fn what_some_had_seen_may_be_lost_below_a_removal_only() {
     let mut memory = written(&[entry(1, 1, Some("a"))]);
     memory.lost(&[seen(1), seen(0)]);
     assert_eq!(broken(&memory, None), Some("what was acknowledged last is there"));
-    memory.wrote(&Blob::from("aother"), entry(2, 2, None));
+    memory.wrote(&Blob::from("aother"), entry(2, 2, None), false);
     assert_eq!(broken(&memory, None), None);
 }
 
 #[test]
 fn a_late_write_may_be_lost() {
     let mut memory = Memory::default();
-    memory.wrote(&Blob::from("aother"), entry(2, 1, None));
-    memory.wrote(&key(), entry(1, 2, Some("a")));
+    memory.wrote(&Blob::from("aother"), entry(2, 1, None), false);
+    memory.wrote(&key(), entry(1, 2, Some("a")), false);
     assert_eq!(broken(&memory, None), None);
     assert_eq!(broken(&memory, Some("a")), None);
     assert_eq!(broken(&memory, Some("b")), Some("nobody makes values up"));
+}
+
+#[test]
+fn what_a_stranger_wrote_may_be_lost_below_a_removal() {
+    let mut memory = Memory::default();
+    memory.wrote(&key(), entry(1, 1, Some("a")), true);
+    assert_eq!(broken(&memory, None), Some("what was acknowledged last is there"));
+    memory.wrote(&Blob::from("aother"), entry(2, 2, None), false);
+    assert_eq!(broken(&memory, None), None);
 }
