@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, Subcommand};
 
 use super::finding::Finding;
+use super::life::SweepArgs;
 use super::options::Options;
 use super::report::Report;
 use super::run::{Record, Run, perform};
@@ -46,6 +47,8 @@ enum Task {
     Shrink(ShrinkArgs),
     /// Run new seeds until the time is over.
     Soak(SoakArgs),
+    /// Let a node die at every write and sync of its life.
+    Sweep(SweepArgs),
     /// Run one seed and print what it found, as JSON.
     #[command(hide = true)]
     One(OneArgs),
@@ -131,6 +134,7 @@ impl Command {
             Some(Task::Replay(args)) => replay(&args),
             Some(Task::Shrink(args)) => make_smaller(&args),
             Some(Task::Meta(args)) => compare(&args.seeds),
+            Some(Task::Sweep(args)) => args.run(),
             Some(Task::One(args)) => one(&args.what),
         };
         match outcome {

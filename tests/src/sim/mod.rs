@@ -8,6 +8,7 @@ mod faults;
 mod finding;
 mod invariants;
 mod ledger;
+pub mod life;
 mod load;
 mod model;
 mod operators;

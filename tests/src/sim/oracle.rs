@@ -63,6 +63,15 @@ impl Oracle {
         Self { model, logs, epochs, decided, order: Vec::new() }
     }
 
+    /// What follows it, while nothing is under way: the model executes once
+    /// more what was executed.
+    pub(crate) fn continued(&self, mut model: Option<Box<dyn Model>>) -> Self {
+        if let Some(model) = model.as_deref_mut() {
+            self.order.iter().for_each(|(_, call)| drop(model.execute(call)));
+        }
+        Self { order: self.order.clone(), decided: self.decided.clone(), ..Self::new(model) }
+    }
+
     /// What the model has executed, in order.
     pub(crate) fn order(&self) -> &[(RequestKey, Call)] {
         &self.order
