@@ -312,23 +312,6 @@ fn rebuilding_holds_exactly_the_given_rows_and_empties_the_quarantine() {
 }
 
 #[test]
-fn a_log_that_is_applied_again_does_not_take_the_table_back() {
-    let disk = MemoryDisk::default();
-    let [early, late] = [2, 4].map(|count| way(1, 5).remove(count));
-    let mut table = open(&disk).unwrap();
-    assert!(table.rebuild_at(9, [late.clone()]).unwrap());
-    assert!(table.rebuild_at(12, [late.clone()]).unwrap());
-    assert!(!table.rebuild_at(11, [early.clone()]).unwrap());
-    drop(table);
-    let mut table = open(&disk).unwrap();
-    assert!(!table.rebuild_at(0, []).unwrap());
-    assert!(!table.rebuild_at(8, [early]).unwrap());
-    assert_eq!(table.load_all().unwrap(), [late]);
-    assert!(table.rebuild_at(13, []).unwrap());
-    assert!(table.rows().is_empty());
-}
-
-#[test]
 fn rebuilding_to_what_is_held_writes_nothing() {
     let disk = disk_with(3);
     let mut table = open(&disk).unwrap();

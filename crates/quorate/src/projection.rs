@@ -19,9 +19,7 @@ pub(crate) async fn project(node: Weak<NodeInner>, failure: watch::Sender<Option
         let view = views.get();
         let rows: Vec<MigrationRow> =
             view.journal().filter_map(|(id, stored)| shared(id, stored).open()).collect();
-        // After a restart the metadata are applied again from where they were
-        // flushed last, and the operator is not to see migrations go back.
-        if let Err(error) = inner.table.lock().rebuild_at(view.applied(), rows) {
+        if let Err(error) = inner.table.lock().rebuild(rows) {
             let error = NodeError::store(&TableConfig::default().file, &error);
             return failure.send(Some(Arc::new(error)));
         }

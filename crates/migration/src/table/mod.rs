@@ -120,8 +120,6 @@ pub struct MigrationStateTable {
     store: Store,
     rows: BTreeMap<MigrationId, MigrationRow>,
     quarantined: BTreeMap<Blob, Quarantined>,
-    /// Up to which index of a log the rows are.
-    seen: Option<u64>,
     failure: Option<TableError>,
 }
 
@@ -142,9 +140,8 @@ impl MigrationStateTable {
     pub fn open(disk: &dyn Disk, config: TableConfig) -> Result<Self, TableError> {
         let store = Store::open(disk, &config.file, config.cache_bytes)?;
         let (rows, quarantined) = (BTreeMap::new(), BTreeMap::new());
-        let mut table = Self { config, store, rows, quarantined, seen: None, failure: None };
+        let mut table = Self { config, store, rows, quarantined, failure: None };
         table.load()?;
-        table.seen = table.store.seen().map_err(|error| table.latch(error))?;
         let verified = table.store.verify();
         verified.map_err(|error| table.latch(error))?;
         Ok(table)
@@ -253,37 +250,6 @@ impl MigrationStateTable {
         &mut self,
         rows: impl IntoIterator<Item = MigrationRow>,
     ) -> Result<(), TableError> {
-        self.replace(rows, None)
-    }
-
-    /// The same with the rows of a log as it was at an index. Returns whether
-    /// it was done: rows of a later index, which an earlier process may have
-    /// seen, stay. So a log that is applied again from further back, as after a
-    /// restart, does not take the table back.
-    ///
-    /// # Errors
-    /// As [`MigrationStateTable::rebuild`].
-    pub fn rebuild_at(
-        &mut self,
-        index: u64,
-        rows: impl IntoIterator<Item = MigrationRow>,
-    ) -> Result<bool, TableError> {
-        self.check()?;
-        if self.seen.is_some_and(|seen| seen > index) {
-            return Ok(false);
-        }
-        self.replace(rows, Some(index))?;
-        // Unless rows differed it is not written: until they do, nobody is
-        // taken back by rows of an earlier index.
-        self.seen = Some(index);
-        Ok(true)
-    }
-
-    fn replace(
-        &mut self,
-        rows: impl IntoIterator<Item = MigrationRow>,
-        index: Option<u64>,
-    ) -> Result<(), TableError> {
         self.check()?;
         let rows: BTreeMap<_, _> = rows.into_iter().map(|row| (row.id, row)).collect();
         let is_held = |row: &&MigrationRow| self.rows.get(&row.id) == Some(*row);
@@ -296,8 +262,7 @@ impl MigrationStateTable {
         }
         self.commit(|writer| {
             gone.iter().try_for_each(|key| writer.remove(key))?;
-            changed.iter().try_for_each(|row| writer.insert(row))?;
-            index.map_or(Ok(()), |index| writer.see(index))
+            changed.iter().try_for_each(|row| writer.insert(row))
         })?;
         for damaged in std::mem::take(&mut self.quarantined).into_values() {
             tracing::warn!(file = %self.config.file, key = ?damaged.key, "replaced a damaged row");

@@ -3,12 +3,11 @@
 
 use std::sync::Arc;
 
-use quorate_types::codec::{decode, encode, open_row, seal_row};
 use quorate_types::contain::{Panicked, contain};
 use quorate_types::disk::{Disk, restart_creation};
 use redb::{
     Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
-    TableError as NoTable, WriteTransaction,
+    TableError as NoTable,
 };
 
 use super::backend::Backend;
@@ -19,10 +18,6 @@ type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 const ROWS: Definition = TableDefinition::new("migrations");
 const QUARANTINE: Definition = TableDefinition::new("quarantine");
-/// One row, under [`SEEN_KEY`].
-const SEEN: Definition = TableDefinition::new("seen");
-const SEEN_KEY: &[u8] = b"index";
-const SEEN_VERSION: u8 = 1;
 
 /// How much of a damaged row is kept as evidence: several rows' worth.
 const QUARANTINED_BYTES_MAX: usize = 4096;
@@ -39,7 +34,6 @@ pub(super) struct Store {
 pub(super) struct Writer<'a> {
     rows: redb::Table<'a, &'static [u8], &'static [u8]>,
     quarantine: redb::Table<'a, &'static [u8], &'static [u8]>,
-    transaction: &'a WriteTransaction,
 }
 
 impl Writer<'_> {
@@ -56,13 +50,6 @@ impl Writer<'_> {
     pub(super) fn remove(&mut self, key: &[u8]) -> Result<(), redb::Error> {
         self.rows.remove(key)?;
         self.quarantine.remove(key)?;
-        Ok(())
-    }
-
-    /// Keeps up to which index of a log the rows are.
-    pub(super) fn see(&mut self, index: u64) -> Result<(), redb::Error> {
-        let sealed = seal_row(SEEN_KEY, SEEN_VERSION, &encode(&index));
-        self.transaction.open_table(SEEN)?.insert(SEEN_KEY, &*sealed)?;
         Ok(())
     }
 
@@ -132,23 +119,6 @@ impl Store {
         }
     }
 
-    /// Up to which index of a log the rows are, if somebody said. What cannot
-    /// be read says nothing: the next log that is seen then decides.
-    pub(super) fn seen(&self) -> Result<Option<u64>, TableError> {
-        let stored =
-            contained(&self.file, || match self.database()?.begin_read()?.open_table(SEEN) {
-                Ok(table) => Ok(table.get(SEEN_KEY)?.map(|row| row.value().to_vec())),
-                Err(NoTable::TableDoesNotExist(_)) => Ok(None),
-                Err(error) => Err(error.into()),
-            })?;
-        let Some(stored) = stored else { return Ok(None) };
-        let seen = open_row(SEEN_KEY, SEEN_VERSION, &stored).and_then(|(_, index)| decode(index));
-        if let Err(error) = &seen {
-            tracing::error!(file = %self.file, %error, "how far the table is cannot be read");
-        }
-        Ok(seen.ok())
-    }
-
     /// Verifies the checksums of all pages. Damage outside of the rows would
     /// otherwise show as a panic within a commit, and there as a second one
     /// during the first one's unwinding, which nothing contains.
@@ -187,7 +157,7 @@ impl Store {
             {
                 let rows = transaction.open_table(ROWS)?;
                 let quarantine = transaction.open_table(QUARANTINE)?;
-                change(&mut Writer { rows, quarantine, transaction: &transaction })?;
+                change(&mut Writer { rows, quarantine })?;
             }
             Ok(transaction.commit()?)
         })
