@@ -17,6 +17,7 @@ use quorate_migration::{
     AbortReason, Change, Checkpoint, MigrationRow, MigrationStateTable, Phase, Place, Promotion,
     ROW_VERSION, RowDamage, RowError, TableConfig, TableError,
 };
+use quorate_testkit::disk::{CrashDisk, SweepOptions, sweep};
 use quorate_types::codec::{CodecError, encode, seal_row};
 use quorate_types::{GroupId, Hlc, MigrationId, NodeId, ReplicaId, ShardId};
 
@@ -89,6 +90,17 @@ fn replace(disk: &MemoryDisk, row: &MigrationRow, by: &[u8]) {
 fn a_missing_table_is_an_empty_one() {
     let mut table = open(&MemoryDisk::default()).unwrap();
     assert_eq!(table.load_all().unwrap(), []);
+}
+
+#[test]
+fn a_table_whose_creation_was_cut_short_is_created_anew() {
+    let open = |disk: &CrashDisk| {
+        MigrationStateTable::open(disk, TableConfig::default())
+            .and_then(|mut table| table.load_all().map(drop))
+    };
+    let options = SweepOptions { rounds: 8, ..SweepOptions::default() };
+    let opened = sweep(options, |disk, _: &mut ()| open(disk), |disk, ()| open(disk));
+    assert!(opened.unwrap().crashes_unsynced > 0);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use quorate::types::fault::{Canary, HAS_CANARIES};
 use super::child::{Child, FOLDER, POLL};
 use super::finding::Finding;
 use super::hunt::{CanaryArgs, hunt};
+use super::life::SweepArgs;
 use super::options::Options;
 use super::places::{FIXED_SEEDS, missed};
 use super::registry::perform_traced;
@@ -55,6 +56,8 @@ enum Task {
     Soak(SoakArgs),
     /// Run registries and the gossip that carries them, without a cluster.
     Registry(RegistryArgs),
+    /// Let a node die at every write and sync of its life.
+    Sweep(SweepArgs),
     /// Run one seed and print what it found, as JSON.
     #[command(hide = true)]
     One(OneArgs),
@@ -174,6 +177,7 @@ impl Command {
             Some(Task::Canaries(args)) => hunt(&args),
             Some(Task::Meta(args)) => compare(&args.seeds),
             Some(Task::Registry(args)) => registries(&args),
+            Some(Task::Sweep(args)) => args.run(),
             Some(Task::One(args)) => one(&args.what),
         };
         match outcome {

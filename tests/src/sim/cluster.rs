@@ -12,14 +12,14 @@ use quorate::types::fault::Canary;
 use quorate::types::{NodeId, ShardId};
 use quorate::{Node, NodeConfig};
 use quorate_calvin::kv::KeyValue;
-use quorate_testkit::disk::{CrashDisk, DiskCounters, Faults};
+use quorate_testkit::disk::{CrashDisk, DiskCounters, DiskImage, Faults};
 use quorate_testkit::sim::{Coverage, Sim, SimClock, SimNetwork, SimNode};
 use tokio::time::{sleep, timeout};
 
 use super::faults::Fault;
 use super::finding::Findings;
 use super::ledger::{Ledger, Tap};
-use super::model::KeyValueModel;
+use super::model::{KeyValueModel, Model};
 use super::options::{Draw, Options};
 use super::port::{Deafness, Medium, Port, Ways, address};
 use super::tap::{Stores, open_stores};
@@ -58,6 +58,17 @@ enum State {
     Down,
     /// It is lost, with its disk.
     Lost,
+}
+
+/// What a cluster begins with that has worked before.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Beginning {
+    /// The disks of those that take part.
+    pub(super) images: Vec<DiskImage>,
+    /// What its nodes were seen to do.
+    pub(super) ledger: Option<Ledger>,
+    /// How far its clocks are behind what they have shown before.
+    pub(super) clock_millis: i64,
 }
 
 /// How often a fault struck, and how often it found nobody.
@@ -123,30 +134,46 @@ impl Cluster {
         probes: Probes,
         configure: fn(&mut NodeConfig),
     ) -> Self {
-        let machines = (1..=options.machines())
-            .map(|id| Mutex::new(Machine::new(sim, &options, id, &probes.coverage)))
-            .collect();
-        let ledger = options.is_tapped.then(|| {
-            let model = Box::<KeyValueModel>::default();
-            let findings = probes.findings.clone();
-            Ledger::new(sim.begun(), findings, Arc::new(KeyValue), Some(model))
-        });
-        let cluster = Self {
-            sim: sim.clone(),
-            network: SimNetwork::new(sim, options.link.into()),
-            deafness: Deafness::default(),
-            probes,
-            machines: Arc::new(machines),
-            taking_part: Arc::new(AtomicUsize::new(usize::try_from(options.founders).unwrap())),
-            options: Arc::new(options),
-            configure,
-            ledger,
-        };
+        let cluster = Self::assemble(sim, options, probes, configure, Beginning::default());
         for place in 0..cluster.members() {
             cluster.boot(place).await.expect("a new node starts");
         }
         cluster.serving().await;
         cluster
+    }
+
+    /// Puts its machines up; none of them is on.
+    pub(super) fn assemble(
+        sim: &Sim,
+        options: Options,
+        probes: Probes,
+        configure: fn(&mut NodeConfig),
+        beginning: Beginning,
+    ) -> Self {
+        let machines = (1..=options.machines())
+            .map(|id| Mutex::new(Machine::new(sim, &options, id, &probes.coverage, &beginning)))
+            .collect();
+        let ledger = options.is_tapped.then(|| {
+            let model = Some(Box::<KeyValueModel>::default() as Box<dyn Model>);
+            let findings = probes.findings.clone();
+            match &beginning.ledger {
+                Some(ledger) => ledger.continued(sim.begun(), findings, model),
+                None => Ledger::new(sim.begun(), findings, Arc::new(KeyValue), model),
+            }
+        });
+        let founders = usize::try_from(options.founders).unwrap();
+        let taking_part = founders.max(beginning.images.len());
+        Self {
+            sim: sim.clone(),
+            network: SimNetwork::new(sim, options.link.into()),
+            deafness: Deafness::default(),
+            probes,
+            machines: Arc::new(machines),
+            taking_part: Arc::new(AtomicUsize::new(taking_part)),
+            options: Arc::new(options),
+            configure,
+            ledger,
+        }
     }
 
     /// What its nodes were seen to do, if they have taps.
@@ -228,7 +255,8 @@ impl Cluster {
         self.running().find(|place| self.id(*place) == id)
     }
 
-    async fn boot(&self, place: usize) -> Result<(), String> {
+    /// Turns a machine on that is off.
+    pub(super) async fn boot(&self, place: usize) -> Result<(), String> {
         let (life, disk, clock) = {
             let mut machine = self.machines[place].lock();
             machine.state = State::Starting;
@@ -363,18 +391,8 @@ impl Cluster {
         place: usize,
         treat: impl FnOnce(&CrashDisk) -> T,
     ) -> T {
-        let (life, treated) = {
-            let mut machine = self.machines[place].lock();
-            if !matches!(machine.state, State::Down) {
-                return T::default();
-            }
-            machine.life = machine.life.restarted();
-            machine.disk.clear_faults();
-            machine.disk = machine.disk.reboot();
-            machine.clock = machine.clock.restarted();
-            machine.is_ill = false;
-            (Arc::clone(&machine.life), treat(&machine.disk))
-        };
+        let Some(life) = self.reboot(place) else { return T::default() };
+        let treated = treat(&self.disk(place));
         if let Err(error) = self.boot(place).await {
             // Somebody may have cut its power meanwhile.
             if life.is_alive() {
@@ -384,6 +402,25 @@ impl Cluster {
             }
         }
         treated
+    }
+
+    /// Gives a machine that is off its next life, on what its disk kept.
+    pub(super) fn reboot(&self, place: usize) -> Option<Arc<SimNode>> {
+        let mut machine = self.machines[place].lock();
+        if !matches!(machine.state, State::Down) {
+            return None;
+        }
+        machine.life = machine.life.restarted();
+        machine.disk.clear_faults();
+        machine.disk = machine.disk.reboot();
+        machine.clock = machine.clock.restarted();
+        machine.is_ill = false;
+        Some(Arc::clone(&machine.life))
+    }
+
+    /// A machine's disk, as its present life sees it.
+    pub(super) fn disk(&self, place: usize) -> CrashDisk {
+        self.machines[place].lock().disk.clone()
     }
 
     /// Starts nodes again that have given up because their disk failed, for as
@@ -483,7 +520,13 @@ async fn open_tapped(life: &Arc<SimNode>, disk: &CrashDisk, tap: &Tap) -> Result
 }
 
 impl Machine {
-    fn new(sim: &Sim, options: &Options, id: u64, coverage: &Coverage) -> Self {
+    fn new(
+        sim: &Sim,
+        options: &Options,
+        id: u64,
+        coverage: &Coverage,
+        beginning: &Beginning,
+    ) -> Self {
         let sync_delay_max = Duration::from_micros(options.sync_micros_max);
         let mut life = SimNode::with_sync_delay(NodeId(id), sim.seed(), sync_delay_max)
             .with_coverage(coverage.clone());
@@ -493,10 +536,12 @@ impl Machine {
         if let Some(canary) = options.canary.as_deref() {
             life = life.with_canary(Canary::from_name(canary).expect("a known canary"));
         }
-        let offset_millis = i64::try_from(id).unwrap() * options.skew_millis;
+        let offset_millis =
+            i64::try_from(id).unwrap() * options.skew_millis + beginning.clock_millis;
+        let image = beginning.images.get(usize::try_from(id - 1).unwrap());
         Self {
             life,
-            disk: CrashDisk::new(sim.seed() ^ id),
+            disk: CrashDisk::from_image(&image.cloned().unwrap_or_default(), sim.seed() ^ id),
             clock: SimClock::new(sim.begun(), offset_millis),
             state: State::Spare,
             is_ill: false,

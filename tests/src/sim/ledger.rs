@@ -92,6 +92,27 @@ impl Ledger {
         Self { books: Arc::new(Mutex::new(books)) }
     }
 
+    /// What follows it in a further run: on the disks that its own run left,
+    /// with lives that are counted anew. Nothing may be under way.
+    #[must_use]
+    pub fn continued(
+        &self,
+        begun: Instant,
+        findings: Findings,
+        model: Option<Box<dyn Model>>,
+    ) -> Self {
+        let books = self.with(|books| Books {
+            report: Report::new(begun, findings),
+            lives: BTreeMap::new(),
+            raft: books.raft.clone(),
+            rows: books.rows.clone(),
+            order: books.order.continued(model),
+            homes: books.homes.continued(),
+            shadow: books.shadow.continued(),
+        });
+        Self { books: Arc::new(Mutex::new(books)) }
+    }
+
     /// What one life of a node reports to.
     #[must_use]
     pub fn tap(&self, node: NodeId, life: u64) -> Tap {

@@ -12,6 +12,7 @@ mod finding;
 mod hunt;
 mod invariants;
 mod ledger;
+pub mod life;
 mod load;
 mod model;
 mod operators;

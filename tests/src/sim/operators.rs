@@ -249,7 +249,10 @@ impl Operator {
     }
 
     /// Asks one node after the other until one answers, or for too long.
-    async fn ask<T: Send + 'static, F>(&self, question: impl Fn(Arc<Node>) -> F) -> Option<T>
+    pub(super) async fn ask<T: Send + 'static, F>(
+        &self,
+        question: impl Fn(Arc<Node>) -> F,
+    ) -> Option<T>
     where
         F: Future<Output = Result<T, String>> + Send + 'static,
     {

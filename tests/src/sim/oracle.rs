@@ -91,6 +91,21 @@ impl Oracle {
         }
     }
 
+    /// What follows it, while nothing is under way: the model executes once
+    /// more what was executed.
+    pub(crate) fn continued(&self, mut model: Option<Box<dyn Model>>) -> Self {
+        if let Some(model) = model.as_deref_mut() {
+            self.executed.iter().for_each(|(_, _, call)| drop(model.execute(call)));
+        }
+        Self {
+            executed: self.executed.clone(),
+            steps: self.steps,
+            logged: self.logged.clone(),
+            decided: self.decided.clone(),
+            ..Self::new(model)
+        }
+    }
+
     /// What the model has executed, in an order that the logs allow and that
     /// respects real time if no answer came too early.
     pub(crate) fn order(&self) -> Vec<(RequestKey, Call)> {

@@ -13,7 +13,7 @@ use quorate_testkit::sim::SiteCounts;
 pub(super) const FIXED_SEEDS: std::ops::RangeInclusive<u64> = 1..=40;
 
 /// Every run of the fixed set must reach these.
-const DEMANDED: [&str; 34] = [
+const DEMANDED: [&str; 35] = [
     "a checkpoint meets another",
     "a command finds its shard split",
     "a command waits a second for its locks",
@@ -30,6 +30,7 @@ const DEMANDED: [&str; 34] = [
     "a leader is elected in a joint membership",
     "a log is purged while a follower lags",
     "a machine is ahead of its log",
+    "a projection is behind its table of migrations",
     "a read must be logged",
     "a read's contributions are gone",
     "a replica that is gone is called",

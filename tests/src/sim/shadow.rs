@@ -36,7 +36,7 @@ const PENDING_TAG: u8 = b'p';
 const PENDING_COMPARED_MAX: usize = 48;
 
 /// A replica's rows.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Rows {
     data: BTreeMap<Blob, Blob>,
     system: BTreeMap<Blob, Blob>,
@@ -169,6 +169,27 @@ type Born = (ShardId, HostRow);
 impl Shadow {
     pub(crate) fn new(procedures: Arc<dyn Procedures>) -> Self {
         Self { procedures, copies: BTreeMap::new() }
+    }
+
+    /// What follows it in a further run: made anew of its rows, as a node is
+    /// after a restart.
+    pub(crate) fn continued(&self) -> Self {
+        let copies = self.copies.iter().map(|(space, copy)| (*space, self.reloaded(*space, copy)));
+        Self { procedures: Arc::clone(&self.procedures), copies: copies.collect() }
+    }
+
+    fn reloaded(&self, space: ShardId, copy: &Copy) -> Copy {
+        let rows = copy.rows.clone();
+        let core = match &copy.core {
+            Core::Metadata(registry) => Core::Metadata(registry.clone()),
+            Core::Sequencer(_) => {
+                let machine = SequencerMachine::load(&rows, copy.applied);
+                Core::Sequencer(Box::new(machine.expect("its own rows")))
+            }
+            Core::Shard(_) => self.load(space, &rows).expect("its own rows").expect("its own rows"),
+        };
+        let (digests, is_halted) = (copy.digests.clone(), copy.is_halted);
+        Copy { digests, is_halted, ..Copy::new(core, rows, copy.applied) }
     }
 
     /// The state's digest at an index that was applied.

@@ -78,33 +78,3 @@ impl StorageBackend for DiskBackend {
         Ok(())
     }
 }
-
-/// redb creates a file in two steps, and cannot open one that a crash left
-/// between them: no magic number, at most a header, zeroes. Nothing was ever
-/// stored in such a file, so it is emptied and created anew. Any other byte
-/// beyond the header makes it someone's damaged data, to be reported.
-pub(super) fn restart_creation(file: &dyn DiskFile) -> io::Result<()> {
-    const MAGIC_BYTES: usize = 9;
-    const HEADER_BYTES: u64 = 4096;
-    const STEP_BYTES: u64 = 64 << 10;
-
-    let len = file.len()?;
-    let mut magic = [0; MAGIC_BYTES];
-    if len < MAGIC_BYTES as u64 {
-        return Ok(());
-    }
-    file.read(0, &mut magic)?;
-    let mut offset = HEADER_BYTES;
-    let mut is_blank = magic == [0; MAGIC_BYTES];
-    while is_blank && offset < len {
-        let mut step = vec![0; STEP_BYTES.min(len - offset) as usize];
-        file.read(offset, &mut step)?;
-        is_blank = step.iter().all(|byte| *byte == 0);
-        offset += STEP_BYTES;
-    }
-    if is_blank {
-        file.set_len(0)?;
-        file.sync()?;
-    }
-    Ok(())
-}

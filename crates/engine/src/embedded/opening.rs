@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use quorate_types::ShardId;
 use quorate_types::codec::CodecError;
-use quorate_types::disk::Disk;
+use quorate_types::disk::{Disk, restart_creation};
 use quorate_types::owner::Owner;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
 
 use super::RedbConfig;
-use super::backend::{DiskBackend, contain, restart_creation};
+use super::backend::{DiskBackend, contain};
 use super::committer::Committer;
 use super::format::{
     ENGINE, FORMAT_KEY, FORMAT_VERSION, GARBAGE, Garbage, NEXT_SPACE_KEY, OWNER_KEY, ROWS, Record,

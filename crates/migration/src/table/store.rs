@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use quorate_types::codec::{self, CodecError};
 use quorate_types::contain::{Panicked, contain};
-use quorate_types::disk::Disk;
+use quorate_types::disk::{Disk, restart_creation};
 use redb::{
     Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
     TableError as NoTable,
@@ -97,7 +97,9 @@ impl Store {
         cache_bytes: usize,
     ) -> Result<Self, TableError> {
         let database = contained(file, || {
-            let backend = Backend::new(disk.open(file)?);
+            let handle = disk.open(file)?;
+            restart_creation(&*handle)?;
+            let backend = Backend::new(handle);
             Ok(Database::builder().set_cache_size(cache_bytes).create_with_backend(backend)?)
         })?;
         Ok(Self { file: file.to_owned(), database: Some(database) })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ::redb::{Builder, Database, ReadableDatabase, ReadableTable};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use quorate_types::disk::Disk;
+use quorate_types::disk::{Disk, restart_creation};
 use quorate_types::owner::Owner;
 use quorate_types::{GroupId, ReplicaId, buggify, planted, watch};
 use tokio::sync::{Notify, oneshot};
@@ -140,7 +140,9 @@ impl RedbLog {
             // Before an empty file takes the place of the lost one.
             owner.judge(None).map_err(not_ours)?;
         }
-        let storage = FileStorage(disk.open(name).map_err(|error| LogError::disk(&file, error))?);
+        let handle = disk.open(name).map_err(|error| LogError::disk(&file, error))?;
+        restart_creation(&*handle).map_err(|error| LogError::disk(&file, error))?;
+        let storage = FileStorage(handle);
         let database = contained(&file, || {
             let database =
                 Builder::new().set_cache_size(config.cache_bytes).create_with_backend(storage)?;

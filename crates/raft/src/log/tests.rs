@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use quorate_testkit::disk::{CrashDisk, SweepOptions, sweep};
+use quorate_testkit::sim;
 use quorate_types::disk::DirectoryDisk;
 use quorate_types::owner::Owner;
 use quorate_types::{DiskId, GroupId, ReplicaId};
@@ -109,6 +111,20 @@ fn a_disk_that_lies_about_syncs_is_found_out() {
         };
         assert_eq!(kept, None);
     });
+}
+
+/// Opens the log of a disk and leaves it.
+fn open_and_leave(disk: &CrashDisk) -> Result<(), LogError> {
+    let opened = sim::run(1, |_| async { RedbLog::open(disk, "raft.log", small_log()).map(drop) });
+    opened.unwrap().value
+}
+
+#[test]
+fn a_log_whose_creation_was_cut_short_is_created_anew() {
+    let options = SweepOptions { rounds: 8, ..SweepOptions::default() };
+    let opened =
+        sweep(options, |disk, _: &mut ()| open_and_leave(disk), |disk, ()| open_and_leave(disk));
+    assert!(opened.unwrap().crashes_unsynced > 0);
 }
 
 #[test]

@@ -8,8 +8,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod creation;
 mod deferred;
 
+pub use creation::restart_creation;
 pub use deferred::DeferredDisk;
 
 /// A directory of files.

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use quorate_types::disk::{DirectoryDisk, Disk};
+use quorate_types::disk::{DirectoryDisk, Disk, restart_creation};
 
 fn disk() -> (tempfile::TempDir, DirectoryDisk) {
     let folder = tempfile::tempdir().unwrap();
@@ -140,4 +140,27 @@ fn a_directory_that_is_a_file_is_an_error() {
     std::fs::write(&path, b"").unwrap();
     assert!(DirectoryDisk::open(&path).is_err());
     assert!(DirectoryDisk::open(path.join("below")).is_err());
+}
+
+#[test]
+fn a_creation_that_was_cut_short_is_begun_anew() {
+    let (_folder, disk) = disk();
+    let file = disk.open("log").unwrap();
+    restart_creation(&*file).unwrap();
+    for (at, header, is_begun) in [
+        (0, &b"\0\0"[..], true),
+        (9, b"a header", true),
+        (0, b"redb", false),
+        (4096, b"data", false),
+    ] {
+        file.set_len(0).unwrap();
+        file.set_len(1 << 20).unwrap();
+        file.write(at, header).unwrap();
+        restart_creation(&*file).unwrap();
+        assert_eq!(file.is_empty().unwrap(), is_begun, "{header:?} at {at}");
+    }
+    file.set_len(0).unwrap();
+    file.write(0, b"\0\0\0").unwrap();
+    restart_creation(&*file).unwrap();
+    assert!(file.is_empty().unwrap());
 }

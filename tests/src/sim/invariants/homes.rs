@@ -21,6 +21,12 @@ pub(crate) struct HomesBook {
 }
 
 impl HomesBook {
+    /// What follows it in a run with lives of its own.
+    pub(crate) fn continued(&self) -> Self {
+        let (ended, journal) = (self.ended.clone(), self.journal.clone());
+        Self { ended, journal, shown: BTreeMap::new() }
+    }
+
     /// The metadata after a command.
     pub(crate) fn commanded(&mut self, view: &ClusterView, report: &mut Report) {
         for operator in view.ended_operators() {

@@ -23,7 +23,7 @@ type RequestKey = (ClientId, u64);
 const BARRIER: u32 = u32::MAX;
 
 /// What an epoch asks of a shard.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Due {
     Transactions(Vec<(u32, RequestKey)>),
     Split(ShardId),
@@ -48,7 +48,7 @@ impl Due {
 }
 
 /// The part of the order that concerns one shard.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Chain {
     /// Its epochs that no replica has accepted.
     due: BTreeMap<Epoch, Due>,
@@ -69,7 +69,7 @@ pub(crate) struct ShardStep<'a> {
 }
 
 /// What is known of the answer to a call.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Logged {
     position: Epoch,
     /// Another request has asked the same.
@@ -140,6 +140,20 @@ impl OrderBook {
             calls: BTreeMap::new(),
             logged: BTreeMap::new(),
             oracle: Oracle::new(model),
+        }
+    }
+
+    /// What follows it, while nothing is under way.
+    pub(crate) fn continued(&self, model: Option<Box<dyn Model>>) -> Self {
+        Self {
+            maps: self.maps.clone(),
+            ordered: self.ordered.clone(),
+            chains: self.chains.clone(),
+            owed: self.owed.clone(),
+            executed: self.executed.clone(),
+            calls: self.calls.clone(),
+            logged: self.logged.clone(),
+            oracle: self.oracle.continued(model),
         }
     }
 

@@ -36,7 +36,7 @@ struct Slot {
 }
 
 /// What a replica's log was told to hold.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Mirror {
     first: u64,
     slots: VecDeque<Slot>,
@@ -95,7 +95,7 @@ impl Mirror {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Replica {
     node: NodeId,
     log: Mirror,
@@ -123,7 +123,7 @@ impl Replica {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Group {
     replicas: BTreeMap<ReplicaId, Replica>,
     /// Every entry that anybody appended: its term and its payload's hash.
@@ -143,7 +143,7 @@ struct Group {
 }
 
 /// The logs of all replicas of all groups.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct RaftBook {
     groups: BTreeMap<GroupId, Group>,
     bound: BTreeMap<(NodeId, GroupId), ReplicaId>,

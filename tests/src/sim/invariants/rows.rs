@@ -154,14 +154,14 @@ impl Print {
 }
 
 /// A space of one node's engine.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Held {
     applied: u64,
     print: Print,
 }
 
 /// The engines of all nodes.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct RowsBook {
     spaces: BTreeMap<(NodeId, ShardId), Held>,
     /// What an engine said to be durable.
