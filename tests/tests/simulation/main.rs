@@ -9,6 +9,7 @@
 )]
 
 mod invariants;
+mod life;
 mod options;
 mod registry;
 mod routing;

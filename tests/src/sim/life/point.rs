@@ -87,11 +87,19 @@ pub(super) struct Morning {
     pub(super) told: Told,
 }
 
+/// Who plays.
+struct Stage {
+    cluster: Cluster,
+    warden: Warden,
+    script: Script,
+}
+
 /// What a run leaves, also when it panics.
 #[derive(Default)]
 struct Left {
     probes: Probes,
     report: Mutex<Option<PointReport>>,
+    stage: Mutex<Option<Stage>>,
     trace: Mutex<Option<Trace>>,
     evening: Mutex<Option<Morning>>,
 }
@@ -164,7 +172,7 @@ impl Point {
 
     /// The run, until something is found.
     async fn watched(&self, sim: &Sim, morning: Morning, left: &Left) {
-        let begun = Instant::now();
+        let (begun, before) = (Instant::now(), morning.told.clone());
         let found = async {
             while left.probes.findings.is_empty() {
                 if begun.elapsed() > WALL_DURATION_MAX {
@@ -179,17 +187,35 @@ impl Point {
             () = found => {}
             () = self.live(sim, morning, left) => {}
         }
+        if let Some(stage) = left.stage.lock().take() {
+            self.judge(sim, &stage, &before, left);
+        }
+    }
+
+    /// Notes what has happened, however far the run came.
+    fn judge(&self, sim: &Sim, stage: &Stage, before: &Told, left: &Left) {
+        let (disk, told) = (stage.cluster.disk(NODE_1).counters(), stage.script.told());
+        let mut report = left.report.lock();
+        let report = report.get_or_insert_with(|| self.unplayed());
+        (report.deaths, report.unsynced) = (stage.warden.deaths(), disk.crashes_unsynced);
+        report.torn = disk.writes_torn;
+        report.acknowledged = told.acknowledged - before.acknowledged;
+        report.verified = told.verified - before.verified;
+        report.virtual_millis = u64::try_from(sim.elapsed().as_millis()).unwrap();
     }
 
     async fn live(&self, sim: &Sim, morning: Morning, left: &Left) {
         let mut options = self.chapter.options();
         options.canary.clone_from(&self.ills.canary);
         let Morning { beginning, told } = morning;
-        let (clock_millis, before) = (beginning.clock_millis, told.clone());
+        let clock_millis = beginning.clock_millis;
         let probes = left.probes.clone();
         let cluster = Cluster::assemble(sim, options, probes, Chapter::configure, beginning);
         let warden = Warden::new(&cluster, self.aim());
         let script = Script::new(&cluster, &warden, told);
+        let stage =
+            Stage { cluster: cluster.clone(), warden: warden.clone(), script: script.clone() };
+        *left.stage.lock() = Some(stage);
         {
             let chapter = async {
                 self.open(&cluster, &warden).await;
@@ -199,7 +225,9 @@ impl Point {
                 (report.operations, report.syncs) = (disk.operations, disk.syncs);
                 *left.report.lock() = Some(report);
                 // The machine room is left in order before anything is read.
-                warden.start(NODE_1).await;
+                for place in 0..cluster.members() {
+                    warden.start(place).await;
+                }
                 warden.serving().await;
                 script.verify().await;
             };
@@ -208,15 +236,6 @@ impl Point {
                 () = warden.guard() => {}
                 () = chapter => {}
             }
-        }
-        let disk = cluster.disk(NODE_1).counters();
-        let told = script.told();
-        if let Some(report) = left.report.lock().as_mut() {
-            (report.deaths, report.unsynced) = (warden.deaths(), disk.crashes_unsynced);
-            report.torn = disk.writes_torn;
-            report.acknowledged = told.acknowledged - before.acknowledged;
-            report.verified = told.verified - before.verified;
-            report.virtual_millis = u64::try_from(sim.elapsed().as_millis()).unwrap();
         }
         if self.at.is_none() {
             for place in 0..cluster.members() {
@@ -227,7 +246,7 @@ impl Point {
             let clock_millis = clock_millis + millis;
             let ledger = cluster.ledger().cloned();
             let beginning = Beginning { images, ledger, clock_millis };
-            *left.evening.lock() = Some(Morning { beginning, told });
+            *left.evening.lock() = Some(Morning { beginning, told: script.told() });
         }
     }
 

@@ -40,13 +40,16 @@ pub(super) struct Warden {
     cluster: Cluster,
     aim: Aim,
     deaths: Arc<Mutex<u64>>,
+    /// The operation for which its disk is armed, counted as in [`Aim::at`].
+    armed: Arc<Mutex<Option<u64>>>,
     /// Held by whoever turns node 1 on or off.
     at_work: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Warden {
     pub(super) fn new(cluster: &Cluster, aim: Aim) -> Self {
-        Self { cluster: cluster.clone(), aim, deaths: Arc::default(), at_work: Arc::default() }
+        let (deaths, armed, at_work) = (Arc::default(), Arc::default(), Arc::default());
+        Self { cluster: cluster.clone(), aim, deaths, armed, at_work }
     }
 
     /// How often node 1 has died.
@@ -62,6 +65,9 @@ impl Warden {
             if self.cluster.node(NODE_1).is_none() {
                 self.raise().await;
             }
+            return;
+        }
+        if self.cluster.node(place).is_some() {
             return;
         }
         let _ = self.cluster.reboot(place);
@@ -105,7 +111,9 @@ impl Warden {
             1 => again_at,
             _ => None,
         };
-        if let Some(operations) = next.filter(|operations| *operations > 0) {
+        let next = next.filter(|operations| *operations > 0);
+        *self.armed.lock() = next.map(|operations| done + operations);
+        if let Some(operations) = next {
             self.cluster.tear(NODE_1, operations, seed ^ self.deaths());
         }
         if is_lying {
@@ -128,12 +136,14 @@ impl Warden {
         }
         let _at_work = self.at_work.lock().await;
         let disk = self.cluster.disk(NODE_1);
-        let is_dead = tokio::select! {
+        tokio::select! {
             biased;
-            () = death(&disk) => true,
-            () = self.cluster.stop(NODE_1) => false,
-        };
-        if is_dead {
+            () = death(&disk) => {}
+            () = self.cluster.stop(NODE_1) => {}
+        }
+        // A node that is ending may end of it before anybody else notices.
+        let armed = *self.armed.lock();
+        if armed.is_some_and(|armed| disk.counters().operations >= armed) {
             self.bury().await;
         }
     }
