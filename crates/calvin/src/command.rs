@@ -171,7 +171,9 @@ impl Slice {
     /// About how many bytes its encoding has.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
-        match &self.body {
+        let range = &self.range;
+        let range_bytes = range.start.len() + range.end.as_ref().map_or(0, |end| end.len());
+        let body_bytes: usize = match &self.body {
             SliceBody::Split(change) => change.at.len() + 64 * change.members.len() + 256,
             SliceBody::Transactions(txns) => txns
                 .iter()
@@ -179,9 +181,13 @@ impl Slice {
                     txn.call.payload_bytes() + 16 * txn.participants.len() + TXN_OVERHEAD_BYTES
                 })
                 .sum(),
-        }
+        };
+        range_bytes + body_bytes + SLICE_OVERHEAD_BYTES
     }
 }
+
+/// What a slice holds besides its range and its work.
+const SLICE_OVERHEAD_BYTES: usize = 64;
 
 /// As many of the slices as fit the budget, at least one.
 pub(crate) fn within_budget<'a>(

@@ -41,7 +41,7 @@ impl<C: GroupMachine> StateMachine for EngineMachine<C> {
         Box::pin(async move {
             let EngineStore { engine, shard } = &self.store;
             engine.ready().await.map_err(halt)?;
-            if batch.entries.iter().all(|entry| entry.index == 0 && entry.command.is_none()) {
+            if batch.entries.last().is_some_and(|it| it.index == 0 && it.command.is_none()) {
                 // The first membership alone; an engine counts index 0 as applied.
                 let host_row = vec![Mutation::put(HOST_ROW_KEY, Blob(batch.host_row))];
                 engine.remove(*shard).await.map_err(halt)?;

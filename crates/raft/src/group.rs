@@ -706,7 +706,7 @@ impl Observer {
         if !is_due {
             return;
         }
-        sometimes!("a log is purged while a follower lags", lags(metrics, purged));
+        sometimes!("a log is purged while a follower lags", lags(metrics, applied));
         self.flush_asked_at = applied;
         count(&self.counters.flushes);
         if let Err(error) = self.raft.trigger().snapshot().await {

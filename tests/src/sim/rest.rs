@@ -53,7 +53,9 @@ fn at_floor(cluster: &Cluster, ledger: &Ledger) -> Result<(), String> {
         }
     }
     let options = &cluster.options;
-    let longest = options.purge_after_entries + options.purge_keeps_entries + LOG_SLACK_ENTRIES;
+    // A purge that had to wait is asked for again after half as many entries.
+    let due = options.purge_after_entries + options.purge_after_entries / 2;
+    let longest = due + options.purge_keeps_entries + LOG_SLACK_ENTRIES;
     let lengths = ledger.log_lengths();
     let long = lengths.iter().find(|(_, length)| **length as u64 > longest);
     long.map_or(Ok(()), |((node, group), length)| {

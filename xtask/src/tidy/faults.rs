@@ -19,7 +19,9 @@ const SIMULATOR: &str = "tests/Cargo.toml";
 
 /// Machines that every replica runs alike: chance of their own would make
 /// them differ.
-const REPLICATED: [&str; 17] = [
+const REPLICATED: [&str; 21] = [
+    "crates/calvin/src/command",
+    "crates/calvin/src/kv",
     "crates/calvin/src/lock",
     "crates/calvin/src/dedup",
     "crates/calvin/src/shard/machine",
@@ -29,6 +31,7 @@ const REPLICATED: [&str; 17] = [
     "crates/calvin/src/shard/rows",
     "crates/calvin/src/sequencer/machine",
     "crates/calvin/src/sequencer/rows",
+    "crates/meta/src/bootstrap",
     "crates/meta/src/groups",
     "crates/meta/src/journal",
     "crates/meta/src/machine",
@@ -37,6 +40,7 @@ const REPLICATED: [&str; 17] = [
     "crates/meta/src/registry",
     "crates/meta/src/shards",
     "crates/meta/src/splits",
+    "crates/server/src/procedures",
 ];
 
 /// Every rule on hooks.

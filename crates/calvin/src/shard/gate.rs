@@ -15,8 +15,8 @@ use crate::command::{
     Contribution, Participant, ScanPart, SequencedTxn, ShardContribution, TxnInputs, seal,
 };
 use crate::limits::{
-    DIRECT_READ_BYTES_MAX, INPUTS_BYTES_MAX, KEY_BYTES_MAX, READ_BYTES_MAX, RESULT_BYTES_MAX,
-    VALUE_BYTES_MAX,
+    DIRECT_READ_BYTES_MAX, INPUTS_BYTES_MAX, KEY_BYTES_MAX, READ_BYTES_MAX, READ_RESULT_BYTES_MAX,
+    RESULT_BYTES_MAX, VALUE_BYTES_MAX,
 };
 use crate::lock::{LockSet, LockTable, Place};
 use crate::procedure::{Access, Call, Footprint, Inputs, Outcome, Procedures, Read, Write};
@@ -688,6 +688,10 @@ pub(super) fn foresee(
         Err(reason) => aborted(reason),
         Ok(outcome) if has_writer(&work.txn) && outcome.result.len() > RESULT_BYTES_MAX => {
             aborted("the result is too large to be remembered")
+        }
+        // Nobody remembers it, but somebody has to send it.
+        Ok(outcome) if outcome.result.len() > READ_RESULT_BYTES_MAX => {
+            aborted("the result is too large")
         }
         Ok(outcome) => Verdict::Done(outcome.result),
     }

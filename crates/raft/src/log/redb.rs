@@ -334,7 +334,10 @@ impl Shared {
                     if buggify!("raft log writer takes one operation") {
                         state.put_back(operations.split_off(1));
                     }
-                    let dead_rows = state.memory.take_dead();
+                    // Rows that died through what was put back have to wait
+                    // for it.
+                    let is_all = state.queue.is_empty();
+                    let dead_rows = if is_all { state.memory.take_dead() } else { Vec::new() };
                     drop(state);
                     self.room.notify_waiters();
                     return Some((operations, dead_rows));
