@@ -23,10 +23,12 @@ impl State for Registry {
     }
 
     fn merge(&mut self, _from: NodeId, delta: &[u8]) -> Result<bool, StateError> {
-        // A removal of what was never here changes no key, but the state.
-        let before = Self::root(self);
+        // A removal of what was never here changes no key, but the state; and
+        // a part of a reset changes nothing yet, but is to be followed by more.
+        let state = |registry: &Self| (Self::root(registry), registry.map().summary().resync);
+        let before = state(self);
         Self::merge(self, delta)
-            .map(|outcome| !outcome.changed.is_empty() || Self::root(self) != before)
+            .map(|outcome| !outcome.changed.is_empty() || state(self) != before)
             .map_err(|error| StateError::Refused(error.to_string()))
     }
 

@@ -220,6 +220,32 @@ fn a_reset_survives_changes_between_its_chunks() {
 }
 
 #[test]
+fn what_a_reset_leaves_is_covered_even_if_its_sender_died() {
+    let mut replicas = collected_while_the_third_was_away();
+    for index in 0..12 {
+        put(&mut replicas[0], &format!("n{index:02}"), "0123456789abcdef", 20);
+    }
+    let budget = replicas[0].reset_bytes_needed();
+    let (mut source, mut target) = (replicas[0].clone(), replicas[2].clone());
+    let is_covered = |target: &DeltaMap| {
+        let entries = (0..12).filter_map(|index| target.entry(format!("n{index:02}").as_bytes()));
+        entries.into_iter().all(|entry| target.vector().covers(entry.dot))
+    };
+    loop {
+        let next = source.novelty(&target.summary(), budget).unwrap().unwrap();
+        let is_over = !target.merge_novelty(&next).unwrap().more;
+        assert!(is_covered(&target));
+        if is_over {
+            break;
+        }
+        // Told by the last chunk, and by a delta that may never be sent.
+        let millis = 40 + source.vector().get(source.origin());
+        remove(&mut source, "n11", millis);
+    }
+    assert!(target.get(b"n00").is_some());
+}
+
+#[test]
 fn a_reset_whose_sender_died_is_given_up() {
     let mut replicas = collected_while_the_third_was_away();
     for replica in &mut replicas[..2] {

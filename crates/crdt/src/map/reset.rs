@@ -9,8 +9,12 @@
 //! rule, so it does not matter who resets from whom, and a side that was cut
 //! off keeps whatever it wrote after the removals that it missed.
 //!
-//! Only after the last chunk does the receiver's vector take in what the
-//! sender had seen *before the first*: its whole causal context at once.
+//! Only with the last chunk does any of it take effect, and the receiver's
+//! vector take in what the sender had seen *before the first*: its whole causal
+//! context at once. What the sender has seen since is left to a delta. Were
+//! entries taken over which the vector does not cover, and the reset given up
+//! or their writer gone before its delta, no vector would ever cover them:
+//! nobody would be sent them by a delta, and no such tombstone be collected.
 
 use std::ops::Bound;
 
@@ -22,7 +26,7 @@ use super::delta::{CHANGE_BYTES_MAX, MergeOutcome, change_bytes_max};
 use super::entry::{Entry, Floors};
 use super::store::DeltaMap;
 use crate::wire::{self, HEADER_BYTES, Kind};
-use crate::{CrdtError, Origin, VersionVector};
+use crate::{CrdtError, Dot, Origin, VersionVector};
 
 /// The causal context that the receiver of a whole reset takes over.
 #[derive(Clone, Debug, PartialEq, Eq, ToMessagePack, FromMessagePack)]
@@ -67,6 +71,9 @@ pub struct ResetCursor {
 pub(super) struct Resync {
     pub(super) cursor: ResetCursor,
     basis: ResetBasis,
+    /// What came so far, and how many of its keys were new when it came.
+    chunks: Vec<ResetChunk>,
+    new_keys: usize,
     /// Whether a chunk came since the last collection round.
     pub(super) moved: bool,
 }
@@ -142,18 +149,32 @@ impl DeltaMap {
     }
 
     /// Takes in a chunk of another replica's state. Chunks of a reset that was
-    /// started anew, or of two resets at once, do no harm: each is a join, and
-    /// only an unbroken sequence from one sender completes a reset.
+    /// started anew, or of two resets at once, do no harm: only an unbroken
+    /// sequence from one sender has an effect, and that is a join.
     ///
     /// # Errors
     /// As for [`DeltaMap::merge`].
     pub fn merge_reset(&mut self, chunk: &ResetChunk) -> Result<MergeOutcome, CrdtError> {
-        self.check_chunk(chunk)?;
+        let new_keys = self.check_chunk(chunk)?;
         let mut outcome = MergeOutcome::default();
-        self.drop_removed(chunk, &mut outcome);
+        if let Some((basis, chunks)) = self.follow(chunk, new_keys) {
+            sometimes!("a reset is completed");
+            for chunk in &chunks {
+                self.take_over(chunk, &basis, &mut outcome);
+            }
+            self.complete(&basis);
+        }
+        outcome.more = self.resync.is_some();
+        Ok(outcome)
+    }
+
+    fn take_over(&mut self, chunk: &ResetChunk, basis: &ResetBasis, outcome: &mut MergeOutcome) {
+        self.drop_removed(chunk, outcome);
         for ResetEntry { key, entry } in &chunk.entries {
             outcome.latest = outcome.latest.max(entry.stamp.hlc);
-            if self.accept_entry(key, entry.clone()) {
+            let Dot { origin, sequence } = entry.dot;
+            let is_covered = sequence <= basis.vector.get(origin).max(self.seen(origin));
+            if is_covered && self.accept_entry(key, entry.clone()) {
                 outcome.changed.push(key.clone());
             } else {
                 outcome.stale += 1;
@@ -162,9 +183,6 @@ impl DeltaMap {
         for stamp in chunk.collected.stamps() {
             outcome.latest = outcome.latest.max(stamp.hlc);
         }
-        self.follow(chunk);
-        outcome.more = self.resync.is_some();
-        Ok(outcome)
     }
 
     /// Drops the keys that the sender has seen removed: those which it does
@@ -186,26 +204,27 @@ impl DeltaMap {
         outcome.changed.append(&mut removed);
     }
 
-    /// Keeps track of the reset, and completes it with its last chunk.
-    fn follow(&mut self, chunk: &ResetChunk) {
-        let basis = match (&chunk.basis, self.resync.take()) {
-            (Some(basis), _) => basis.clone(),
-            (None, Some(resync)) if resync.cursor.continues_with(chunk) => resync.basis,
+    /// Keeps track of the reset; hands all of it out with its last chunk.
+    fn follow(
+        &mut self,
+        chunk: &ResetChunk,
+        new_keys: usize,
+    ) -> Option<(ResetBasis, Vec<ResetChunk>)> {
+        let (basis, mut chunks) = match (&chunk.basis, self.resync.take()) {
+            (Some(basis), _) => (basis.clone(), Vec::new()),
+            (None, Some(resync)) if resync.cursor.continues_with(chunk) => {
+                (resync.basis, resync.chunks)
+            }
             (None, other) => {
                 self.resync = other;
-                return;
+                return None;
             }
         };
-        match chunk.next.clone() {
-            Some(next) => {
-                let cursor = ResetCursor { sender: chunk.sender, next };
-                self.resync = Some(Resync { cursor, basis, moved: true });
-            }
-            None => {
-                sometimes!("a reset is completed");
-                self.complete(&basis);
-            }
-        }
+        chunks.push(chunk.clone());
+        let Some(next) = chunk.next.clone() else { return Some((basis, chunks)) };
+        let cursor = ResetCursor { sender: chunk.sender, next };
+        self.resync = Some(Resync { cursor, basis, chunks, new_keys, moved: true });
+        None
     }
 
     fn complete(&mut self, basis: &ResetBasis) {
@@ -219,7 +238,8 @@ impl DeltaMap {
         self.removed.merge(&basis.collected);
     }
 
-    fn check_chunk(&self, chunk: &ResetChunk) -> Result<(), CrdtError> {
+    /// Returns how many keys of the reset so far are new.
+    fn check_chunk(&self, chunk: &ResetChunk) -> Result<usize, CrdtError> {
         if chunk.sender == self.origin {
             return Err(CrdtError::Malformed("a reset from ourselves"));
         }
@@ -238,10 +258,15 @@ impl DeltaMap {
         self.check_chunk_entries(chunk)
     }
 
+    /// The reset under way, if it goes on with this chunk.
+    fn resync_before(&self, chunk: &ResetChunk) -> Option<&Resync> {
+        let is_first = chunk.basis.is_some();
+        self.resync.as_ref().filter(|resync| !is_first && resync.cursor.continues_with(chunk))
+    }
+
     /// The basis of the reset that goes on with this chunk.
     fn basis_after<'a>(&'a self, chunk: &'a ResetChunk) -> Option<&'a ResetBasis> {
-        let under_way = self.resync.as_ref().filter(|resync| resync.cursor.continues_with(chunk));
-        chunk.basis.as_ref().or_else(|| under_way.map(|resync| &resync.basis))
+        chunk.basis.as_ref().or_else(|| self.resync_before(chunk).map(|resync| &resync.basis))
     }
 
     /// A completed reset leaves the origins of both sides. Checked with every
@@ -255,8 +280,12 @@ impl DeltaMap {
         joined(&self.cut, &basis.cut)
     }
 
-    fn check_chunk_entries(&self, chunk: &ResetChunk) -> Result<(), CrdtError> {
-        let mut new_keys = 0_usize;
+    fn check_chunk_entries(&self, chunk: &ResetChunk) -> Result<usize, CrdtError> {
+        let mut new_keys = self.resync_before(chunk).map_or(0, |resync| match chunk.next {
+            Some(_) => resync.new_keys,
+            // Now it counts, and keys may have come and gone meanwhile.
+            None => self.new_keys_of(&resync.chunks),
+        });
         let mut before: Option<&Blob> = None;
         for ResetEntry { key, entry } in &chunk.entries {
             let inside = *key >= chunk.start && chunk.next.as_ref().is_none_or(|next| key < next);
@@ -271,7 +300,13 @@ impl DeltaMap {
             }
             new_keys += usize::from(!self.entries.contains_key(key));
         }
-        self.limits.check_merged_entries(self.entries.len().saturating_add(new_keys))
+        self.limits.check_merged_entries(self.entries.len().saturating_add(new_keys))?;
+        Ok(new_keys)
+    }
+
+    fn new_keys_of(&self, chunks: &[ResetChunk]) -> usize {
+        let entries = chunks.iter().flat_map(|chunk| chunk.entries.iter());
+        entries.filter(|theirs| !self.entries.contains_key(&theirs.key)).count()
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{CrdtError, Dot, Limits, Origin, Stamp, VersionVector, fingerprint};
 /// can tell a peer exactly what the peer lacks.
 ///
 /// Invariants:
-/// - The vector covers the dot of every entry, except during a reset.
+/// - The vector covers the dot of every entry.
 /// - The index holds the dots of entries and no others: what was overwritten
 ///   is never sent again.
 /// - Nothing here depends on a clock. Merging the same writes in any order
