@@ -2,6 +2,7 @@
 //! machines whose nodes may join it.
 
 use std::collections::BTreeMap;
+use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use quorate::types::disk::Disk;
 use quorate::types::fault::Canary;
+use quorate::types::runtime::BoxFuture;
 use quorate::types::{NodeId, ShardId};
 use quorate::{Node, NodeConfig};
 use quorate_calvin::kv::KeyValue;
@@ -342,6 +344,17 @@ impl Cluster {
         let before = std::mem::replace(&mut machine.state, end);
         drop(machine);
         drop(before);
+    }
+
+    /// Ends all nodes and leaves nothing of them behind. (The network and the
+    /// nodes hold on to each other, disks included: for a process that goes on.)
+    pub(super) fn dismantle(&self) {
+        for place in 0..self.members() {
+            self.crash(place);
+            let life = Arc::clone(&self.machines[place].lock().life);
+            let gone = |_, _| -> BoxFuture<_> { Box::pin(ready(Err("gone".to_owned()))) };
+            self.network.register(&life, Arc::new(gone));
+        }
     }
 
     /// Tells a node to end, and waits until it has.

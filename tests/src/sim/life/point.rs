@@ -189,6 +189,7 @@ impl Point {
         }
         if let Some(stage) = left.stage.lock().take() {
             self.judge(sim, &stage, &before, left);
+            stage.cluster.dismantle();
         }
     }
 
