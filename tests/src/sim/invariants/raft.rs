@@ -320,7 +320,15 @@ impl RaftBook {
             let slot = at.log.slot(*index).map(|slot| slot.term);
             slot.is_some() && slot == known.committed_terms.get(index).copied()
         });
-        report.check("R3", lost.is_none(), || {
+        // Where its log conflicts with what is committed, a snapshot replaces
+        // all of it from its own commit index on. No majority counts on it: that
+        // which has the entry at the conflicting index has all before it, too.
+        let conflicts = (from..at.log.next()).any(|index| {
+            let slot = at.log.slot(index).map(|slot| slot.term);
+            let committed = known.committed_terms.get(&index).copied();
+            slot.is_some() && committed.is_some() && slot != committed
+        });
+        report.check("R3", lost.is_none() || conflicts, || {
             format!("{replica} of {group} removes its log from {from}, and {lost:?} is committed")
         });
         at.log.truncate(from);
