@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::resp::{Client, Execution, Failure, Reply, Words, words};
 use crate::wait::eventually;
 
+pub(crate) use report::REPLIES;
 pub use report::{Judgement, LoadReport};
 
 /// Lists that are appended to at a time. More would meet each other less.
@@ -79,6 +80,8 @@ pub struct Load {
     conflicts: AtomicU64,
     refused: AtomicU64,
     unknown: AtomicU64,
+    /// The first answer that was none.
+    nonsense: Mutex<Option<String>>,
     silence: Mutex<Silence>,
 }
 
@@ -140,6 +143,7 @@ impl Load {
             conflicts: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
+            nonsense: Mutex::default(),
             silence: Mutex::default(),
         };
         let mut command = words("MSET");
@@ -235,29 +239,47 @@ impl Load {
     /// Reads every list and account, after everything else was over.
     fn read_everything(&self, work: &[Work]) {
         let process = ProcessId(self.processes.fetch_add(1, Ordering::Relaxed));
+        let read = |recorder: &Recorder, asked, command: &Words, meaning: &Meaning<'_>| {
+            let invocation = recorder.invoke(process, self.now(), "read", asked).unwrap();
+            match meaning(&self.insist(command)) {
+                Ok(seen) => invocation.ok(self.now(), seen),
+                Err(failure) => {
+                    let why = format!("{failure:?}");
+                    self.note_nonsense(&why);
+                    invocation.unknown(self.now(), why);
+                }
+            }
+        };
         if work.contains(&Work::Lists) {
             for list in keys(&self.lists.history()) {
                 let asked = vec![MicroOp::read(list.clone())];
-                let invocation = self.lists.invoke(process, self.now(), "read", asked).unwrap();
-                let reply = self.insist(&words(&format!("GET {list}")));
-                invocation.ok(self.now(), vec![MicroOp::saw(list, list_of(&reply))]);
+                let command = words(&format!("GET {list}"));
+                read(&self.lists, asked, &command, &|reply| {
+                    Ok(vec![MicroOp::saw(list.clone(), list_of(reply)?)])
+                });
             }
         }
         if work.contains(&Work::Registers) {
             for register in keys(&self.registers.history()) {
                 let asked = vec![MicroOp::read(register.clone())];
-                let invocation = self.registers.invoke(process, self.now(), "read", asked).unwrap();
-                let reply = self.insist(&words(&format!("GET {register}")));
-                invocation.ok(self.now(), vec![MicroOp::saw(register, number_of(&reply))]);
+                let command = words(&format!("GET {register}"));
+                read(&self.registers, asked, &command, &|reply| {
+                    Ok(vec![MicroOp::saw(register.clone(), number_of(reply)?)])
+                });
             }
         }
         if work.contains(&Work::Bank) {
-            let invocation = self.bank.invoke(process, self.now(), "audit", audit()).unwrap();
-            let reply = self.insist(&audit_command());
-            invocation.ok(self.now(), audited(reply));
+            read(&self.bank, audit(), &audit_command(), &audited);
         }
     }
+
+    fn note_nonsense(&self, what: &str) {
+        self.nonsense.lock().get_or_insert_with(|| what.to_owned());
+    }
 }
+
+/// What a reply shows.
+type Meaning<'a> = dyn Fn(&Reply) -> Result<Vec<MicroOp>, Failure> + 'a;
 
 impl Progress<'_> {
     /// Operations that succeeded so far.
@@ -373,6 +395,9 @@ impl<'a> Worker<'a> {
             recorder.invoke(self.process, self.load.now(), f, asked).unwrap();
         let outcome = send(client);
         let now = self.load.now();
+        if let Err(Failure::Nonsense(what)) = &outcome {
+            self.load.note_nonsense(what);
+        }
         match outcome {
             Ok(Some(txn)) => {
                 invocation.ok(now, txn);
@@ -390,7 +415,7 @@ impl<'a> Worker<'a> {
                 self.client = None;
                 std::thread::sleep(RETRY_PAUSE);
             }
-            Err(Failure::Unknown(reason)) => {
+            Err(Failure::Unknown(reason) | Failure::Nonsense(reason)) => {
                 invocation.unknown(now, reason);
                 self.load.unknown.fetch_add(1, Ordering::Relaxed);
                 // Whoever does not know how its last operation ended is
@@ -424,8 +449,11 @@ impl<'a> Worker<'a> {
                     Execution::Conflict => return Ok(None),
                 },
             };
-            assert_eq!(replies.len(), steps.len(), "one reply for each command");
-            Ok(Some(steps.into_iter().zip(&replies).map(answered).collect()))
+            if replies.len() != steps.len() {
+                return Err(Failure::Nonsense(format!("{steps:?} got the replies {replies:?}")));
+            }
+            let answered = steps.into_iter().zip(&replies).map(answered);
+            Ok(Some(answered.collect::<Result<_, _>>()?))
         });
     }
 
@@ -438,11 +466,10 @@ impl<'a> Worker<'a> {
         self.record(&recorder, "mget", asked, |client| {
             let command: Words =
                 std::iter::once("MGET".to_owned()).chain(lists.iter().cloned()).collect();
-            let values = client.run(command)?.elements();
-            let seen = lists.iter().zip(&values);
-            Ok(Some(
-                seen.map(|(list, value)| MicroOp::saw(list.as_str(), list_of(value))).collect(),
-            ))
+            let reply = client.run(command)?;
+            let seen = lists.iter().zip(reply.as_elements(lists.len())?);
+            let saw = seen.map(|(list, value)| Ok(MicroOp::saw(list.as_str(), list_of(value)?)));
+            Ok(Some(saw.collect::<Result<_, Failure>>()?))
         });
     }
 
@@ -465,7 +492,7 @@ impl<'a> Worker<'a> {
             0 => {
                 let recorder = self.load.bank.clone();
                 self.record(&recorder, "audit", audit(), |client| {
-                    Ok(Some(audited(client.run(audit_command())?)))
+                    Ok(Some(audited(&client.run(audit_command())?)?))
                 });
             }
             way => {
@@ -540,7 +567,7 @@ impl Worker<'_> {
             if let Some(first) = first {
                 client.run(first)?;
             }
-            let value = number_of(&client.run(words(&format!("GET {key}")))?);
+            let value = number_of(&client.run(words(&format!("GET {key}")))?)?;
             seen = Some(value.clone());
             Ok(Some(vec![MicroOp::saw(key, value)]))
         });
@@ -578,8 +605,8 @@ fn insist(gateways: &[SocketAddr], command: &Words) -> Reply {
 }
 
 /// A register's text is a number.
-fn number_of(reply: &Reply) -> Datum {
-    reply.text().map_or(Datum::Nil, |text| Datum::Int(number(text)))
+fn number_of(reply: &Reply) -> Result<Datum, Failure> {
+    reply.as_text()?.map_or(Ok(Datum::Nil), |text| number(text).map(Datum::Int))
 }
 
 fn list_key(generation: i64, list: u64) -> String {
@@ -590,15 +617,17 @@ fn account_key(account: u64) -> String {
     format!("account:{account}")
 }
 
-fn number(text: &str) -> i64 {
-    text.parse().unwrap_or_else(|_| panic!("'{text}' is no number"))
+fn number(text: &str) -> Result<i64, Failure> {
+    text.parse().map_err(|_| Failure::Nonsense(format!("'{text}' is no number")))
 }
 
 /// A list is the text of its elements, each followed by a comma.
-fn list_of(reply: &Reply) -> Datum {
-    match reply.text() {
-        None => Datum::Nil,
-        Some(text) => Datum::List(text.split_terminator(',').map(number).collect()),
+fn list_of(reply: &Reply) -> Result<Datum, Failure> {
+    match reply.as_text()? {
+        None => Ok(Datum::Nil),
+        Some(text) => {
+            text.split_terminator(',').map(number).collect::<Result<_, _>>().map(Datum::List)
+        }
     }
 }
 
@@ -610,10 +639,10 @@ fn list_command(step: &MicroOp) -> Words {
     }
 }
 
-fn answered((step, reply): (MicroOp, &Reply)) -> MicroOp {
+fn answered((step, reply): (MicroOp, &Reply)) -> Result<MicroOp, Failure> {
     match step {
-        MicroOp::Read { key, .. } => MicroOp::saw(key, list_of(reply)),
-        step => step,
+        MicroOp::Read { key, .. } => Ok(MicroOp::saw(key, list_of(reply)?)),
+        step => Ok(step),
     }
 }
 
@@ -633,12 +662,15 @@ fn audit_command() -> Words {
     std::iter::once("MGET".to_owned()).chain((0..ACCOUNTS).map(account_key)).collect()
 }
 
-fn audited(reply: Reply) -> Vec<MicroOp> {
-    let balance = |value: &Reply| value.text().map_or(0, number);
-    let balances = reply.elements();
-    assert_eq!(balances.len() as u64, ACCOUNTS, "one balance for each account");
-    let seen = (0..ACCOUNTS).zip(&balances);
-    seen.map(|(account, value)| MicroOp::saw_int(account_key(account), balance(value))).collect()
+fn audited(reply: &Reply) -> Result<Vec<MicroOp>, Failure> {
+    let balances = reply.as_elements(usize::try_from(ACCOUNTS).unwrap())?;
+    let seen = (0..ACCOUNTS).zip(balances);
+    seen.map(|(account, value)| Ok(MicroOp::saw_int(account_key(account), balance(value)?)))
+        .collect()
+}
+
+fn balance(reply: &Reply) -> Result<i64, Failure> {
+    reply.as_text()?.map_or(Ok(0), number)
 }
 
 /// Reads both balances under `WATCH`; returns the writes that depend on them.
@@ -649,10 +681,10 @@ fn watched_transfer(
     amount: i64,
 ) -> Result<Vec<Words>, Failure> {
     client.run(words(&format!("WATCH {from} {to}")))?;
-    let mut balance = |account: &str| -> Result<i64, Failure> {
-        Ok(client.run(words(&format!("GET {account}")))?.text().map_or(0, number))
+    let mut read = |account: &str| -> Result<i64, Failure> {
+        balance(&client.run(words(&format!("GET {account}")))?)
     };
-    let (paying, paid) = (balance(from)?, balance(to)?);
+    let (paying, paid) = (read(from)?, read(to)?);
     Ok(vec![
         words(&format!("SET {from} {}", paying - amount)),
         words(&format!("SET {to} {}", paid + amount)),

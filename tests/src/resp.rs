@@ -59,10 +59,18 @@ impl Reply {
     #[must_use]
     #[track_caller]
     pub fn text(&self) -> Option<&str> {
+        self.as_text().unwrap_or_else(|failure| panic!("{failure:?}"))
+    }
+
+    /// A string's text; `None` for nil.
+    ///
+    /// # Errors
+    /// [`Failure::Nonsense`] when it is something else.
+    pub fn as_text(&self) -> Result<Option<&str>, Failure> {
         match self {
-            Self::Bulk(text) => Some(text),
-            Self::Nil => None,
-            other => panic!("expected a string, got {other:?}"),
+            Self::Bulk(text) => Ok(Some(text)),
+            Self::Nil => Ok(None),
+            other => Err(Failure::Nonsense(format!("expected a string, got {other:?}"))),
         }
     }
 
@@ -78,6 +86,17 @@ impl Reply {
             other => panic!("expected an array, got {other:?}"),
         }
     }
+
+    /// An array's elements, so many.
+    ///
+    /// # Errors
+    /// [`Failure::Nonsense`] when it is something else.
+    pub fn as_elements(&self, count: usize) -> Result<&[Self], Failure> {
+        match self {
+            Self::Array(elements) if elements.len() == count => Ok(elements),
+            other => Err(Failure::Nonsense(format!("expected {count} elements, got {other:?}"))),
+        }
+    }
 }
 
 /// Why a command has no result.
@@ -87,6 +106,8 @@ pub enum Failure {
     Refused(String),
     /// The connection ended or no answer came: it may have been executed.
     Unknown(String),
+    /// It was answered by something that is no answer to it.
+    Nonsense(String),
 }
 
 impl From<io::Error> for Failure {

@@ -6,11 +6,11 @@
 
 mod artifacts;
 mod bench;
-mod chaos;
 mod ci;
 mod demo;
 mod docs;
 mod fuzz;
+mod program;
 mod shell;
 mod sim;
 mod test;
@@ -41,9 +41,9 @@ enum Task {
     /// Everything that must hold before a change is merged, cheapest first.
     Ci,
     /// Torment a cluster of processes, and judge what its clients saw.
-    Chaos(chaos::Args),
+    Chaos(program::Args),
     /// Simulate whole clusters in virtual time, each from a seed.
-    Sim(sim::Args),
+    Sim(program::Args),
     /// Feed decoders and cores with hostile inputs, longer than tests do.
     Fuzz(fuzz::Args),
     /// Check the rules of the house that no compiler knows.
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Ci => ci::run(),
-        Task::Chaos(args) => chaos::run(&args),
+        Task::Chaos(args) => program::run("chaos", &args),
         Task::Sim(args) => sim::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Tidy => tidy::run(),

@@ -1,23 +1,12 @@
 //! `cargo xtask sim`.
 
-use std::ffi::OsString;
-use std::process::Command;
-
-use crate::{Outcome, artifacts, shell};
+use crate::program::{self, Args};
+use crate::{Outcome, artifacts};
 
 /// The program that simulates; of the package of end-to-end tests.
 const PROGRAM: &str = "sim";
 
-/// What `sim` takes: whatever the program does, which explains itself.
-#[derive(clap::Args)]
-#[command(disable_help_flag = true)]
-pub(crate) struct Args {
-    /// Passed on: `--help` tells what there is.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    program: Vec<OsString>,
-}
-
-/// The subcommands that need planted bugs, or a flag that does.
+/// How arguments begin that need planted bugs: a subcommand and a flag.
 const NEEDS_CANARIES: [&str; 2] = ["canaries", "--canary"];
 
 /// How long seeds are run that no run of CI before has seen, and how many of
@@ -38,9 +27,7 @@ pub(crate) fn run_fixed_seeds() -> Outcome {
 /// Runs seeds that follow from the commit: others for every change, and the
 /// same ones if a run is repeated.
 pub(crate) fn run_fresh_seeds() -> Outcome {
-    let commit =
-        shell::read(Command::new("git").current_dir(shell::root()).args(["rev-parse", "HEAD"]))?;
-    let from = first_seed(commit.trim())?.to_string();
+    let from = first_seed(&program::commit()?)?.to_string();
     let (minutes, least) = (FRESH_MINUTES.to_string(), FRESH_SEEDS_MIN.to_string());
     let seeds = "1000";
     run(&Args::of(&["--from", &from, "--seeds", seeds, "--minutes", &minutes, "--least", &least]))
@@ -48,8 +35,7 @@ pub(crate) fn run_fresh_seeds() -> Outcome {
 
 /// The first of a thousand seeds that a commit stands for.
 fn first_seed(commit: &str) -> Outcome<u64> {
-    let digits = commit.get(..8).ok_or_else(|| format!("'{commit}' is no commit"))?;
-    Ok(u64::from_str_radix(digits, 16)? * 1_000)
+    Ok(program::number_of(commit)? * 1_000)
 }
 
 /// Cuts the power at every write of a node's life.
@@ -57,24 +43,18 @@ pub(crate) fn sweep() -> Outcome {
     run(&Args::of(&["sweep"]))
 }
 
-impl Args {
-    fn of(program: &[&str]) -> Self {
-        Self { program: program.iter().map(OsString::from).collect() }
-    }
-}
-
 /// Builds the simulator as tests are built, or with planted bugs where those
 /// are asked for, and runs it.
 pub(crate) fn run(args: &Args) -> Outcome {
-    let needs_canaries =
-        args.program.iter().any(|argument| NEEDS_CANARIES.iter().any(|name| argument == name));
-    let built = if needs_canaries {
-        artifacts::build_with_canaries(PROGRAM)?
+    let needs_canaries = args.passed_on.iter().any(|argument| {
+        let argument = argument.to_string_lossy();
+        NEEDS_CANARIES.iter().any(|beginning| argument.starts_with(beginning))
+    });
+    if needs_canaries {
+        program::run_built(&artifacts::build_with_canaries(PROGRAM)?, PROGRAM, args)
     } else {
-        artifacts::build_programs(&[PROGRAM])?
-    };
-    let mut command = Command::new(built.program(PROGRAM)?);
-    shell::run(command.current_dir(shell::root()).args(&args.program))
+        program::run(PROGRAM, args)
+    }
 }
 
 #[cfg(test)]

@@ -609,7 +609,7 @@ fn busy(reason: &[u8]) -> Step {
 }
 
 fn too_large() -> Step {
-    let reason = "the call or one of its keys is too large, or it has too many ranges";
+    let reason = "the call or a key of it is too large, or it has too many ranges or shards";
     Step::Done(Err(ExecuteError::Aborted(reason.into())))
 }
 

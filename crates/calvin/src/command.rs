@@ -8,7 +8,9 @@ use quorate_types::{
 };
 use zerompk::{FromMessagePack, ToMessagePack};
 
-use crate::limits::{KEY_BYTES_MAX, SLICES_BYTES_MAX, TXN_OVERHEAD_BYTES};
+use crate::limits::{
+    KEY_BYTES_MAX, MEMBERS_MAX, PARTICIPANT_BYTES, SLICES_BYTES_MAX, TXN_OVERHEAD_BYTES,
+};
 use crate::procedure::{Call, Read};
 
 /// The newest format of log commands and rows this build reads and writes.
@@ -118,7 +120,8 @@ pub struct SequencedTxn {
     pub call: Call,
     /// The shard that keeps the result.
     pub home: ShardId,
-    /// Everyone who takes part, ascending by shard.
+    /// Who takes part, ascending by shard. Everyone, at the home and where one
+    /// participant may need another's reads; else the receiver and the home.
     pub participants: Seq<Participant>,
 }
 
@@ -133,10 +136,18 @@ pub struct MapChange {
     pub at: Blob,
     /// The child.
     pub child: ShardId,
-    /// The child's replicas, allocated by the metadata group.
+    /// The child's replicas, allocated by the metadata group: at least one, and
+    /// at most [`MEMBERS_MAX`].
     pub members: Seq<Member>,
     /// The parent's and the child's epoch afterwards.
     pub epoch: ShardEpoch,
+}
+
+impl MapChange {
+    /// Whether the child's members are as many as a group may have.
+    pub(crate) fn has_fitting_members(&self) -> bool {
+        (1..=MEMBERS_MAX).contains(&self.members.len())
+    }
 }
 
 /// What an epoch asks of one shard.
@@ -168,26 +179,31 @@ pub struct Slice {
 }
 
 impl Slice {
-    /// About how many bytes its encoding has.
+    /// How many bytes its encoding has at the most.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
         let range = &self.range;
         let range_bytes = range.start.len() + range.end.as_ref().map_or(0, |end| end.len());
-        let body_bytes: usize = match &self.body {
+        range_bytes + self.work_bytes() + SLICE_OVERHEAD_BYTES
+    }
+
+    /// The same for its work alone.
+    pub(crate) fn work_bytes(&self) -> usize {
+        match &self.body {
             SliceBody::Split(change) => change.at.len() + 64 * change.members.len() + 256,
             SliceBody::Transactions(txns) => txns
                 .iter()
                 .map(|txn| {
-                    txn.call.payload_bytes() + 16 * txn.participants.len() + TXN_OVERHEAD_BYTES
+                    let participants_bytes = PARTICIPANT_BYTES * txn.participants.len();
+                    txn.call.payload_bytes() + participants_bytes + TXN_OVERHEAD_BYTES
                 })
                 .sum(),
-        };
-        range_bytes + body_bytes + SLICE_OVERHEAD_BYTES
+        }
     }
 }
 
 /// What a slice holds besides its range and its work.
-const SLICE_OVERHEAD_BYTES: usize = 64;
+const SLICE_OVERHEAD_BYTES: usize = 256;
 
 /// As many of the slices as fit the budget, at least one.
 pub(crate) fn within_budget<'a>(
@@ -389,7 +405,9 @@ impl ShardMap {
         // What is longer than any key is no key of the parent, and no engine
         // could cut there: the parent's replicas would halt at the fork.
         let halves = parent.range.split_at(&change.at);
-        halves.filter(|_| change.at.len() <= KEY_BYTES_MAX).ok_or(NeverFits::KeyOutside.into())
+        let halves = halves.filter(|_| change.at.len() <= KEY_BYTES_MAX);
+        let halves = halves.ok_or(NeverFits::KeyOutside)?;
+        if change.has_fitting_members() { Ok(halves) } else { Err(Misfit::Members) }
     }
 
     fn place(&self, shard: ShardId) -> Option<usize> {
@@ -434,6 +452,10 @@ pub enum Misfit {
     /// Not for ever: another change may put the parent there yet.
     #[error("the parent is not in the map")]
     NoParent,
+    /// It names no member or more than any group has. No coordinator asks for
+    /// that.
+    #[error("the child has no member or more than {MEMBERS_MAX}")]
+    Members,
     /// The map shows it.
     #[error("the change is in force already")]
     InForce,

@@ -31,8 +31,9 @@ pub use procedure::{
 pub use reply_gate::ReplyGate;
 pub use router::{Allocations, HintedRouter};
 pub use service::{
-    ChangeError, ChangeOrder, Forked, InitialMap, NodeServices, OnFork, Purpose, SequencerReplica,
-    SequencerService, ServiceConfig, ShardReplica, ShardService, Wire, WirePeers, order_change,
+    ChangeError, ChangeOrder, Forked, Gauges, InitialMap, NodeServices, OnFork, Purpose,
+    SequencerReplica, SequencerService, ServiceConfig, ShardReplica, ShardService, Wire, WirePeers,
+    order_change,
 };
 pub use store::{Fork, Space, Store, StoreError, View, WriteSet};
 pub use wire::{Execute, PeerMessage, Reply, Request};

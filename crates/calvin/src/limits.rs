@@ -18,6 +18,9 @@ pub const KEY_OVERHEAD_BYTES: usize = 8;
 pub const RANGES_MAX: usize = 256;
 /// A key. Refused before admission.
 pub const KEY_BYTES_MAX: usize = 32 << 10;
+/// Members of a shard that a split makes. At least one; the metadata allows a
+/// group fewer than this.
+pub const MEMBERS_MAX: usize = 16;
 /// A value that a transaction writes.
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
 /// The result of a transaction that is remembered for its retry.
@@ -36,3 +39,20 @@ pub const READ_RESULT_BYTES_MAX: usize = 7 << 20;
 pub const SLICES_BYTES_MAX: usize = 2 << 20;
 /// What a transaction costs in a batch and its slices besides its call.
 pub const TXN_OVERHEAD_BYTES: usize = 256;
+/// What a participant costs in a slice that names it.
+pub const PARTICIPANT_BYTES: usize = 16;
+/// A call and the names of all participants: some 98,000 of them for a call of
+/// a few bytes. A row of the home holds them and what the home read.
+pub const TXN_BYTES_MAX: usize = ROW_BYTES_MAX - READ_BYTES_MAX - (512 << 10);
+/// The transactions of one slice. With the keys of its range it is one row, and
+/// one entry of its shard's log.
+pub const SLICE_BYTES_MAX: usize = 3 << 20;
+/// The transactions of all slices that are cut from one batch. A transaction that exceeds it alone is refused: at
+/// most 170 shards take part in a call of [`CALL_BYTES_MAX`], and some 2,800 in
+/// one of a few bytes that needs all of them to read for all of them to write.
+pub const BATCH_SLICES_BYTES_MAX: usize = 128 << 20;
+
+const ROW_BYTES_MAX: usize = 4 << 20;
+const _: () = assert!(CALL_BYTES_MAX + TXN_OVERHEAD_BYTES + (256 << 10) <= TXN_BYTES_MAX);
+const _: () = assert!(TXN_BYTES_MAX <= SLICE_BYTES_MAX);
+const _: () = assert!(SLICE_BYTES_MAX + 2 * KEY_BYTES_MAX + (64 << 10) <= ROW_BYTES_MAX);

@@ -152,7 +152,8 @@ pub enum Reply {
     Moved,
     /// A limit is reached; nothing was done by this request.
     Busy(Blob),
-    /// The call is larger than any may be; nothing was done.
+    /// The call is larger than any may be, or names more shards; nothing was
+    /// done.
     TooLarge,
     /// The request is older than what is remembered.
     Expired,

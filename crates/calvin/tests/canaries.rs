@@ -5,12 +5,8 @@
 
 mod support;
 
-use std::future::Future as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use quorate_calvin::sequencer::SequencerMachine;
 use quorate_calvin::shard::{ReadOutcome, ShardMachine};
@@ -18,43 +14,14 @@ use quorate_calvin::{
     Call, Direct, Floors, Participant, SequencedTxn, SequencerBatch, SequencerCommand,
     ShardCommand, Slice, SliceBody, Submission, WriteSet,
 };
+use quorate_testkit::canary::with;
 use quorate_types::fault::Canary;
-use quorate_types::runtime::{self, Runtime};
 use quorate_types::{Blob, Epoch, KeyRange, ShardEpoch, ShardId};
-use tokio::task::AbortHandle;
 
 use support::procedures::{Op, Service, quiet_contained_panics};
 use support::random::{MIXED, Run};
 use support::store::MemStore;
 use support::{blob, blobs, map_cut_at, request};
-
-struct Planted(Canary);
-
-impl Runtime for Planted {
-    fn spawned(&self, _task: AbortHandle) {}
-
-    fn random(&self) -> u64 {
-        0
-    }
-
-    fn sync_delay(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn canary(&self) -> Option<Canary> {
-        Some(self.0)
-    }
-}
-
-/// Runs `work` where a bug is planted.
-fn with<T>(canary: Canary, work: impl FnOnce() -> T) -> T {
-    let planted: Arc<dyn Runtime> = Arc::new(Planted(canary));
-    let mut context = Context::from_waker(Waker::noop());
-    match pin!(runtime::scope(planted, async { work() })).poll(&mut context) {
-        Poll::Ready(outcome) => outcome,
-        Poll::Pending => unreachable!("nothing is waited for"),
-    }
-}
 
 /// Whether a few random runs of the model find it.
 fn is_found(canary: Canary) -> bool {

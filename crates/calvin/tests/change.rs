@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_calvin::{
-    CallError, ChangeError, ChangeOrder, Destination, MapChange, MapShard, Misfit, NeverFits,
-    PeerMessage, Peers, Reply, Request, Route, Router, SequencerRoute, ShardMap, order_change,
+    CallError, ChangeError, ChangeOrder, Destination, MapChange, MapShard, Member, Misfit,
+    NeverFits, PeerMessage, Peers, Reply, Request, Route, Router, SequencerRoute, ShardMap,
+    order_change,
 };
 use quorate_types::runtime::BoxFuture;
-use quorate_types::{Epoch, KeyRange, NodeId, Seq, ShardEpoch, ShardId};
+use quorate_types::{Epoch, KeyRange, NodeId, ReplicaId, ShardEpoch, ShardId};
 
 const PARENT: ShardId = ShardId(1);
 const CHILD: ShardId = ShardId(2);
@@ -66,7 +67,7 @@ fn cut() -> MapChange {
         parent: PARENT,
         at: "m".into(),
         child: CHILD,
-        members: Seq::new(),
+        members: vec![Member { replica: ReplicaId(1), node: NodeId(1) }].into(),
         epoch: ShardEpoch(2),
     }
 }

@@ -129,6 +129,7 @@ stores_refused! {
     a_store_without_order_is_refused, ScansBackwards, "rows of the range in key order";
     a_store_that_counts_the_end_in_is_refused, CountsEndIn, "`Store::scan`: rows of the range";
     a_commit_in_two_steps_is_refused, CommitsTwice, "others saw half of it";
+    a_commit_that_panics_while_others_read_is_refused, PanicsWhileRead, "the commit panics";
     a_middle_key_as_long_as_a_row_s_is_refused, LongMiddle, "no longer than it has to be";
     a_middle_key_at_the_edge_is_refused, FirstIsMiddle, "halves the data, closely";
     a_fork_that_leaves_its_rows_is_refused, ForkLeavesRows, "become the child's";

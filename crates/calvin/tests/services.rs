@@ -10,6 +10,7 @@ mod services {
     mod admission;
     mod changes;
     mod client;
+    mod deposed;
     mod gate;
     mod log;
     mod middle;

@@ -12,4 +12,5 @@ mod units {
     mod sequencer;
     mod shard;
     mod store;
+    mod wide;
 }

@@ -317,3 +317,19 @@ fn a_faded_origin_still_acknowledges() {
     a.acknowledge(NodeId(2), b.summary().acknowledgement());
     assert_eq!(a.collect(5_000, AGE_MILLIS).tombstones, 1);
 }
+
+#[test]
+fn a_reset_does_not_bring_a_faded_origin_back_into_the_cut() {
+    let (mut a, mut b, mut gone) = (replica(1), replica(2), replica(3));
+    remove(&mut gone, "k", 10);
+    pull(&mut a, &gone, PLENTY_BYTES);
+    pull(&mut b, &gone, PLENTY_BYTES);
+    for (map, own) in [(&mut a, 1), (&mut b, 2)] {
+        map.retain_members([NodeId(own)]);
+        assert_eq!(map.collect(5_000, AGE_MILLIS).tombstones, 1);
+    }
+    assert_eq!(b.collect(5_000 + AGE_MILLIS, AGE_MILLIS).origins, 1);
+    b.merge_reset(&a.reset_chunk(&"".into(), PLENTY_BYTES).unwrap()).unwrap();
+    let newcomer = replica(4);
+    assert!(b.delta(newcomer.vector(), PLENTY_BYTES).unwrap().is_none());
+}

@@ -13,6 +13,7 @@ use quorate_types::frame::Frame;
 use quorate_types::{Blob, NodeId, Seq, codec};
 use zerompk::{FromMessagePack, ToMessagePack};
 
+const PING: u8 = 1;
 const PING_REQUEST: u8 = 3;
 const RELAY: u8 = 4;
 const RUMOURS: u8 = 5;
@@ -123,6 +124,43 @@ fn a_flood_of_ping_requests_takes_nobody_elses_slots() {
         is_answer.then(|| codec::decode::<Relay>(&frame.payload).unwrap())
     });
     assert_eq!(answer, Some(Relay { seq: 7_000, reached: true }));
+}
+
+/// All peers of node 1 ask it to probe node 20, which is gone, as often as they
+/// can; what it has said after a second.
+fn said_in_a_flood(is_flooded: bool) -> Vec<(u64, u8)> {
+    const PEERS: std::ops::RangeInclusive<u64> = 2..=19;
+    let mut world = World::formed(1, 20);
+    world.vanish(20);
+    let payload = |seq| codec::encode(&PingRequest { seq, target: NodeId(20) });
+    let before = world.delivered.len();
+    for round in 0..20 {
+        let asked = if is_flooded { 0..40 } else { 0..0 };
+        for (nth, peer) in asked.flat_map(|nth| PEERS.map(move |peer| (nth, peer))) {
+            let request = Frame::new(PING_REQUEST, payload(round * 40 + nth));
+            world.deliver(1, peer, Lane::Control, request);
+        }
+        world.run_for(common::millis(50));
+    }
+    let said = world.delivered[before..].iter().filter(|(_, from, _, _)| *from == 1);
+    said.map(|(to, _, _, frame)| (*to, frame.kind)).collect()
+}
+
+#[test]
+fn peers_that_ask_for_probes_leave_a_node_its_own() {
+    let own_pings = |is_flooded| {
+        let said = said_in_a_flood(is_flooded);
+        said.iter().filter(|(to, kind)| *kind == PING && *to != 20).count()
+    };
+    let (quiet, flooded) = (own_pings(false), own_pings(true));
+    assert!(quiet > 0 && flooded * 2 >= quiet, "{flooded} pings instead of {quiet}");
+}
+
+#[test]
+fn who_asks_for_more_than_its_part_is_not_told_that_it_was_tried() {
+    let nacks = said_in_a_flood(true).iter().filter(|(_, kind)| *kind == RELAY).count();
+    // At most all slots, each as often as a probe ends within a second.
+    assert!((1..=448 * 4).contains(&nacks), "{nacks} nacks");
 }
 
 #[test]

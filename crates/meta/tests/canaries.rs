@@ -9,48 +9,13 @@
 
 mod common;
 
-use std::future::Future as _;
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
-
 use common::*;
 use quorate_meta::{BeginMove, Command, Task, shard_group};
+use quorate_testkit::canary::with;
 use quorate_types::fault::Canary;
-use quorate_types::runtime::{self, Runtime};
 use quorate_types::{GroupId, MigrationId, NodeId, ReplicaId, ShardId};
-use tokio::task::AbortHandle;
 
 const GROUP: GroupId = shard_group(ShardId(1));
-
-struct Planted(Canary);
-
-impl Runtime for Planted {
-    fn spawned(&self, _task: AbortHandle) {}
-
-    fn random(&self) -> u64 {
-        0
-    }
-
-    fn sync_delay(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn canary(&self) -> Option<Canary> {
-        Some(self.0)
-    }
-}
-
-/// Runs `work` where a bug is planted.
-fn with<T>(canary: Canary, work: impl FnOnce() -> T) -> T {
-    let planted: Arc<dyn Runtime> = Arc::new(Planted(canary));
-    let mut context = Context::from_waker(Waker::noop());
-    match pin!(runtime::scope(planted, async { work() })).poll(&mut context) {
-        Poll::Ready(outcome) => outcome,
-        Poll::Pending => unreachable!("nothing is waited for"),
-    }
-}
 
 fn begin(host: &mut Host, migration: u128, from: u64, to: u64) -> ReplicaId {
     let (migration, change) = (MigrationId(migration), replace(from, to));

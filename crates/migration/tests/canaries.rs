@@ -7,48 +7,13 @@
     missing_docs
 )]
 
-use std::future::Future as _;
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
-
 use bytes::Bytes;
 use quorate_migration::{
     AbortReason, Checkpoint, Machine, MigrationRow, Place, Policy, Progress, Step,
 };
+use quorate_testkit::canary::with;
 use quorate_types::fault::Canary;
-use quorate_types::runtime::{self, Runtime};
 use quorate_types::{GroupId, Hlc, MigrationId, NodeId, ReplicaId, ShardId};
-use tokio::task::AbortHandle;
-
-struct Planted(Canary);
-
-impl Runtime for Planted {
-    fn spawned(&self, _task: AbortHandle) {}
-
-    fn random(&self) -> u64 {
-        0
-    }
-
-    fn sync_delay(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn canary(&self) -> Option<Canary> {
-        Some(self.0)
-    }
-}
-
-/// Runs `work` where a bug is planted.
-fn with<T>(canary: Canary, work: impl FnOnce() -> T) -> T {
-    let planted: Arc<dyn Runtime> = Arc::new(Planted(canary));
-    let mut context = Context::from_waker(Waker::noop());
-    match pin!(runtime::scope(planted, async { work() })).poll(&mut context) {
-        Poll::Ready(outcome) => outcome,
-        Poll::Pending => unreachable!("nothing is waited for"),
-    }
-}
 
 fn row() -> MigrationRow {
     let place = |id| Place { node: NodeId(id), replica: ReplicaId(id) };

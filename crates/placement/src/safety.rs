@@ -48,6 +48,28 @@ pub fn members(view: &ClusterView, group: Group) -> Option<&Members> {
     }
 }
 
+/// Whether the view shows what `operator` was to bring about. A split at a key
+/// of the executor's choice, and a merge, cannot be recognized.
+#[must_use]
+pub fn is_done(view: &ClusterView, operator: &Operator) -> bool {
+    let of = |group| members(view, group);
+    let votes = |group, node| of(group).is_some_and(|it| it.voters.contains(&node));
+    match operator {
+        Operator::MoveReplica { group, from, to } => votes(*group, *to) && !votes(*group, *from),
+        Operator::AddReplica { group, to } => votes(*group, *to),
+        Operator::RemoveReplica { group, from } => {
+            of(*group).is_some_and(|it| !it.voters.contains(from))
+        }
+        Operator::TransferLeader { group, to, .. } => {
+            of(*group).is_some_and(|it| it.leader == Some(*to))
+        }
+        Operator::Split { at, .. } => {
+            at.as_ref().is_some_and(|at| view.shards.iter().any(|it| it.range.start == *at))
+        }
+        Operator::Merge { .. } => false,
+    }
+}
+
 /// Checks `operator` against the view and against what is in flight.
 ///
 /// # Errors

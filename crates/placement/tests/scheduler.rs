@@ -139,6 +139,23 @@ fn an_operator_that_ends_without_effect_is_not_repeated_at_once() {
 }
 
 #[test]
+fn an_operator_that_ended_before_it_was_listed_makes_room_for_the_next() {
+    let (mut core, mut cluster) = (core(), lopsided(8));
+    let mut moved = 0;
+    for second in 0..4 {
+        look(&mut core, at(second), &cluster.view, &[]);
+        for proposal in proposals(&mut core) {
+            let id = cluster.accept(&proposal).unwrap();
+            core.handle_proposed(at(second), TERM, &proposal, Ok(id));
+            moved += 1;
+        }
+        // The list is empty again when it is looked at next.
+        cluster.run_all().unwrap();
+    }
+    assert_eq!(moved, 4, "two at a time, one look after the other, until both hold four");
+}
+
+#[test]
 fn a_shard_that_just_appeared_is_not_cut_before_it_is_measured() {
     let (mut core, mut cluster) = (core(), lopsided(1));
     look(&mut core, at(0), &cluster.view, &[]);

@@ -97,10 +97,10 @@ impl Node {
         self.inner.host.metrics()
     }
 
-    /// The watermarks as this node knows them.
+    /// The watermarks as this node knows them, and what is under way here.
     #[must_use]
-    pub fn watermarks(&self) -> quorate_calvin::sequencer::Watermarks {
-        self.inner.gate.known()
+    pub fn transactions(&self) -> (quorate_calvin::sequencer::Watermarks, quorate_calvin::Gauges) {
+        (self.inner.gate.known(), self.inner.services.gauges())
     }
 
     /// Begins to move a shard's replica from one node to another.

@@ -95,11 +95,15 @@ pub struct HostConfig {
     pub snapshots_sending_max: usize,
     /// Snapshots this node receives at a time.
     pub snapshots_receiving_max: usize,
-    /// The time a follower has for one chunk of a snapshot.
+    /// The time a follower has for one chunk of a snapshot, and to answer
+    /// whether a whole one is installed yet, which it does after half of it. The
+    /// same on all nodes.
     pub snapshot_chunk_deadline: Duration,
     /// The time a follower has to install a received snapshot.
     pub snapshot_install_deadline: Duration,
-    /// A half-received snapshot whose sender stays silent this long is dropped.
+    /// A half-received snapshot whose sender stays silent this long is dropped,
+    /// and so is what is remembered of an installed one. Longer than the
+    /// deadline of a chunk.
     pub snapshot_staging_idle_max: Duration,
     /// The time changes of membership and transfers of leadership may take
     /// before the caller hears `Unknown`.
@@ -129,6 +133,19 @@ impl Default for HostConfig {
 }
 
 impl HostConfig {
+    /// # Errors
+    /// What does not fit, in words for who wrote it.
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        let (chunk, idle) = (self.snapshot_chunk_deadline, self.snapshot_staging_idle_max);
+        if !chunk.is_zero() && idle > chunk {
+            return Ok(());
+        }
+        Err(format!(
+            "snapshot_chunk_deadline is {chunk:?}, and has to be above zero and below \
+             snapshot_staging_idle_max, which is {idle:?}"
+        ))
+    }
+
     /// The timings of a class.
     #[must_use]
     pub const fn timing(&self, class: GroupClass) -> Timing {

@@ -16,12 +16,14 @@ use quorate_types::group_log::ReadIndex;
 use quorate_types::{GroupId, NodeId, ReplicaId, buggify, sometimes, watch};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::config::{GroupClass, HostConfig, Timing};
 use crate::consensus::applier::{Applied, Progress, SharedMachine};
 use crate::consensus::types::{Command, Member, RaftOf, TypeConfig};
 use crate::error::{ProposeError, RaftError, ReadError, Refused};
 use crate::inbox::StagingSlot;
+use crate::purging::{Purging, Reach};
 
 /// A follower whose confirmed log lacks more than this is no target for a
 /// transfer: it would have to catch up while nobody leads.
@@ -161,8 +163,7 @@ impl Group {
             progress: Arc::clone(&progress),
             leadership: leadership_out,
             counters: Arc::clone(&counters),
-            purge_after_entries: config.purge_after_entries.max(1),
-            flush_asked_at: 0,
+            purging: Purging::new(config.purge_after_entries, config.purge_keeps_entries),
         };
         let confirmer = confirm_reads(raft.clone(), read_queue, Arc::clone(&counters));
         let tasks = vec![
@@ -206,6 +207,24 @@ impl Group {
 
     pub(crate) fn machine(&self) -> &SharedMachine {
         &self.inner.machine
+    }
+
+    /// Proposals under way.
+    pub(crate) fn proposals_open(&self) -> u64 {
+        let room = self.inner.config.proposals_pending_max.max(1);
+        room.saturating_sub(self.inner.proposals.available_permits()) as u64
+    }
+
+    /// Entries that the log holds here.
+    pub(crate) fn log_entries(&self) -> u64 {
+        let metrics = self.metrics();
+        // Indices begin at 0 until something is purged.
+        let end = metrics.last_log_index.map_or(0, |last| last + 1);
+        end.saturating_sub(metrics.purged.map_or(0, |purged| purged.index + 1))
+    }
+
+    pub(crate) fn config(&self) -> &HostConfig {
+        &self.inner.config
     }
 
     pub(crate) fn staging(&self) -> &StagingSlot {
@@ -637,8 +656,7 @@ struct Observer {
     progress: Arc<Progress>,
     leadership: watch::Sender<Leadership>,
     counters: Arc<Counters>,
-    purge_after_entries: u64,
-    flush_asked_at: u64,
+    purging: Purging,
 }
 
 impl Observer {
@@ -654,11 +672,12 @@ impl Observer {
                 }
                 break;
             }
-            self.purge_if_due(&now).await;
+            let ask_again_at = self.purge_if_due(&now).await;
             let metrics_open = tokio::select! {
                 biased;
                 changed = metrics.changed() => changed.is_ok(),
                 changed = applied.changed() => changed.is_ok(),
+                () = wait_until(ask_again_at) => true,
             };
             if !metrics_open {
                 break;
@@ -691,26 +710,34 @@ impl Observer {
         });
     }
 
-    async fn purge_if_due(&mut self, metrics: &RaftMetrics<TypeConfig>) {
+    /// Has the log purged if it is time, and says when to look again even if
+    /// nothing happens.
+    async fn purge_if_due(&mut self, metrics: &RaftMetrics<TypeConfig>) -> Option<Instant> {
         let next = |index: Option<u64>| index.map_or(0, |index| index + 1);
-        let applied = next(metrics.last_applied.map(|at| at.index));
-        let purged = next(metrics.purged.map(|at| at.index));
-        // A purge may have to wait for a follower that is just being fed, so
-        // ask again after a while, but not for every entry.
-        let asked_lately = applied < self.flush_asked_at + self.purge_after_entries.div_ceil(2);
-        let mut is_due = applied.saturating_sub(purged) > self.purge_after_entries
-            && !(asked_lately && self.flush_asked_at > 0);
+        let log = Reach {
+            applied: next(metrics.last_applied.map(|at| at.index)),
+            flushed: next(metrics.snapshot.map(|at| at.index)),
+            purged: next(metrics.purged.map(|at| at.index)),
+        };
+        let mut is_due = self.purging.is_due(log, Instant::now());
         if buggify!("raft purges its log early") {
-            is_due = applied > purged;
+            is_due = log.applied > log.purged;
         }
-        if !is_due {
-            return;
+        if is_due {
+            sometimes!("a log is purged while a follower lags", lags(metrics, log.applied));
+            self.purging.is_asked_for(log, Instant::now());
+            count(&self.counters.flushes);
+            if let Err(error) = self.raft.trigger().snapshot().await {
+                tracing::debug!(group = %self.group, %error, "no flush: the replica has stopped");
+            }
         }
-        sometimes!("a log is purged while a follower lags", lags(metrics, applied));
-        self.flush_asked_at = applied;
-        count(&self.counters.flushes);
-        if let Err(error) = self.raft.trigger().snapshot().await {
-            tracing::debug!(group = %self.group, %error, "no flush: the replica has stopped");
-        }
+        self.purging.ask_again_at(log)
+    }
+}
+
+async fn wait_until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }

@@ -35,11 +35,19 @@ pub struct GroupSpec {
     pub machine: Box<dyn StateMachine>,
 }
 
-/// Counters of a host since it was opened.
+/// Counters of a host since it was opened, and what it holds at the moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct HostMetrics {
     /// Groups that run.
     pub groups: u64,
+    /// Proposals that are under way.
+    pub proposals_open: u64,
+    /// Entries that the longest log of a replica here holds.
+    pub log_entries_longest: u64,
+    /// Snapshots that are being sent.
+    pub snapshots_sending: u64,
+    /// Snapshots that are being received.
+    pub snapshots_receiving: u64,
     /// The durable log's counters; entries divided by commits is how well
     /// the disk's syncs are shared.
     pub log: LogStats,
@@ -152,6 +160,7 @@ impl Host {
         log: Arc<dyn LogEngine>,
         transport: Arc<dyn Transport>,
     ) -> Result<Self, RaftError> {
+        config.validate().map_err(RaftError::Config)?;
         for class in [GroupClass::Metadata, GroupClass::Sequencer, GroupClass::Shard] {
             config.timing(class).validate().map_err(RaftError::Config)?;
             config.raft(class).map_err(|error| RaftError::Config(error.to_string()))?;
@@ -356,8 +365,16 @@ impl Host {
     pub fn metrics(&self) -> HostMetrics {
         let counters = &self.inner.counters;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (config, groups) = (&self.inner.config, self.groups());
+        let taken = |room: &Semaphore, max: usize| {
+            max.max(1).saturating_sub(room.available_permits()) as u64
+        };
         HostMetrics {
-            groups: self.inner.groups.read().len() as u64,
+            groups: groups.len() as u64,
+            proposals_open: groups.iter().map(Group::proposals_open).sum(),
+            log_entries_longest: groups.iter().map(Group::log_entries).max().unwrap_or_default(),
+            snapshots_sending: taken(&self.inner.sending, config.snapshots_sending_max),
+            snapshots_receiving: taken(&self.inner.receiving, config.snapshots_receiving_max),
             log: self.inner.log.stats(),
             elections_won: read(&counters.elections_won),
             proposals: read(&counters.proposals),

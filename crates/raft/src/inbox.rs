@@ -10,9 +10,9 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest,
     VoteRequest, VoteResponse,
 };
-use quorate_types::{buggify, sometimes};
+use quorate_types::{buggify, runtime, sometimes, watch};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::consensus::applier::SnapshotData;
 use crate::consensus::types::{
@@ -23,7 +23,7 @@ use crate::consensus::wire::{
     Voted, from_log_entry, open_host_row,
 };
 use crate::group::Group;
-use crate::log::{LogEntry, LogPosition};
+use crate::log::{LogEntry, LogPosition, Vote};
 use crate::machine::SnapshotWriter;
 
 /// A snapshot that is being received.
@@ -36,9 +36,33 @@ struct Staging {
     _permit: OwnedSemaphorePermit,
 }
 
+/// A snapshot that was received and is being installed, or was just now.
+struct Installing {
+    transfer: u64,
+    answer: watch::Receiver<Option<Reply>>,
+    touched: Instant,
+}
+
+/// How far a snapshot has come.
+enum Incoming {
+    Staging(Staging),
+    Installing(Installing),
+}
+
+impl Incoming {
+    fn is_idle(&self, idle_max: Duration) -> bool {
+        match self {
+            Self::Staging(staging) => staging.touched.elapsed() > idle_max,
+            Self::Installing(installing) => {
+                installing.touched.elapsed() > idle_max && installing.answer.borrow().is_some()
+            }
+        }
+    }
+}
+
 /// A replica receives one snapshot at a time; a new transfer replaces the old.
 #[derive(Default)]
-pub(crate) struct StagingSlot(Mutex<Option<Staging>>);
+pub(crate) struct StagingSlot(Mutex<Option<Incoming>>);
 
 impl StagingSlot {
     pub(crate) async fn clear(&self) {
@@ -48,7 +72,7 @@ impl StagingSlot {
     /// Drops a transfer whose sender has gone silent.
     pub(crate) fn reap(&self, idle_max: Duration) {
         if let Ok(mut slot) = self.0.try_lock() {
-            slot.take_if(|staging| staging.touched.elapsed() > idle_max);
+            slot.take_if(|incoming| incoming.is_idle(idle_max));
         }
     }
 }
@@ -157,7 +181,10 @@ async fn snapshot_begin(group: &Group, receiving: &Arc<Semaphore>, begin: Snapsh
         return Reply::Refused(Refusal::Malformed);
     };
     let mut slot = group.staging().0.lock().await;
-    sometimes!("a snapshot is begun anew", slot.is_some());
+    sometimes!("a snapshot is begun anew", matches!(&*slot, Some(Incoming::Staging(_))));
+    if matches!(&*slot, Some(Incoming::Installing(it)) if it.transfer == begin.transfer) {
+        return Reply::ChunkStored; // A copy that comes late.
+    }
     // Whoever begins anew has given up the transfer before.
     *slot = None;
     if buggify!("raft receives no snapshot now") {
@@ -173,22 +200,22 @@ async fn snapshot_begin(group: &Group, receiving: &Arc<Semaphore>, begin: Snapsh
             return Reply::Refused(Refusal::Busy);
         }
     };
-    *slot = Some(Staging {
+    *slot = Some(Incoming::Staging(Staging {
         transfer: begin.transfer,
         meta,
         next_sequence: 0,
         writer,
         touched: Instant::now(),
         _permit: permit,
-    });
+    }));
     Reply::ChunkStored
 }
 
 async fn snapshot_chunk(group: &Group, chunk: SnapshotChunk) -> Reply {
     let mut slot = group.staging().0.lock().await;
-    let staging = slot.as_mut().filter(|staging| staging.transfer == chunk.transfer);
-    let Some(staging) = staging else {
-        return Reply::Refused(Refusal::LostTransfer);
+    let staging = match slot.as_mut() {
+        Some(Incoming::Staging(staging)) if staging.transfer == chunk.transfer => staging,
+        _ => return Reply::Refused(Refusal::LostTransfer),
     };
     let is_next = staging.next_sequence == chunk.sequence;
     let is_lost = buggify!("raft loses a half-received snapshot");
@@ -206,17 +233,57 @@ async fn snapshot_chunk(group: &Group, chunk: SnapshotChunk) -> Reply {
     Reply::ChunkStored
 }
 
+/// Has a whole snapshot installed. A sender whose answer was lost, or who was
+/// told to ask again, asks for the same transfer.
 async fn snapshot_end(group: &Group, end: SnapshotEnd) -> Reply {
-    let staging = {
+    let mut answer = {
         let mut slot = group.staging().0.lock().await;
-        slot.take_if(|staging| staging.transfer == end.transfer)
+        let answer = match slot.take() {
+            Some(Incoming::Installing(installing)) if installing.transfer == end.transfer => {
+                sometimes!("a sender asks again whether its snapshot is installed");
+                installing.answer
+            }
+            Some(Incoming::Staging(staging)) if staging.transfer == end.transfer => {
+                if staging.next_sequence != end.chunks {
+                    return Reply::Refused(Refusal::LostTransfer);
+                }
+                install(group, end.vote, staging)
+            }
+            other => {
+                *slot = other;
+                return Reply::Refused(Refusal::LostTransfer);
+            }
+        };
+        *slot = Some(Incoming::Installing(Installing {
+            transfer: end.transfer,
+            answer: answer.clone(),
+            touched: Instant::now(),
+        }));
+        answer
     };
-    let Some(staging) = staging.filter(|staging| staging.next_sequence == end.chunks) else {
-        return Reply::Refused(Refusal::LostTransfer);
-    };
-    let snapshot = Snapshot { meta: staging.meta, snapshot: SnapshotData::Staged(staging.writer) };
-    match group.raft().install_full_snapshot(raft_vote(end.vote), snapshot).await {
-        Ok(response) => Reply::SnapshotInstalled(our_vote(&response.vote)),
-        Err(_) => Reply::Refused(Refusal::Halted),
+    // Well before the sender takes this replica for lost.
+    let mut patience = group.config().snapshot_chunk_deadline / 2;
+    if buggify!("raft answers before a snapshot is installed") {
+        patience = Duration::ZERO;
     }
+    match timeout(patience, answer.wait_for(Option::is_some)).await {
+        Ok(answered) => answered.ok().flatten().unwrap_or(Reply::Refused(Refusal::Halted)),
+        Err(_) => Reply::SnapshotInstalling,
+    }
+}
+
+/// Installs a snapshot, whether or not its sender waits for it.
+fn install(group: &Group, vote: Vote, staging: Staging) -> watch::Receiver<Option<Reply>> {
+    let (answer, answered) = watch::channel(None);
+    let group = group.clone();
+    drop(runtime::spawn(async move {
+        let Staging { meta, writer, _permit, .. } = staging;
+        let snapshot = Snapshot { meta, snapshot: SnapshotData::Staged(writer) };
+        let installed = group.raft().install_full_snapshot(raft_vote(vote), snapshot).await;
+        answer.send(Some(match installed {
+            Ok(response) => Reply::SnapshotInstalled(our_vote(&response.vote)),
+            Err(_) => Reply::Refused(Refusal::Halted),
+        }));
+    }));
+    answered
 }

@@ -16,6 +16,7 @@ mod inbox;
 mod log;
 mod machine;
 mod network;
+mod purging;
 mod runtime;
 pub mod tcp;
 mod transport;

@@ -21,7 +21,8 @@ pub struct Entry {
 /// Committed entries to apply in one go.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Batch {
-    /// Consecutive entries, continuing where the last batch ended.
+    /// Consecutive entries, continuing where the last batch ended: the host halts
+    /// rather than hand a machine what it has applied.
     pub entries: Vec<Entry>,
     /// What the host must find again after a restart (position and
     /// membership), opaque and versioned. Must be stored atomically with the

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use quorate_raft::{
-    Group, GroupClass, Host, LogError, ProposeError, RaftError, ReadError, Refused,
+    Group, GroupClass, Host, HostConfig, LogError, ProposeError, RaftError, ReadError, Refused,
 };
 use quorate_types::{GroupId, NodeId, ReplicaId};
 use support::*;
@@ -263,6 +263,55 @@ fn a_follower_that_fell_behind_the_purge_gets_a_snapshot() {
     });
 }
 
+/// Three replicas whose logs were purged, so that a fourth needs a snapshot;
+/// with the leader and the place of the node for the fourth.
+async fn purged(network: &Network) -> (Vec<TestNode>, Group, u64) {
+    let mut nodes = seeded_cluster(network, &[1]).await;
+    let leader = leader_of(&groups_of(&nodes, 1)).await;
+    let mut last = 0;
+    for nth in 0..200 {
+        last = propose(&leader, &nth.to_string()).await.index;
+    }
+    nodes.push(TestNode::start(4, network));
+    (nodes, leader, last)
+}
+
+/// As the simulator found: the leader waited two minutes for an answer
+/// that was lost, and its follower got nothing meanwhile.
+#[test]
+fn a_lost_answer_to_the_end_of_a_snapshot_is_not_waited_for() {
+    simulate(async {
+        let network = Network::default();
+        let (mut nodes, leader, last) = purged(&network).await;
+        let learner = nodes[3].create(1, 14).await;
+        network.snapshots.lock().ends_to_lose = 1;
+        leader.add_learner(ReplicaId(14), NodeId(4)).await.unwrap();
+        let begun = tokio::time::Instant::now();
+        let after = propose(&leader, "after").await.index;
+        learner.wait_applied(last).await.unwrap();
+        learner.wait_applied(after).await.unwrap();
+        assert!(begun.elapsed() <= 2 * config().snapshot_chunk_deadline, "{:?}", begun.elapsed());
+        let snapshots = network.snapshots.lock();
+        assert_eq!((snapshots.ends_to_lose, snapshots.begun, snapshots.ends), (0, 1, 2));
+    });
+}
+
+#[test]
+fn a_snapshot_that_takes_long_to_install_is_sent_once() {
+    simulate(async {
+        let network = Network::default();
+        let (mut nodes, leader, last) = purged(&network).await;
+        let learner = nodes[3].create(1, 14).await;
+        let takes = 3 * config().snapshot_chunk_deadline;
+        *nodes[3].stores[&GroupId(1)].installs_in.lock() = takes;
+        leader.add_learner(ReplicaId(14), NodeId(4)).await.unwrap();
+        learner.wait_applied(last).await.unwrap();
+        let snapshots = network.snapshots.lock();
+        assert_eq!(snapshots.begun, 1);
+        assert!((4..=8).contains(&snapshots.ends), "{} ends", snapshots.ends);
+    });
+}
+
 #[test]
 fn a_removed_replica_never_comes_back() {
     simulate(async {
@@ -352,6 +401,16 @@ fn a_group_whose_replicas_come_one_by_one_is_led_by_the_one_that_campaigns() {
         let now = leader.status();
         assert_eq!((now.leading, now.term), (true, term), "a leader in office is not disturbed");
     });
+}
+
+#[test]
+fn deadlines_of_snapshots_that_do_not_fit_are_refused_in_words() {
+    for chunk in [Duration::ZERO, config().snapshot_staging_idle_max] {
+        let config = HostConfig { snapshot_chunk_deadline: chunk, ..config() };
+        let wire = Network::default().wire(NodeId(1));
+        let refused = Host::open(config, open_log(&RamDisk::default()), wire).unwrap_err();
+        assert!(refused.to_string().contains("below snapshot_staging_idle_max"), "{refused}");
+    }
 }
 
 #[test]

@@ -237,8 +237,11 @@ impl Admin for Service {
 
     fn metrics(&self) -> String {
         let mut text = String::new();
-        let marks = self.node.watermarks();
+        let (marks, held) = self.node.transactions();
         let raft = self.node.raft_metrics();
+        for (name, value) in held.named() {
+            let _ = writeln!(text, "# TYPE quorate_{name} gauge\nquorate_{name} {value}");
+        }
         let gauges = [
             ("quorate_watermark_logged", marks.logged.0),
             ("quorate_watermark_done", marks.done.0),
@@ -246,6 +249,10 @@ impl Admin for Service {
             ("quorate_map_version", self.node.view().version()),
             ("quorate_corrupt_rows", count(self.node.corrupt_rows())),
             ("quorate_serving", u64::from(self.node.is_serving())),
+            ("quorate_raft_proposals_open", raft.proposals_open),
+            ("quorate_raft_snapshots_sending", raft.snapshots_sending),
+            ("quorate_raft_snapshots_receiving", raft.snapshots_receiving),
+            ("quorate_raft_log_entries_longest", raft.log_entries_longest),
         ];
         for (name, value) in gauges {
             let _ = writeln!(text, "# TYPE {name} gauge\n{name} {value}");

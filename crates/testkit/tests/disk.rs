@@ -605,3 +605,27 @@ proptest! {
         prop_assert_eq!(play(&steps), model);
     }
 }
+
+#[test]
+fn the_checksum_tells_calls_apart_by_kind_file_offset_and_length() {
+    let after = |call: &dyn Fn(&CrashDisk)| {
+        let disk = CrashDisk::new(1);
+        call(&disk);
+        disk.counters().checksum
+    };
+    let write = |name: &'static str, offset: u64, bytes: &'static [u8]| {
+        move |disk: &CrashDisk| disk.open(name).unwrap().write(offset, bytes).unwrap()
+    };
+    let sums = [
+        after(&write("a", 0, b"one")),
+        after(&write("b", 0, b"one")),
+        after(&write("a", 1, b"one")),
+        after(&write("a", 0, b"four")),
+        after(&|disk| disk.open("a").unwrap().set_len(3).unwrap()),
+        after(&|disk| disk.open("a").unwrap().sync().unwrap()),
+        after(&|disk| drop(disk.open("a").unwrap())),
+    ];
+    assert_eq!(sums[0], after(&write("a", 0, b"one")));
+    let different: std::collections::BTreeSet<u64> = sums.into_iter().collect();
+    assert_eq!(different.len(), sums.len());
+}

@@ -7,11 +7,14 @@
     missing_docs
 )]
 
+mod nodes;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use nodes::{millis, read, ticks};
 use parking_lot::Mutex;
 use quorate_testkit::sim::{CallError, LinkConfig, Sim, SimNetwork, SimNode, Trace, run};
 use quorate_types::NodeId;
@@ -21,29 +24,6 @@ use tokio::time::{Instant, sleep, timeout};
 
 const A: NodeId = NodeId(1);
 const B: NodeId = NodeId(2);
-
-const fn millis(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
-
-/// A task of a task of the node that counts milliseconds.
-fn ticks(node: &Arc<SimNode>) -> Arc<AtomicU64> {
-    let count = Arc::new(AtomicU64::new(0));
-    let counting = Arc::clone(&count);
-    drop(node.spawn(async move {
-        drop(runtime::spawn(async move {
-            loop {
-                sleep(millis(1)).await;
-                counting.fetch_add(1, Ordering::Relaxed);
-            }
-        }));
-    }));
-    count
-}
-
-fn read(count: &AtomicU64) -> u64 {
-    count.load(Ordering::Relaxed)
-}
 
 #[test]
 fn a_paused_node_does_nothing_and_the_others_go_on() {
@@ -279,36 +259,11 @@ fn a_disk_becomes_slow_and_fast_again() {
     .unwrap();
 }
 
-/// Nodes that call each other all the time while pauses begin and end.
+/// Nodes that chatter all the time while pauses begin and end.
 async fn fits_and_starts(sim: Sim) {
     let network = SimNetwork::new(&sim, LinkConfig::default());
     let nodes: Vec<_> = (0..4).map(|id| SimNode::new(NodeId(id), sim.seed())).collect();
-    for node in &nodes {
-        let (id, trace) = (node.id(), sim.trace().clone());
-        let heard = trace.clone();
-        network.register(
-            node,
-            Arc::new(move |from, payload| {
-                heard.record(format_args!("{id} hears {payload:?} from {from}"));
-                Box::pin(async move {
-                    runtime::sync_delay().await;
-                    Ok(payload)
-                })
-            }),
-        );
-        let network = network.clone();
-        drop(node.spawn(async move {
-            loop {
-                sleep(Duration::from_micros(runtime::random() % 5000)).await;
-                let (to, payload) = (NodeId(runtime::random() % 4), runtime::random());
-                let call = network.call(id, to, payload.to_string().into(), millis(20));
-                let trace = trace.clone();
-                drop(runtime::spawn(async move {
-                    trace.record(format_args!("{id} is told {:?}", call.await));
-                }));
-            }
-        }));
-    }
+    nodes.iter().for_each(|node| nodes::chatter(&sim, &network, node, 4));
     for round in 0..20 {
         let node = &nodes[round % 4];
         node.pause();

@@ -7,10 +7,13 @@
     missing_docs
 )]
 
+mod nodes;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use nodes::{millis, read, ticks};
 use quorate_testkit::TestkitError;
 use quorate_testkit::disk::CrashDisk;
 use quorate_testkit::sim::{
@@ -24,10 +27,6 @@ use quorate_types::fault::Canary;
 use quorate_types::runtime::{self, Runtime};
 use tokio::time::sleep;
 
-const fn millis(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
-
 /// Three nodes that chatter over a bad network while one of them crashes and
 /// comes back.
 async fn chatter(sim: Sim) {
@@ -38,37 +37,7 @@ async fn chatter(sim: Sim) {
         ..LinkConfig::default()
     };
     let network = SimNetwork::new(&sim, bad);
-    let start = |node: &Arc<SimNode>| {
-        let (trace, id) = (sim.trace().clone(), node.id());
-        let heard = trace.clone();
-        network.register(
-            node,
-            Arc::new(move |from, payload| {
-                heard.record(format_args!("{id} heard {payload:?} from {from}"));
-                Box::pin(async move {
-                    runtime::sync_delay().await;
-                    Ok(payload)
-                })
-            }),
-        );
-        let network = network.clone();
-        drop(node.spawn(async move {
-            loop {
-                sleep(Duration::from_micros(runtime::random() % 5000)).await;
-                let to = NodeId(runtime::random() % 3);
-                let payload = runtime::random().to_string().into();
-                if runtime::random().is_multiple_of(2) {
-                    network.send(id, to, payload);
-                    continue;
-                }
-                let call = network.call(id, to, payload, millis(10));
-                let trace = trace.clone();
-                drop(runtime::spawn(async move {
-                    trace.record(format_args!("{id}: {:?}", call.await));
-                }));
-            }
-        }));
-    };
+    let start = |node: &Arc<SimNode>| nodes::chatter(&sim, &network, node, 3);
     let nodes: Vec<_> = (0..3).map(|id| SimNode::new(NodeId(id), sim.seed())).collect();
     nodes.iter().for_each(start);
     sleep(millis(200)).await;
@@ -165,29 +134,15 @@ fn chance_in_a_run_follows_from_the_seed() {
 #[test]
 fn a_crash_takes_all_tasks_of_the_node_and_no_others() {
     run(1, |sim| async move {
-        let ticks = |node: &Arc<SimNode>| {
-            let count = Arc::new(AtomicU64::new(0));
-            let counting = Arc::clone(&count);
-            drop(node.spawn(async move {
-                // A task of a task dies too.
-                drop(runtime::spawn(async move {
-                    loop {
-                        sleep(millis(1)).await;
-                        counting.fetch_add(1, Ordering::Relaxed);
-                    }
-                }));
-            }));
-            count
-        };
         let (one, other) =
             (SimNode::new(NodeId(1), sim.seed()), SimNode::new(NodeId(2), sim.seed()));
         let (dies, lives) = (ticks(&one), ticks(&other));
         sleep(millis(10)).await;
         one.crash();
-        let at_crash = (dies.load(Ordering::Relaxed), lives.load(Ordering::Relaxed));
+        let at_crash = (read(&dies), read(&lives));
         sleep(millis(10)).await;
-        assert_eq!(dies.load(Ordering::Relaxed), at_crash.0);
-        assert!(lives.load(Ordering::Relaxed) > at_crash.1);
+        assert_eq!(read(&dies), at_crash.0);
+        assert!(read(&lives) > at_crash.1);
         assert!(!one.is_alive() && other.is_alive());
     })
     .unwrap();

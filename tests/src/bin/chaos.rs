@@ -5,29 +5,34 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use quorate_tests::chaos::{self, NODES_MAX, NODES_MIN, Options};
+use quorate_tests::chaos::{self, Arsenal, NODES_MAX, NODES_MIN, Options};
 use quorate_types::runtime::random;
 
 /// Torments a cluster of processes and judges what its clients saw.
 #[derive(Parser)]
+#[command(name = "cargo xtask chaos", bin_name = "cargo xtask chaos")]
 struct Arguments {
-    /// How long strikes go on.
+    /// How long strikes go on, at least 1; starting, healing and judging come
+    /// on top. From 60 on some strikes must take effect, from 120 on a kill, a
+    /// stall, a partition, a full disk, a move and a split.
     #[arg(long, default_value_t = 120)]
     seconds: u64,
     /// Nodes that found the cluster [default: as the seed says].
     #[arg(long, value_parser = clap::value_parser!(u64).range(NODES_MIN..=NODES_MAX))]
     nodes: Option<u64>,
-    /// Decides the order of strikes [default: drawn].
+    /// Decides what is done in which order, not when, nor what it meets
+    /// [default: drawn].
     #[arg(long)]
     seed: Option<u64>,
-    /// Fill disks by a limit on the size of files, not by a small file system.
+    /// Fill disks by a limit on the size of files even where a small file
+    /// system could be mounted.
     #[arg(long)]
     without_mount: bool,
     /// Keep logs and data even if nothing was found.
     #[arg(long)]
     keep: bool,
     /// Garble what passes between clients and gateways, which nothing guards:
-    /// succeeds when that is found.
+    /// succeeds when a checker finds that, and by nothing else.
     #[arg(long)]
     control: bool,
     /// Where the run's folder is made.
@@ -40,6 +45,7 @@ fn main() -> ExitCode {
     // Short enough to be typed again.
     let seed = arguments.seed.unwrap_or_else(|| random() % 1_000_000);
     let options = Options {
+        arsenal: Arsenal::Everything,
         seed,
         seconds: arguments.seconds,
         nodes: arguments.nodes.unwrap_or_else(|| Options::nodes_of(seed)),
@@ -52,7 +58,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {}: {error}", options.folder.display());
+            eprintln!("error: chaos in {}: {error}", options.folder.display());
             ExitCode::FAILURE
         }
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use quorate_testkit::check::Verdict;
 
 use super::strikes::{Effect, Kind};
 use crate::load::{Judgement, LoadReport};
@@ -67,6 +68,11 @@ impl Journal {
         (sum(|count| count.tried), sum(|count| count.took_effect))
     }
 
+    /// Whether a kind took effect at all.
+    pub(super) fn took_effect(&self, kind: Kind) -> bool {
+        self.strikes.lock().get(kind.name()).is_some_and(|count| count.took_effect > 0)
+    }
+
     /// How often each kind was tried, and took effect.
     fn table(&self) -> String {
         let strikes = self.strikes.lock();
@@ -100,8 +106,12 @@ pub(super) fn render(
         longest.as_secs_f64(),
         began.as_secs_f64()
     ));
-    for Judgement { what, operations, outcome } in judgements {
-        let outcome = if outcome.is_ok() { "holds" } else { "VIOLATED" };
+    for Judgement { what, operations, verdict } in judgements {
+        let outcome = match verdict {
+            Verdict::Valid => "holds",
+            Verdict::Invalid(_) => "VIOLATED",
+            Verdict::Undecided(_) => "UNDECIDED",
+        };
         page.push_str(&format!("  {what:<42} {outcome}, of {operations} operations\n"));
     }
     for (what, seen) in checks {

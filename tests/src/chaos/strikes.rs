@@ -7,6 +7,8 @@ use quorate_testkit::proxy::{Behaviour, Flow, Tally};
 use quorate_types::env::{Rng, SplitMix};
 use serde_json::json;
 
+use super::Arsenal;
+use super::bag::Drawn;
 use super::fleet::Fleet;
 use super::full_disk::{self, Room};
 use super::report::Journal;
@@ -24,7 +26,8 @@ const LASTS_MILLIS: u64 = 6_000;
 const LONG_ONE_OF: u64 = 8;
 /// One of so many strikes at processes, or orders, comes in bad weather.
 const WEATHER_ONE_OF: u64 = 3;
-/// Nodes that may join in a run, and shards that may be split: each costs the
+/// Nodes that may join in place of others, besides one for a move that has
+/// nowhere to go, and shards that may be split: each costs the
 /// machine something for the rest of the run.
 const JOINS_MAX: u64 = 2;
 const SPLITS_MAX: usize = 3;
@@ -100,6 +103,16 @@ impl Kind {
         Self::Replace,
     ];
 
+    /// The kinds of an arsenal.
+    pub(super) const fn of(arsenal: Arsenal) -> &'static [Self] {
+        match arsenal {
+            Arsenal::Everything => &Self::ALL,
+            Arsenal::Processes => {
+                &[Self::Kill, Self::KillAll, Self::Stall, Self::StallAndKill, Self::Transfer]
+            }
+        }
+    }
+
     const WEATHERS: [Self; 5] =
         [Self::OneWay, Self::TwoWay, Self::Delay, Self::Throttle, Self::Corruption];
 
@@ -144,33 +157,6 @@ impl Kind {
 /// What showed that a strike took effect, or why it did not.
 pub(super) type Effect = Result<String, String>;
 
-/// The order of strikes: each kind once, shuffled, before any comes again. A
-/// seed decides it, whatever the strikes meet.
-#[derive(Debug)]
-pub(super) struct Bag {
-    chance: SplitMix,
-    left: Vec<Kind>,
-}
-
-impl Bag {
-    pub(super) fn new(seed: u64) -> Self {
-        Self { chance: SplitMix::new(seed), left: Vec::new() }
-    }
-
-    /// The next kind, and the chance that its details are drawn from.
-    pub(super) fn draw(&mut self) -> (Kind, SplitMix) {
-        if self.left.is_empty() {
-            self.left = Kind::ALL.to_vec();
-            for at in (1..self.left.len()).rev() {
-                let with = usize::try_from(self.chance.below(at as u64 + 1)).unwrap();
-                self.left.swap(at, with);
-            }
-        }
-        let kind = self.left.pop().unwrap();
-        (kind, SplitMix::new(self.chance.next_u64()))
-    }
-}
-
 /// A fleet under fire.
 pub(super) struct Striker<'a> {
     pub(super) fleet: &'a mut Fleet,
@@ -178,6 +164,7 @@ pub(super) struct Striker<'a> {
     pub(super) progress: Progress<'a>,
     pub(super) journal: &'a Journal,
     pub(super) room: Room,
+    arsenal: Arsenal,
     /// Migrations that operators began.
     orders: Vec<String>,
     splits: usize,
@@ -192,15 +179,29 @@ impl<'a> Striker<'a> {
         progress: Progress<'a>,
         journal: &'a Journal,
         room: Room,
+        arsenal: Arsenal,
     ) -> Self {
-        let orders = Vec::new();
-        Self { fleet, load, progress, journal, room, orders, splits: 0, joined: 0, draining: None }
+        Self {
+            fleet,
+            load,
+            progress,
+            journal,
+            room,
+            arsenal,
+            orders: Vec::new(),
+            splits: 0,
+            joined: 0,
+            draining: None,
+        }
     }
 
     /// One blow, after which every node runs, everything passes, and the
-    /// service goes on. What operators ordered may still be under way.
-    pub(super) fn strike(&mut self, kind: Kind, mut chance: SplitMix) {
-        let is_stormy = kind.may_meet_weather() && chance.below(WEATHER_ONE_OF) == 0;
+    /// service goes on. What operators ordered may still be under way. Returns
+    /// whether it took effect.
+    pub(super) fn strike(&mut self, drawn: Drawn) -> bool {
+        let Drawn { kind, mut chance, is_again } = drawn;
+        let has_weather = self.arsenal == Arsenal::Everything && !is_again;
+        let is_stormy = has_weather && kind.may_meet_weather() && chance.below(WEATHER_ONE_OF) == 0;
         let weather = is_stormy.then(|| pick(&mut chance, &Kind::WEATHERS));
         let began = self.progress.elapsed();
         let before = self.fleet.between_nodes();
@@ -213,7 +214,7 @@ impl<'a> Striker<'a> {
             Kind::SlowLoris => self.trickle(&mut chance),
             Kind::FullDisk => full_disk::strike(self, &mut chance),
             Kind::Transfer => self.transfer(&mut chance),
-            Kind::Move => self.relocate(&mut chance),
+            Kind::Move => self.relocate(is_stormy, &mut chance),
             Kind::Split => self.split(&mut chance),
             Kind::Replace => self.replace(&mut chance),
             _ => {
@@ -238,6 +239,7 @@ impl<'a> Striker<'a> {
             self.journal.note(weather.name(), began, self.progress.elapsed(), &what, &effect);
         }
         self.fleet.cluster.assert_running();
+        effect.is_ok()
     }
 
     /// What the proxies saw of a fault of the network.
@@ -490,7 +492,31 @@ impl<'a> Striker<'a> {
         (format!("to node {to}"), effect)
     }
 
-    fn relocate(&mut self, chance: &mut SplitMix) -> (String, Effect) {
+    /// Moves a replica of any shard. Where every node has one of each, a
+    /// further node joins first, which takes fine weather.
+    fn relocate(&mut self, is_stormy: bool, chance: &mut SplitMix) -> (String, Effect) {
+        let (what, effect) = self.order_move(chance);
+        // What Replace leaves over is kept for this.
+        if effect.is_ok() || is_stormy || self.joined > JOINS_MAX || self.has_room_to_move() {
+            return (what, effect);
+        }
+        let new = self.admit();
+        let (what, effect) = self.order_move(chance);
+        (format!("{what}, after node {new} joined"), effect)
+    }
+
+    /// Whether some shard has no replica on some node that stays.
+    fn has_room_to_move(&self) -> bool {
+        let homes =
+            self.fleet.cluster.running().into_iter().filter(|id| Some(*id) != self.draining);
+        let homes: Vec<u64> = homes.collect();
+        self.shards().unwrap_or_default().iter().any(|shard| {
+            let is_here = |id: &u64| shard.replicas.iter().any(|replica| replica.node == *id);
+            !homes.iter().all(is_here)
+        })
+    }
+
+    fn order_move(&mut self, chance: &mut SplitMix) -> (String, Effect) {
         let homes: Vec<u64> = self.fleet.cluster.running();
         let homes = homes.into_iter().filter(|id| Some(*id) != self.draining);
         let homes: Vec<u64> = homes.collect();
@@ -555,12 +581,8 @@ impl<'a> Striker<'a> {
         if self.joined >= JOINS_MAX {
             return ("a node".to_owned(), Err("enough nodes have joined".to_owned()));
         }
-        self.joined += 1;
         let nodes = self.fleet.cluster.running();
-        let new = nodes.iter().max().unwrap() + 1;
-        self.fleet.join(new);
-        self.fleet.cluster.wait_ready(new);
-        self.load.add_gateway(self.fleet.door(new));
+        let new = self.admit();
         let old = pick(chance, &nodes);
         let path = format!("/v1/nodes/{old}/drain");
         let cluster = &self.fleet.cluster;
@@ -569,6 +591,17 @@ impl<'a> Striker<'a> {
         });
         self.draining = Some(old);
         (format!("node {new} for node {old}"), Ok("serves; the drain was accepted".to_owned()))
+    }
+
+    /// A further node joins; it serves when this returns.
+    fn admit(&mut self) -> u64 {
+        self.joined += 1;
+        // A number is never used again, whoever has left.
+        let new = self.fleet.cluster.ids().into_iter().max().unwrap() + 1;
+        self.fleet.join(new);
+        self.fleet.cluster.wait_ready(new);
+        self.load.add_gateway(self.fleet.door(new));
+        new
     }
 
     /// The nodes that hold replicas and shall go on holding them.
@@ -641,7 +674,7 @@ pub(super) fn pick<T: Copy>(chance: &mut SplitMix, from: &[T]) -> T {
     from[usize::try_from(chance.below(from.len() as u64)).unwrap()]
 }
 
-fn shuffled<T: Clone>(chance: &mut SplitMix, of: &[T]) -> Vec<T> {
+pub(super) fn shuffled<T: Clone>(chance: &mut SplitMix, of: &[T]) -> Vec<T> {
     let mut mixed = of.to_vec();
     for at in (1..mixed.len()).rev() {
         mixed.swap(at, usize::try_from(chance.below(at as u64 + 1)).unwrap());

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use quorate_testkit::check::bank::Bank;
 use quorate_testkit::check::list_append::Consistency;
-use quorate_testkit::check::{Verdict, bank, durability, linearizable, list_append};
+use quorate_testkit::check::{
+    Anomaly, AnomalyKind, Verdict, bank, durability, linearizable, list_append,
+};
 use quorate_testkit::history::{Datum, Key, MicroOp, Operation};
 
 use super::{ACCOUNTS, BALANCE, Load, account_key, insist, number_of};
-use crate::resp::words;
+use crate::resp::{Failure, words};
 
 /// How long the search for an order of the registers' operations may be.
 const SEARCH_STEPS_MAX: u64 = 20 * linearizable::STEPS_MAX_DEFAULT;
@@ -33,7 +35,11 @@ pub struct LoadReport {
     bank: Vec<Operation>,
     puts: Vec<Operation>,
     registers: Vec<Operation>,
+    nonsense: Option<String>,
 }
+
+/// The judgement on replies that are none, whatever the work.
+pub(crate) const REPLIES: &str = "replies: each answers what was asked";
 
 /// What one checker says.
 #[derive(Debug)]
@@ -42,8 +48,8 @@ pub struct Judgement {
     pub what: &'static str,
     /// How many operations it looked at.
     pub operations: usize,
-    /// The findings, if there are any.
-    pub outcome: Result<(), String>,
+    /// What it found.
+    pub verdict: Verdict,
 }
 
 impl LoadReport {
@@ -60,6 +66,7 @@ impl LoadReport {
             bank: load.bank.history().operations().unwrap(),
             puts: load.puts.history().operations().unwrap(),
             registers: load.registers.history().operations().unwrap(),
+            nonsense: load.nonsense.lock().clone(),
         }
     }
 
@@ -74,8 +81,8 @@ impl LoadReport {
             self.done, self.refused, self.unknown
         );
         assert!(self.done > 0, "nothing succeeded");
-        for Judgement { what, outcome, .. } in self.judge(gateway) {
-            outcome.unwrap_or_else(|findings| panic!("{what}: {findings}"));
+        for Judgement { what, verdict, .. } in self.judge(gateway) {
+            verdict.into_result().unwrap_or_else(|findings| panic!("{what}: {findings}"));
         }
     }
 
@@ -86,7 +93,7 @@ impl LoadReport {
         let judgement = |what, operations: &[Operation], verdict: Verdict| Judgement {
             what,
             operations: operations.len(),
-            outcome: verdict.into_result().map_err(|findings| findings.to_string()),
+            verdict,
         };
         let mut judgements = vec![judgement(
             "lists: strictly serializable",
@@ -107,14 +114,23 @@ impl LoadReport {
             let verdict = linearizable::check(&self.registers, &BTreeMap::new(), SEARCH_STEPS_MAX);
             judgements.push(judgement("registers: linearizable", &self.registers, verdict));
         }
-        let last = self.read_puts(gateway);
+        let mut nonsense = self.nonsense.clone();
+        let last = self.read_puts(gateway).unwrap_or_else(|failure| {
+            nonsense.get_or_insert(format!("{failure:?}"));
+            BTreeMap::new()
+        });
         let verdict = durability::check(&self.puts, &last, durability::Writes::Latest);
         judgements.push(judgement("puts: what was acknowledged is there", &self.puts, verdict));
+        judgements.push(Judgement {
+            what: REPLIES,
+            operations: usize::try_from(self.done).unwrap(),
+            verdict: nonsense.map_or(Verdict::Valid, |what| Verdict::Invalid(vec![nobodys(what)])),
+        });
         judgements
     }
 
     /// What stands at the keys that were put.
-    fn read_puts(&self, gateway: SocketAddr) -> BTreeMap<Key, Datum> {
+    fn read_puts(&self, gateway: SocketAddr) -> Result<BTreeMap<Key, Datum>, Failure> {
         const KEYS_AT_ONCE: usize = 200;
         let keys: Vec<&Key> =
             self.puts.iter().flat_map(|put| put.txn.iter().flat_map(MicroOp::keys)).collect();
@@ -122,11 +138,16 @@ impl LoadReport {
         for keys in keys.chunks(KEYS_AT_ONCE) {
             let mut command = words("MGET");
             command.extend(keys.iter().map(|key| key.as_str().to_owned()));
-            let values = insist(&[gateway], &command).elements();
-            for (key, value) in keys.iter().zip(values) {
-                last.insert((*key).clone(), number_of(&value));
+            let reply = insist(&[gateway], &command);
+            for (key, value) in keys.iter().zip(reply.as_elements(keys.len())?) {
+                last.insert((*key).clone(), number_of(value)?);
             }
         }
-        last
+        Ok(last)
     }
+}
+
+/// What nobody can have written was read.
+fn nobodys(explanation: String) -> Anomaly {
+    Anomaly { kind: AnomalyKind::PhantomElement, explanation, operations: Vec::new() }
 }

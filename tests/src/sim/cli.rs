@@ -7,16 +7,18 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 use quorate::types::fault::{Canary, HAS_CANARIES};
+use quorate_testkit::sim::{Keep, TRACE_LINES_MAX};
 
 use super::child::{Child, FOLDER, POLL};
 use super::finding::Finding;
 use super::hunt::{CanaryArgs, hunt};
 use super::life::SweepArgs;
+use super::meta;
 use super::options::Options;
-use super::places::{FIXED_SEEDS, missed};
+use super::places::{FIXED_SEEDS, missed, never_taken};
 use super::registry::perform_traced;
 use super::report::Report;
-use super::run::{Record, Run, perform};
+use super::run::{Run, perform, perform_keeping};
 use super::shrink::shrink;
 
 /// Runs that once found a bug, as files of options.
@@ -77,7 +79,7 @@ struct RunArgs {
     /// Seeds at a time.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
-    /// Fail if the time was over before so many were run.
+    /// Fail if the time was over before so many were run that count.
     #[arg(long, default_value_t = 1)]
     least: u64,
 }
@@ -147,6 +149,12 @@ struct RegistryArgs {
 #[derive(clap::Args, Debug)]
 struct OneArgs {
     what: String,
+    /// Leave nothing in target/sim.
+    #[arg(long)]
+    leaves_nothing: bool,
+    /// Where to leave the whole trace.
+    #[arg(long)]
+    trace: Option<PathBuf>,
 }
 
 /// Whether all is well.
@@ -175,10 +183,10 @@ impl Command {
             Some(Task::Replay(args)) => replay(&args),
             Some(Task::Shrink(args)) => make_smaller(&args),
             Some(Task::Canaries(args)) => hunt(&args),
-            Some(Task::Meta(args)) => compare(&args.seeds),
+            Some(Task::Meta(args)) => meta::compare(&args.seeds),
             Some(Task::Registry(args)) => registries(&args),
             Some(Task::Sweep(args)) => args.run(),
-            Some(Task::One(args)) => one(&args.what),
+            Some(Task::One(args)) => one(&args),
         };
         match outcome {
             Ok(true) => ExitCode::SUCCESS,
@@ -202,7 +210,12 @@ fn options(what: &str) -> Result<Options, Box<dyn std::error::Error>> {
     }
     let text = std::fs::read_to_string(what)
         .map_err(|error| format!("'{what}' is no seed, and as a file: {error}"))?;
-    Ok(serde_json::from_str(&text).map_err(|error| format!("{what}: {error}"))?)
+    let options: Options =
+        serde_json::from_str(&text).map_err(|error| format!("{what}: {error}"))?;
+    if let Some(canary) = options.canary.as_deref().filter(|_| !HAS_CANARIES) {
+        return Err(format!("{what} plants '{canary}', and this build has no planted bugs").into());
+    }
+    Ok(options)
 }
 
 fn replay(args: &ReplayArgs) -> Outcome {
@@ -210,14 +223,14 @@ fn replay(args: &ReplayArgs) -> Outcome {
     for line in record.excerpt(EXCERPT_LINES) {
         println!("{line}");
     }
-    let folder = args.to.clone().unwrap_or_else(|| folder(record.run.seed));
+    let folder = args.to.clone().unwrap_or_else(|| folder(&args.what));
     record.write(&folder)?;
     println!("options, trace and histories are in {}", folder.display());
     let is_clean = record.run.findings.is_empty();
     show(&record.run.findings);
     let mut report = Report::default();
     println!("trace {:016x}, {} lines", record.run.trace_hash, record.run.trace_lines);
-    report.add(record.run);
+    report.add(record.run, replay_command(&args.what));
     print!("{report}");
     Ok(is_clean)
 }
@@ -229,7 +242,7 @@ fn registries(args: &RegistryArgs) -> Outcome {
         canary.ok_or_else(|| format!("this build has no canary '{name}'"))
     };
     let canary = args.canary.as_ref().map(named).transpose()?;
-    let mut report = Report::replayed_by("cargo xtask sim registry --seeds 1 --from");
+    let mut report = Report::of_registries();
     for seed in args.from..args.from + args.seeds {
         let (run, trace) = perform_traced(seed, canary);
         println!(
@@ -247,13 +260,13 @@ fn registries(args: &RegistryArgs) -> Outcome {
             trace.iter().skip(begin).for_each(|line| println!("{line}"));
         }
         show(&run.findings);
-        report.add(run);
+        report.add(run, format!("cargo xtask sim registry --seeds 1 --from {seed}"));
         if is_found && canary.is_some() {
             break;
         }
     }
     print!("\n{report}");
-    Ok(report.violations().is_empty() && report.runs() > 0)
+    Ok(report.is_clean() && report.runs() > 0)
 }
 
 fn show(findings: &[Finding]) {
@@ -264,12 +277,12 @@ fn show(findings: &[Finding]) {
 
 fn make_smaller(args: &ShrinkArgs) -> Outcome {
     let options = options(&args.what)?;
-    let target = args.to.clone().unwrap_or_else(|| folder(options.seed).join("small.json"));
+    let target = args.to.clone().unwrap_or_else(|| folder(&args.what).join("small.json"));
     let attempt = target.with_extension("attempt.json");
     if let Some(parent) = target.parent() {
         std::fs::create_dir_all(parent)?;
     }
-    let first = Child::start(options.seed, &args.what)?.wait()?;
+    let first = Child::start(options.seed, &args.what, false)?.wait()?;
     let Some(finding) = first.findings.first() else {
         println!("nothing is found in this run");
         return Ok(false);
@@ -279,7 +292,7 @@ fn make_smaller(args: &ShrinkArgs) -> Outcome {
     let small = shrink(&options, &mut |tried| {
         runs += 1;
         let run = write(&attempt, tried)
-            .and_then(|()| Child::start(tried.seed, &attempt.to_string_lossy())?.wait());
+            .and_then(|()| Child::start(tried.seed, &attempt.to_string_lossy(), false)?.wait());
         let shows = run.is_ok_and(|run| run.findings.iter().any(|it| it.rule == finding.rule));
         let mark = if shows { "still there" } else { "gone" };
         if shows {
@@ -307,46 +320,31 @@ fn write(path: &Path, options: &Options) -> Result<(), Box<dyn std::error::Error
     Ok(std::fs::write(path, serde_json::to_string_pretty(options)?)?)
 }
 
-/// Each seed in two processes: their traces must be the same.
-fn compare(seeds: &[u64]) -> Outcome {
-    let mut is_same = true;
-    for seed in seeds {
-        let what = seed.to_string();
-        let mut children = [Child::start(*seed, &what)?, Child::start(*seed, &what)?];
-        let mut runs = Vec::new();
-        for child in &mut children {
-            runs.push(child.wait()?);
-        }
-        let [first, second] = &runs[..] else { continue };
-        let same = first.trace_hash == second.trace_hash && first.trace_lines == second.trace_lines;
-        println!(
-            "seed {seed}: {:016x}, {} lines; again: {:016x}, {} lines",
-            first.trace_hash, first.trace_lines, second.trace_hash, second.trace_lines
-        );
-        is_same &= same && first.findings == second.findings;
-    }
-    if !is_same {
-        println!("VIOLATION a seed was two different runs");
-    }
-    Ok(is_same)
-}
-
 /// Runs one here and prints it for the process that asked.
-fn one(what: &str) -> Outcome {
-    let record = perform(options(what)?);
-    if !record.run.findings.is_empty() {
-        leave(&record)?;
+fn one(args: &OneArgs) -> Outcome {
+    let record = match &args.trace {
+        None => perform(options(&args.what)?),
+        Some(file) => {
+            let keep = Keep::First(TRACE_LINES_MAX);
+            let record = perform_keeping(options(&args.what)?, keep);
+            std::fs::write(file, record.trace().join("\n"))?;
+            record
+        }
+    };
+    if !record.run.findings.is_empty() && !args.leaves_nothing {
+        record.write(&folder(&args.what))?;
     }
     println!("{}", serde_json::to_string(&record.run)?);
     Ok(true)
 }
 
-fn leave(record: &Record) -> Result<(), Box<dyn std::error::Error>> {
-    record.write(&folder(record.run.seed))
+/// Where a finding is left: under the seed, or under the name of the file.
+fn folder(what: &str) -> PathBuf {
+    Path::new(FOLDER).join(Path::new(what).file_stem().unwrap_or_default())
 }
 
-fn folder(seed: u64) -> PathBuf {
-    Path::new(FOLDER).join(seed.to_string())
+fn replay_command(what: &str) -> String {
+    format!("cargo xtask sim replay {what}")
 }
 
 /// Seeds one after the other, some at a time, each in a process of its own: one
@@ -364,7 +362,7 @@ fn many(
             && !is_over
             && let Some(next) = work.next()
         {
-            children.push(Child::start(next.seed, &next.what)?);
+            children.push(Child::start(next.seed, &next.what, true)?);
             continue;
         }
         if children.is_empty() {
@@ -378,12 +376,13 @@ fn many(
         let mut child = children.remove(place);
         match child.wait() {
             Ok(run) => {
-                tell(&run);
-                report.add(run);
+                tell(&run, &child.what);
+                report.add(run, replay_command(&child.what));
             }
             Err(error) => {
                 println!("seed {}: {error}", child.seed);
-                report.add_lost(child.seed, error.to_string());
+                let replay = replay_command(&child.what);
+                report.add_lost(child.seed, replay, error.to_string());
             }
         }
     }
@@ -403,11 +402,15 @@ impl Work {
     }
 }
 
+/// Whether nothing was found in runs that were long and busy enough to find
+/// something: so many, and four of five of all.
 fn is_clean(report: &Report, least: u64) -> bool {
-    if report.runs() < least {
-        println!("only {} of at least {least} seeds were run", report.runs());
+    let (counted, runs) = (report.counted(), report.runs());
+    let is_enough = counted >= least && counted * 5 >= runs * 4;
+    if !is_enough {
+        println!("only {counted} of {runs} seeds count, of at least {least} and 4 of 5");
     }
-    report.violations().is_empty() && report.runs() >= least
+    report.is_clean() && is_enough
 }
 
 /// The seeds that every change is tried on, with those that once found a bug.
@@ -429,23 +432,38 @@ fn fixed(args: &FixedArgs) -> Outcome {
     for place in &missed {
         println!("VIOLATION nothing reached '{place}', which every fixed set of seeds must reach");
     }
-    Ok(is_clean(&report, 1) && missed.is_empty())
+    let never_taken = never_taken(report.sites());
+    for site in &never_taken {
+        println!("VIOLATION no run took the rare branch '{site}', which every fixed set must");
+    }
+    let unchecked = report.unchecked();
+    for id in &unchecked {
+        println!("VIOLATION no run has checked {id}");
+    }
+    let undecided = report.undecided();
+    if undecided > 0 {
+        println!("VIOLATION {undecided} histories are undecided, of seeds that all can be judged");
+    }
+    let is_whole =
+        missed.is_empty() && never_taken.is_empty() && unchecked.is_empty() && undecided == 0;
+    Ok(is_clean(&report, 1) && is_whole)
 }
 
-fn tell(run: &Run) {
+fn tell(run: &Run, what: &str) {
     println!(
-        "seed {}: {:.1} s in {:.1} s, {} operations, {} faults{}{}",
+        "seed {}: {:.1} s in {:.1} s, {} operations, {} faults{}{}{}",
         run.seed,
         run.virtual_millis as f64 / 1000.0,
         run.wall_millis as f64 / 1000.0,
         run.completed,
         run.strikes(),
+        if run.undecided > 0 { ", UNDECIDED" } else { "" },
         if run.counts() { "" } else { ", does not count" },
         if run.findings.is_empty() { "" } else { ", VIOLATION" },
     );
     show(&run.findings);
     if !run.findings.is_empty() {
-        println!("replay: cargo xtask sim replay {}", run.seed);
-        println!("left in {}", folder(run.seed).display());
+        println!("replay: {}", replay_command(what));
+        println!("left in {}", folder(what).display());
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::future::ready;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -14,9 +14,10 @@ use quorate::types::runtime::BoxFuture;
 use quorate::types::{NodeId, ShardId};
 use quorate::{Node, NodeConfig};
 use quorate_calvin::kv::KeyValue;
+use quorate_testkit::check::Verdict;
 use quorate_testkit::disk::{CrashDisk, DiskCounters, DiskImage, Faults};
 use quorate_testkit::sim::{Coverage, Sim, SimClock, SimNetwork, SimNode};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::faults::Fault;
 use super::finding::Findings;
@@ -109,9 +110,15 @@ pub struct Probes {
     /// Where the code has been.
     pub coverage: Coverage,
     struck: Arc<Mutex<BTreeMap<Fault, Struck>>>,
+    undecided: Arc<AtomicU64>,
 }
 
 impl Probes {
+    /// How many histories no checker could decide about.
+    pub fn undecided(&self) -> u64 {
+        self.undecided.load(Ordering::Relaxed)
+    }
+
     /// How often which fault struck.
     pub fn struck(&self) -> BTreeMap<Fault, Struck> {
         self.struck.lock().clone()
@@ -212,7 +219,7 @@ impl Cluster {
             return None;
         }
         self.taking_part.store(place + 1, Ordering::Relaxed);
-        self.boot(place).await.expect("a new node starts");
+        self.start(place, "a new node starts").await;
         Some(())
     }
 
@@ -404,31 +411,39 @@ impl Cluster {
         place: usize,
         treat: impl FnOnce(&CrashDisk) -> T,
     ) -> T {
-        let Some(life) = self.reboot(place) else { return T::default() };
-        let treated = treat(&self.disk(place));
-        if let Err(error) = self.boot(place).await {
-            // Somebody may have cut its power meanwhile.
-            if life.is_alive() {
-                let what = format!("{}: {error}", life.id());
-                self.find("a node starts on what its disk kept", what);
-                self.lose(place);
-            }
+        if !self.reboot(place) {
+            return T::default();
         }
+        let treated = treat(&self.disk(place));
+        self.start(place, "a node starts on what its disk kept").await;
         treated
     }
 
-    /// Gives a machine that is off its next life, on what its disk kept.
-    pub(super) fn reboot(&self, place: usize) -> Option<Arc<SimNode>> {
+    /// Turns a machine on, which must not fail unless somebody cuts its power
+    /// meanwhile, who then turns it on again.
+    async fn start(&self, place: usize, rule: &'static str) {
+        let life = Arc::clone(&self.machines[place].lock().life);
+        if let Err(error) = self.boot(place).await
+            && life.is_alive()
+        {
+            self.find(rule, format!("{}: {error}", life.id()));
+            self.lose(place);
+        }
+    }
+
+    /// Gives a machine that is off its next life, on what its disk kept; false
+    /// if it is not off.
+    pub(super) fn reboot(&self, place: usize) -> bool {
         let mut machine = self.machines[place].lock();
         if !matches!(machine.state, State::Down) {
-            return None;
+            return false;
         }
         machine.life = machine.life.restarted();
         machine.disk.clear_faults();
         machine.disk = machine.disk.reboot();
         machine.clock = machine.clock.restarted();
         machine.is_ill = false;
-        Some(Arc::clone(&machine.life))
+        true
     }
 
     /// A machine's disk, as its present life sees it.
@@ -439,9 +454,11 @@ impl Cluster {
     /// Starts nodes again that have given up because their disk failed, for as
     /// long as it is polled. Others have no reason to give up.
     pub(super) async fn watch(&self) {
+        let mut disks = BTreeMap::new();
         loop {
             sleep(LOOK_EVERY).await;
             self.look_at_migrations();
+            self.trace_disks(&mut disks);
             for place in self.running() {
                 let Some((life, node)) = self.node(place) else { continue };
                 let Some(failure) = node.failure() else { continue };
@@ -463,6 +480,21 @@ impl Cluster {
         }
     }
 
+    /// Records what the disks have done since they were looked at: their calls
+    /// are too many for a line each, and a checksum over all tells as well that
+    /// two runs part.
+    fn trace_disks(&self, before: &mut BTreeMap<usize, u64>) {
+        for place in self.present() {
+            let DiskCounters { operations, reads, checksum, .. } = self.disk(place).counters();
+            if before.insert(place, checksum) != Some(checksum) {
+                let id = self.id(place);
+                self.sim.trace().record(format_args!(
+                    "{id} disk: {operations} changes, {reads} reads, checksum {checksum:016x}"
+                ));
+            }
+        }
+    }
+
     /// Makes the disk slow that is to be slow while faults strike. (A cluster
     /// that cannot do without it might never elect anybody.)
     pub(super) fn slow_down(&self) {
@@ -477,7 +509,7 @@ impl Cluster {
     /// Ends everything that befell it: what can run runs.
     pub(super) async fn heal(&self) {
         self.network.heal();
-        self.network.set_link(self.options.link.into());
+        self.network.set_link(self.options.link.healed().into());
         for place in self.present() {
             let machine = self.machines[place].lock();
             machine.life.resume();
@@ -493,7 +525,10 @@ impl Cluster {
     /// Waits until every node serves that is not lost.
     pub async fn serving(&self) {
         for place in self.present() {
-            let Some((life, node)) = self.node(place) else { continue };
+            let Some((life, node)) = self.running_at(place).await else {
+                self.find("a healed cluster serves", format!("{} does not run", self.id(place)));
+                continue;
+            };
             let serving = timeout(SERVES_WITHIN, life.run(node.serving())).await;
             match serving {
                 Ok(Ok(())) => {}
@@ -506,12 +541,27 @@ impl Cluster {
         }
     }
 
+    /// A node that runs, or is about to.
+    async fn running_at(&self, place: usize) -> Option<(Arc<SimNode>, Arc<Node>)> {
+        let until = Instant::now() + SERVES_WITHIN;
+        while self.node(place).is_none() && Instant::now() < until {
+            sleep(LOOK_EVERY).await;
+        }
+        self.node(place)
+    }
+
     /// Remembers what is wrong.
     pub fn find(&self, rule: &str, what: impl Into<String>) {
         let at_millis = u64::try_from(self.sim.elapsed().as_millis()).unwrap();
         let what = what.into();
         self.sim.trace().record(format_args!("FOUND {rule}: {what}"));
         self.probes.findings.add(rule, at_millis, what);
+    }
+
+    /// Remembers that a checker could not tell whether a history is good.
+    pub(super) fn leave_open(&self, rule: &str, verdict: &Verdict) {
+        self.sim.trace().record(format_args!("UNDECIDED {rule}: {verdict}"));
+        self.probes.undecided.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a fault.

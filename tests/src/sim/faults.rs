@@ -343,13 +343,18 @@ impl Strike {
         let others: Vec<NodeId> = nodes.iter().copied().filter(|node| *node != first).collect();
         let second = chance.choose(&others)?;
         let usual = LinkConfig::from(cluster.options.link);
+        let before = network.counters();
         match self.fault {
             Fault::OneWayCut => network.cut_one_way(first, second),
             Fault::TwoWayCut => network.partition(&[first], &[second]),
             Fault::Halves | Fault::HalfDeaf => {
-                let (mut left, right): (Vec<_>, Vec<_>) =
+                let (mut left, mut right): (Vec<_>, Vec<_>) =
                     others.iter().partition(|_| chance.one_in(2));
                 left.push(first);
+                if right.is_empty() {
+                    left.retain(|node| *node != second);
+                    right.push(second);
+                }
                 match self.fault {
                     Fault::Halves => network.partition(&left, &right),
                     _ => network.partition_one_way(&left, &right),
@@ -389,7 +394,14 @@ impl Strike {
         }
         network.heal();
         network.set_link(usual);
-        Some(())
+        let after = network.counters();
+        let has_struck = match self.fault {
+            Fault::Duplication => after.duplicated > before.duplicated,
+            Fault::Delay => after.late > before.late,
+            Fault::Loss => after.lost > before.lost,
+            _ => after.cut > before.cut,
+        };
+        has_struck.then_some(())
     }
 
     /// Faults of machines; `None` if there was nobody to strike.
@@ -436,20 +448,26 @@ impl Strike {
                 life.resume();
             }
             Fault::TornWrite => {
+                let crashes_before = cluster.disk_counters()[place].crashes;
                 cluster.tear(place, chance.between(1, 100), self.seed);
                 sleep(self.lasts()).await;
+                let crashes = cluster.disk_counters()[place].crashes;
                 cluster.crash(place);
                 cluster.restart(place).await;
+                return (crashes > crashes_before).then_some(());
             }
             Fault::WriteErrors
             | Fault::FullDisk
             | Fault::SyncErrors
             | Fault::LostSync
             | Fault::FlippedReads => {
+                let ills_before = cluster.disk_counters()[place].ills;
                 cluster.set_disk_faults(place, |counters| self.disk_faults(counters));
                 sleep(self.lasts()).await;
                 cluster.crash(place);
+                let ills = cluster.disk_counters()[place].ills;
                 cluster.restart(place).await;
+                return (ills > ills_before).then_some(());
             }
             Fault::SlowDisk => {
                 let (life, _) = cluster.node(place)?;

@@ -20,7 +20,7 @@ pub(super) struct CanaryArgs {
     /// How many runs to try for each.
     #[arg(long, default_value_t = SEEDS_MAX)]
     seeds: u64,
-    /// How many of the same runs without the bug must be silent.
+    /// How many of the same runs without the bug must be judged, and be silent.
     #[arg(long, default_value_t = 20)]
     controls: u64,
     /// Runs at a time.
@@ -48,10 +48,12 @@ pub(super) fn hunt(args: &CanaryArgs) -> Outcome {
     for scenario in SCENARIOS.iter().filter(is_asked) {
         let begun = Instant::now();
         let hunted = Hunt::of(scenario, args)?;
-        let controls = silent(scenario, args)?;
-        is_found &= hunted.found.is_some() && controls == args.controls;
+        let duration = begun.elapsed();
+        let found_in = hunted.found.as_ref().map(|(seed, _)| *seed);
+        let controls = Controls::of(scenario, found_in, args)?;
+        is_found &= found_in.is_some() && controls.are_silent(args.controls);
         println!(
-            "| {} | {} | {} | {:.0} | {:.0} | {controls} of {} silent |",
+            "| {} | {} | {} | {:.0} | {:.0} | {controls} |",
             scenario.canary.name(),
             hunted.found.as_ref().map_or_else(
                 || format!("none of {} runs", hunted.runs),
@@ -59,8 +61,7 @@ pub(super) fn hunt(args: &CanaryArgs) -> Outcome {
             ),
             hunted.found.as_ref().map_or("-", |(_, rule)| rule),
             hunted.virtual_millis as f64 / 1_000.0,
-            begun.elapsed().as_secs_f64(),
-            args.controls,
+            duration.as_secs_f64(),
         );
     }
     Ok(is_found)
@@ -80,7 +81,7 @@ impl Hunt {
         let mut hunt = Self::default();
         let seeds: Vec<u64> = (1..=args.seeds).collect();
         for seeds in seeds.chunks(args.jobs.max(1)) {
-            for run in at_once(scenario, seeds, true)? {
+            for run in at_once(scenario, seeds, true)?.into_iter().flatten() {
                 hunt.runs += 1;
                 hunt.virtual_millis += run.virtual_millis;
                 let by = |finding: &&Finding| scenario.rules.contains(&finding.rule.as_str());
@@ -97,31 +98,74 @@ impl Hunt {
     }
 }
 
-/// Of the runs without the bug, how many find nothing.
-fn silent(scenario: &Scenario, args: &CanaryArgs) -> Result<u64, Box<dyn std::error::Error>> {
-    let mut silent = 0;
-    let seeds: Vec<u64> = (1..=args.controls).collect();
-    for seeds in seeds.chunks(args.jobs.max(1)) {
-        for run in at_once(scenario, seeds, false)? {
-            silent += u64::from(run.findings.is_empty());
-            for finding in &run.findings {
-                println!("seed {}, without the bug: {finding}", run.seed);
-            }
-        }
-    }
-    Ok(silent)
+/// The same runs without the bug.
+#[derive(Default)]
+struct Controls {
+    judged: u64,
+    silent: u64,
+    undecided: u64,
+    /// Whether no checker could judge the run in which the bug was found.
+    leaves_found_open: bool,
 }
 
-/// Runs of a scenario, side by side.
+impl Controls {
+    /// Runs as many as can be judged as are asked for, above all the one in
+    /// which the bug was found: what no checker could judge is not silent.
+    fn of(
+        scenario: &Scenario,
+        found_in: Option<u64>,
+        args: &CanaryArgs,
+    ) -> Result<Self, Box<dyn std::error::Error>> {
+        let mut controls = Self::default();
+        let others = (1..=2 * args.controls).filter(|seed| Some(*seed) != found_in);
+        let seeds: Vec<u64> = found_in.into_iter().chain(others).collect();
+        for seeds in seeds.chunks(args.jobs.max(1)) {
+            if controls.judged >= args.controls {
+                break;
+            }
+            for run in at_once(scenario, seeds, false)?.into_iter().flatten() {
+                let is_judged = run.undecided == 0 || !run.findings.is_empty();
+                controls.judged += u64::from(is_judged);
+                controls.undecided += u64::from(!is_judged);
+                controls.silent += u64::from(is_judged && run.findings.is_empty());
+                controls.leaves_found_open |= !is_judged && Some(run.seed) == found_in;
+                for finding in &run.findings {
+                    println!("seed {}, without the bug: {finding}", run.seed);
+                }
+            }
+        }
+        Ok(controls)
+    }
+
+    const fn are_silent(&self, least: u64) -> bool {
+        self.judged >= least && self.silent == self.judged && !self.leaves_found_open
+    }
+}
+
+impl std::fmt::Display for Controls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of {} silent", self.silent, self.judged)?;
+        if self.undecided > 0 {
+            write!(f, ", {} undecided", self.undecided)?;
+        }
+        if self.leaves_found_open {
+            f.write_str(", that in which it was found among them")?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs of a scenario, side by side. A process that dies over a bug says
+/// nothing: `None`.
 fn at_once(
     scenario: &Scenario,
     seeds: &[u64],
     is_planted: bool,
-) -> Result<Vec<Run>, Box<dyn std::error::Error>> {
+) -> Result<Vec<Option<Run>>, Box<dyn std::error::Error>> {
     let Some(_) = scenario.options(0, is_planted) else {
         // Registries are small enough to be run here.
         let canary = is_planted.then_some(scenario.canary);
-        return Ok(seeds.iter().map(|seed| registry::perform(*seed, canary)).collect());
+        return Ok(seeds.iter().map(|seed| Some(registry::perform(*seed, canary))).collect());
     };
     let mut children = Vec::new();
     for seed in seeds {
@@ -131,11 +175,15 @@ fn at_once(
         std::fs::create_dir_all(FOLDER)?;
         let options = scenario.options(*seed, is_planted);
         std::fs::write(&file, serde_json::to_string(&options)?)?;
-        children.push((Child::start(*seed, &file.to_string_lossy())?, file));
+        children.push((Child::start(*seed, &file.to_string_lossy(), false)?, file));
     }
     let mut runs = Vec::new();
     for (mut child, file) in children {
-        runs.push(child.wait()?);
+        let run = child.wait();
+        if let Err(error) = &run {
+            println!("seed {}: {error}", child.seed);
+        }
+        runs.push(run.ok());
         std::fs::remove_file(file)?;
     }
     Ok(runs)

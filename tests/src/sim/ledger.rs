@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate::types::{ClientId, GroupId, KeyRange, MigrationId, NodeId, ReplicaId, ShardId};
 use quorate_calvin::{Call, Procedures};
-use quorate_engine::{Mutation, Space};
+use quorate_engine::{EngineError, Mutation, Space};
 use quorate_migration::MigrationRow;
 use quorate_raft::{LogEntry, LogPosition, LogState, Vote};
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ use super::invariants::{
 };
 use super::model::Model;
 use super::shadow::Shadow;
-use super::tap::payload::{HostRow, group_of, host_row_in};
+use super::tap::payload::{HostRow, group_of, host_row_in, space_of};
 use super::tap::wire;
 
 /// Where checks leave what they found.
@@ -134,19 +134,24 @@ impl Ledger {
         self.with(|books| books.homes.settled(books.shadow.view(), &books.raft))
     }
 
-    /// A client has got the answer to a call with these arguments, which nobody
-    /// else uses (O5).
-    pub fn answered(&self, args: &[u8]) {
-        self.with(|books| books.order.answered(args, &mut books.report));
+    /// A client has got the answer to a call whose arguments nobody else uses
+    /// (O5). What writes nothing is in no log.
+    pub fn answered(&self, call: &Call) {
+        if !call.footprint.is_read_only() {
+            self.with(|books| books.order.answered(&call.args, &mut books.report));
+        }
     }
 
     /// Every logged call that the model has executed, with the client and the
     /// sequence of its request, in an order that the logs allow and that
     /// respects real time if no answer came too early: for a replay that knows
-    /// when clients asked and were answered.
+    /// when clients asked and were answered, which counts as a check of O9.
     #[must_use]
     pub fn order(&self) -> Vec<((ClientId, u64), Call)> {
-        self.books.lock().order.oracle().order()
+        self.with(|books| {
+            books.report.check("O9", true, String::new);
+            books.order.oracle().order()
+        })
     }
 
     /// Whether the shards hold what the model does, which must be so once
@@ -285,9 +290,15 @@ impl Tap {
     }
 
     /// The log is told to purge, while the engine says to be durable up to an
-    /// index.
-    pub fn purging(&self, group: GroupId, upto: LogPosition, durable: Option<u64>) {
+    /// index. Of one that has failed, what it said before stands.
+    pub fn purging(
+        &self,
+        group: GroupId,
+        upto: LogPosition,
+        durable: Result<Option<u64>, EngineError>,
+    ) {
         self.with(|books, node| {
+            let durable = durable.unwrap_or_else(|_| books.rows.durable(node, space_of(group)));
             books.raft.purging(node, group, upto, durable, &mut books.report);
         });
     }

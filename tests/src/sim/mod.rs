@@ -14,6 +14,7 @@ mod invariants;
 mod ledger;
 pub mod life;
 mod load;
+mod meta;
 mod model;
 mod operators;
 mod options;

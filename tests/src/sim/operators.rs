@@ -17,6 +17,8 @@ use super::options::{CUTS, Draw};
 /// In virtual time, and more than anything here takes: the placement waits five
 /// minutes before it replaces the replicas of a dead node.
 const DONE_WITHIN: Duration = Duration::from_secs(900);
+/// What is under way once operators have nothing to do is over within so long.
+const SETTLES_WITHIN: Duration = Duration::from_secs(60);
 /// How long an operator tries to be heard by a cluster under fire.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What a system group has at most.
@@ -37,7 +39,7 @@ struct Asked {
     /// Cuts that were asked for, done or not.
     cuts: BTreeSet<&'static str>,
     /// Those that were accepted, each with the shard that was to be cut.
-    splits: Vec<(&'static str, ShardId)>,
+    splits: Vec<&'static str>,
     /// Nodes that are to be empty.
     emptied: BTreeSet<NodeId>,
 }
@@ -76,17 +78,18 @@ impl Operator {
 
     /// Begins to split the shard of a key, there.
     pub async fn split_at(&self, cut: &'static str) -> Option<()> {
-        let parent = self.ask(|node| async move { Ok(route(&node, cut)?.0) }).await?;
         self.asked.lock().cuts.insert(cut);
-        // It may have begun although the answer says otherwise: the map tells.
+        // It may have begun although the answer says otherwise: the map tells,
+        // and one that is behind asks for what the metadata refuses.
         self.ask(|node| async move {
-            if route(&node, cut)?.0 != parent {
+            let parent = route(&node, cut)?.0;
+            if is_split(&node, cut) {
                 return Ok(());
             }
             tell(node.split_shard(parent, Some(cut.into())).await.map(drop))
         })
         .await?;
-        self.asked.lock().splits.push((cut, parent));
+        self.asked.lock().splits.push(cut);
         Some(())
     }
 
@@ -190,10 +193,8 @@ impl Operator {
     fn unsettled(&self, place: usize) -> Result<(), String> {
         let (_, node) = self.cluster.node(place).ok_or("the node is down")?;
         let asked = self.asked.lock();
-        for (cut, parent) in &asked.splits {
-            if route(&node, cut)?.0 == *parent {
-                return Err(format!("{parent} is not split at {cut} on {}", node.id()));
-            }
+        if let Some(cut) = asked.splits.iter().find(|cut| !is_split(&node, cut)) {
+            return Err(format!("no shard begins at {cut} on {}", node.id()));
         }
         let view = node.view();
         if let Some(operator) = view.running_operators().next() {
@@ -224,7 +225,7 @@ impl Operator {
 
     /// Waits until the replicas of each shard have one state.
     pub async fn agreed(&self) {
-        if let Err(instead) = eventually(|| self.disagreement()).await {
+        if let Err(instead) = soon(|| self.disagreement()).await {
             self.cluster.find("the replicas of each shard agree", instead);
         }
     }
@@ -273,12 +274,21 @@ impl Operator {
     }
 }
 
-/// Looks until it sees what it looks for.
+/// Looks until it sees what it looks for, which operators were asked for.
 ///
 /// # Errors
 /// What it saw last instead, after far too long.
 pub async fn eventually(look: impl Fn() -> Result<(), String>) -> Result<(), String> {
-    let until = Instant::now() + DONE_WITHIN;
+    within(DONE_WITHIN, look).await
+}
+
+/// The same for what nobody has to be patient with.
+pub(super) async fn soon(look: impl Fn() -> Result<(), String>) -> Result<(), String> {
+    within(SETTLES_WITHIN, look).await
+}
+
+async fn within(patience: Duration, look: impl Fn() -> Result<(), String>) -> Result<(), String> {
+    let until = Instant::now() + patience;
     loop {
         match look() {
             Ok(()) => return Ok(()),
@@ -294,6 +304,11 @@ pub fn route(node: &Node, key: &str) -> Result<(ShardId, Option<NodeId>, Vec<Nod
         node.route(key.as_bytes()).ok_or_else(|| format!("{key} has no shard"))?;
     voters.sort();
     Ok((shard, leader, voters))
+}
+
+/// Whether a shard begins at a key, as far as a node knows.
+fn is_split(node: &Node, cut: &str) -> bool {
+    node.view().shards().any(|(_, shard)| &shard.range.start[..] == cut.as_bytes())
 }
 
 fn tell(outcome: Result<(), AdminError>) -> Result<(), String> {

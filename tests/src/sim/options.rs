@@ -16,6 +16,14 @@ pub(super) const CUTS: [&str; 5] = ["b", "h", "k", "p", "y"];
 /// One seed in so many runs its nodes as they are shipped, without taps.
 const UNTAPPED_SEEDS: u64 = 4;
 
+/// One seed in so many has a network that now and then loses or repeats a
+/// message, besides what strikes.
+const NOISY_SEEDS: u64 = 4;
+/// Few enough that most exchanges succeed; the faults lose more.
+const LOSS_PER_MILLE_MAX: u64 = 5;
+/// See [`LOSS_PER_MILLE_MAX`].
+const DUPLICATE_PER_MILLE_MAX: u64 = 20;
+
 /// A whole run, drawn from a seed. It is written down with a finding, so that
 /// the run can be had again after the drawing has changed, and made smaller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +102,14 @@ pub struct Link {
     pub duplicate_per_mille: u16,
     /// Whether they keep their order.
     pub is_ordered: bool,
+}
+
+impl Link {
+    /// The same, where nothing is lost and nothing comes twice.
+    #[must_use]
+    pub(super) fn healed(self) -> Self {
+        Self { loss_per_mille: 0, duplicate_per_mille: 0, ..self }
+    }
 }
 
 impl From<Link> for LinkConfig {
@@ -247,6 +263,7 @@ impl Options {
         options.fire_millis = chance.between(60_000, 100_000);
         options.strikes = faults::plan(&options, &mut chance);
         options.draw_further_work(&mut chance);
+        options.draw_noise(&mut chance);
         options
     }
 
@@ -275,7 +292,7 @@ impl Options {
         }
         self.appends_in_flight_max = chance.pick(&[1, 2, 4, 4, 8]);
         if chance.one_in(8) {
-            self.inbox_txns_max = 16;
+            self.inbox_txns_max = 2;
         }
         if chance.one_in(3) {
             self.retention_millis = chance.between(30_000, 120_000);
@@ -324,6 +341,17 @@ impl Options {
         weights.claims = part();
     }
 
+    /// In one seed of four the network is never quite well while faults
+    /// strike. Drawn last, as above.
+    fn draw_noise(&mut self, chance: &mut Draw) {
+        if chance.one_in(NOISY_SEEDS) {
+            self.link.loss_per_mille =
+                u16::try_from(chance.between(1, LOSS_PER_MILLE_MAX)).unwrap();
+            self.link.duplicate_per_mille =
+                u16::try_from(chance.between(1, DUPLICATE_PER_MILLE_MAX)).unwrap();
+        }
+    }
+
     /// The machines that there are.
     #[must_use]
     pub fn machines(&self) -> u64 {
@@ -349,6 +377,8 @@ impl Options {
         (raft.metadata, raft.sequencer, raft.shard) = (timing, timing, timing);
         raft.purge_after_entries = self.purge_after_entries;
         raft.purge_keeps_entries = self.purge_keeps_entries;
+        // Half-received snapshots go while the cluster comes to rest.
+        raft.snapshot_staging_idle_max = Duration::from_secs(20);
         raft.appends_in_flight_max = self.appends_in_flight_max;
         config.services.tick = millis(self.tick_millis);
         config.services.sequencer.inbox_txns_max = self.inbox_txns_max;

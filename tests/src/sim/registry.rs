@@ -15,6 +15,7 @@ mod rest;
 mod trouble;
 mod writers;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -85,10 +86,12 @@ pub(super) fn perform_traced(seed: u64, canary: Option<Canary>) -> (Run, Vec<Str
         completed: work.answered,
         committed: work.acknowledged,
         judged: end.judged,
+        undecided: 0,
         struck: seen.struck.lock().clone(),
         power_cuts: work.power_cuts,
         writes_torn: 0,
         messages: end.messages,
+        checks: BTreeMap::new(),
         sites: seen.coverage.counts(),
         trace_hash: trace.as_ref().map_or(0, Trace::hash),
         trace_lines: trace.as_ref().map_or(0, Trace::count),

@@ -8,44 +8,61 @@ use quorate_testkit::sim::SiteCounts;
 
 use super::cluster::Struck;
 use super::faults::Fault;
-use super::finding::Finding;
+use super::finding::{Finding, INVARIANTS};
 use super::places::missed;
 use super::run::Run;
 
 /// Many runs.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// What replays a seed, if that is not the usual command.
-    replay: Option<&'static str>,
+    /// Whether nobody expects these runs to reach what clusters do.
+    is_of_registries: bool,
     runs: u64,
     counted: u64,
+    all_virtual_millis: u64,
+    all_completed: u64,
+    // Of those that count.
     virtual_millis: Vec<u64>,
     wall_millis: u64,
     completed: Vec<u64>,
     strikes: Vec<u64>,
     committed: u64,
     judged: u64,
+    undecided: u64,
     power_cuts: u64,
     writes_torn: u64,
     messages: u64,
     struck: BTreeMap<Fault, Struck>,
+    checks: BTreeMap<String, u64>,
     sites: BTreeMap<String, SiteCounts>,
-    violations: Vec<(u64, Vec<Finding>)>,
+    violations: Vec<Violation>,
+}
+
+/// A run in which something was found.
+#[derive(Debug)]
+struct Violation {
+    seed: u64,
+    /// The command that runs it again.
+    replay: String,
+    findings: Vec<Finding>,
 }
 
 impl Report {
-    /// A report of runs that this command replays, followed by their seed.
+    /// A report of runs without a cluster.
     #[must_use]
-    pub fn replayed_by(command: &'static str) -> Self {
-        Self { replay: Some(command), ..Self::default() }
+    pub fn of_registries() -> Self {
+        Self { is_of_registries: true, ..Self::default() }
     }
 
-    /// Adds a run.
-    pub fn add(&mut self, run: Run) {
+    /// Adds a run, with the command that runs it again.
+    pub fn add(&mut self, run: Run, replay: String) {
         self.runs += 1;
         self.wall_millis += run.wall_millis;
         self.committed += run.committed;
-        self.judged += run.judged;
+        self.undecided += run.undecided;
+        if run.undecided == 0 {
+            self.judged += run.judged;
+        }
         self.power_cuts += run.power_cuts;
         self.writes_torn += run.writes_torn;
         self.messages += run.messages;
@@ -54,33 +71,38 @@ impl Report {
             sum.times += struck.times;
             sum.in_vain += struck.in_vain;
         }
+        for (id, count) in &run.checks {
+            *self.checks.entry(id.clone()).or_default() += count;
+        }
         for (site, counts) in &run.sites {
             let sum = self.sites.entry(site.clone()).or_default();
             sum.reached += counts.reached;
             sum.fired += counts.fired;
         }
+        self.all_virtual_millis += run.virtual_millis;
+        self.all_completed += run.completed;
         if run.counts() {
             self.counted += 1;
+            self.virtual_millis.push(run.virtual_millis);
+            self.completed.push(run.completed);
+            self.strikes.push(run.strikes());
         }
-        self.virtual_millis.push(run.virtual_millis);
-        self.completed.push(run.completed);
-        self.strikes.push(run.strikes());
         if !run.findings.is_empty() {
-            self.violations.push((run.seed, run.findings));
+            self.violations.push(Violation { seed: run.seed, replay, findings: run.findings });
         }
     }
 
     /// Notes that a run left nothing behind: its process died over it.
-    pub fn add_lost(&mut self, seed: u64, why: String) {
+    pub fn add_lost(&mut self, seed: u64, replay: String, why: String) {
         self.runs += 1;
         let finding = Finding { rule: "a run ends".to_owned(), at_millis: 0, what: why };
-        self.violations.push((seed, vec![finding]));
+        self.violations.push(Violation { seed, replay, findings: vec![finding] });
     }
 
-    /// The seeds in which something was found.
+    /// Whether nothing was found.
     #[must_use]
-    pub fn violations(&self) -> &[(u64, Vec<Finding>)] {
-        &self.violations
+    pub fn is_clean(&self) -> bool {
+        self.violations.is_empty()
     }
 
     /// How many runs were long and busy enough to say something.
@@ -93,6 +115,25 @@ impl Report {
     #[must_use]
     pub fn runs(&self) -> u64 {
         self.runs
+    }
+
+    /// How many operations were judged, in runs of which nothing is undecided.
+    #[must_use]
+    pub fn judged(&self) -> u64 {
+        self.judged
+    }
+
+    /// How many histories no checker could decide about.
+    #[must_use]
+    pub fn undecided(&self) -> u64 {
+        self.undecided
+    }
+
+    /// The invariants that no run has checked.
+    #[must_use]
+    pub fn unchecked(&self) -> Vec<&'static str> {
+        let ids = INVARIANTS.into_iter().map(|(id, _)| id);
+        ids.filter(|id| self.checks.get(*id).is_none_or(|count| *count == 0)).collect()
     }
 
     /// How often each place was reached, in all runs together.
@@ -110,7 +151,7 @@ fn median(values: &[u64]) -> u64 {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let virtual_millis: u64 = self.virtual_millis.iter().sum();
+        let virtual_millis = self.all_virtual_millis;
         let hours = Duration::from_millis(virtual_millis).as_secs_f64() / 3600.0;
         let speed = virtual_millis as f64 / self.wall_millis.max(1) as f64;
         writeln!(f, "seeds            {} run, {} of them count", self.runs, self.counted)?;
@@ -122,12 +163,13 @@ impl fmt::Display for Report {
             median(&self.completed),
             median(&self.strikes)
         )?;
-        let completed: u64 = self.completed.iter().sum();
+        let completed = self.all_completed;
         writeln!(
             f,
             "operations       {completed} answered, {} committed, {} judged",
             self.committed, self.judged
         )?;
+        writeln!(f, "undecided        {} histories", self.undecided)?;
         writeln!(
             f,
             "disks            {} power cuts, {} writes torn by them",
@@ -144,11 +186,16 @@ impl fmt::Display for Report {
                 struck.in_vain
             )?;
         }
+        write!(f, "checks          ")?;
+        for (id, count) in &self.checks {
+            write!(f, " {id} {count}")?;
+        }
+        writeln!(f)?;
         writeln!(f, "places           reached, made to stumble")?;
         for (site, counts) in &self.sites {
             writeln!(f, "  {site:<60} {:>9} {:>9}", counts.reached, counts.fired)?;
         }
-        let demanded = if self.replay.is_none() { missed(&self.sites) } else { Vec::new() };
+        let demanded = if self.is_of_registries { Vec::new() } else { missed(&self.sites) };
         for place in demanded {
             writeln!(f, "  {place:<60}     never")?;
         }
@@ -156,12 +203,11 @@ impl fmt::Display for Report {
             [] => writeln!(f, "violations       none"),
             violations => {
                 writeln!(f, "violations       {} seeds", violations.len())?;
-                for (seed, findings) in violations {
+                for Violation { seed, replay, findings } in violations {
                     for finding in findings.iter().take(1) {
                         writeln!(f, "  seed {seed}: {finding}")?;
                     }
-                    let replay = self.replay.unwrap_or("cargo xtask sim replay");
-                    writeln!(f, "    replay: {replay} {seed}")?;
+                    writeln!(f, "    replay: {replay}")?;
                 }
                 Ok(())
             }

@@ -6,7 +6,8 @@ use quorate::types::ShardId;
 
 use super::cluster::Cluster;
 use super::ledger::Ledger;
-use super::operators::eventually;
+use super::operators::soon;
+use super::options::Options;
 
 /// What a shard keeps only while a transaction waits or another shard may ask,
 /// and what the sequencer keeps only while a shard has not taken it.
@@ -19,11 +20,15 @@ const PASSING: [(u8, &str); 3] = [
 /// entry that is applied, and one that a follower still reads may wait.
 const LOG_SLACK_ENTRIES: u64 = 300;
 
-/// Waits until what taps see has come to rest, and notes what does not.
+/// Waits until nodes and what taps see of them have come to rest, and notes
+/// what does not.
 pub(super) async fn at_rest(cluster: &Cluster) {
     as_ordered(cluster).await;
+    if let Err(instead) = soon(|| nodes_at_floor(cluster)).await {
+        cluster.find("queues come to their floor", instead);
+    }
     let Some(ledger) = cluster.ledger() else { return };
-    if let Err(instead) = eventually(|| at_floor(cluster, ledger)).await {
+    if let Err(instead) = soon(|| at_floor(cluster, ledger)).await {
         cluster.find("queues come to their floor", instead);
     }
 }
@@ -33,10 +38,10 @@ pub(super) async fn at_rest(cluster: &Cluster) {
 /// time.)
 pub(super) async fn as_ordered(cluster: &Cluster) {
     let Some(ledger) = cluster.ledger() else { return };
-    if let Err(instead) = eventually(|| ledger.homes()).await {
+    if let Err(instead) = soon(|| ledger.homes()).await {
         cluster.find("M2", instead);
     }
-    if let Err(instead) = eventually(|| ledger.content()).await {
+    if let Err(instead) = soon(|| ledger.content()).await {
         cluster.find("O8", instead);
     }
 }
@@ -52,13 +57,42 @@ fn at_floor(cluster: &Cluster, ledger: &Ledger) -> Result<(), String> {
             return Err(format!("{shard} keeps {count} {what}"));
         }
     }
-    let options = &cluster.options;
-    // A purge that had to wait is asked for again after half as many entries.
-    let due = options.purge_after_entries + options.purge_after_entries / 2;
-    let longest = due + options.purge_keeps_entries + LOG_SLACK_ENTRIES;
+    let longest = longest_log(&cluster.options);
     let lengths = ledger.log_lengths();
     let long = lengths.iter().find(|(_, length)| **length as u64 > longest);
     long.map_or(Ok(()), |((node, group), length)| {
         Err(format!("the log of {group} on {node} has {length} entries, of {longest} at most"))
     })
+}
+
+/// What each node says of itself, which needs no taps.
+fn nodes_at_floor(cluster: &Cluster) -> Result<(), String> {
+    let longest = longest_log(&cluster.options);
+    for (_, node) in cluster.running().filter_map(|place| cluster.node(place)) {
+        let raft = node.raft_metrics();
+        let under_way = [
+            ("proposals under way", raft.proposals_open),
+            ("snapshots that are sent", raft.snapshots_sending),
+            ("snapshots that are received", raft.snapshots_receiving),
+        ];
+        let (_, gauges) = node.transactions();
+        let held = gauges.named().map(|(what, count)| (what, count as u64));
+        let kept = held.into_iter().chain(under_way).find(|(_, count)| *count > 0);
+        if let Some((what, count)) = kept {
+            return Err(format!("{} keeps {count} {what}", node.id()));
+        }
+        let length = raft.log_entries_longest;
+        if length > longest {
+            let id = node.id();
+            return Err(format!("a log on {id} has {length} entries, of {longest} at most"));
+        }
+    }
+    Ok(())
+}
+
+/// The most entries that a log may hold once nothing is under way.
+fn longest_log(options: &Options) -> u64 {
+    // A purge that had to wait is asked for again after half as many entries.
+    let due = options.purge_after_entries + options.purge_after_entries / 2;
+    due + options.purge_keeps_entries + LOG_SLACK_ENTRIES
 }

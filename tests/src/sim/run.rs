@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use quorate_testkit::TestkitError;
-use quorate_testkit::history::History;
+use quorate_testkit::history::{History, Recorder};
 use quorate_testkit::sim::{Keep, Sim, SimOptions, SiteCounts, Trace, run_with};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use super::cluster::{Cluster, Probes, Struck};
 use super::faults::{self, Fault};
 use super::finding::Finding;
+use super::ledger::Ledger;
 use super::load::{Load, Work};
 use super::operators::Operator;
 use super::options::Options;
@@ -47,8 +48,11 @@ pub struct Run {
     pub completed: u64,
     /// Transactions that were committed.
     pub committed: u64,
-    /// Operations that checkers have judged.
+    /// Operations that checkers have looked at.
     pub judged: u64,
+    /// Histories of which no checker could tell whether they are good.
+    #[serde(default)]
+    pub undecided: u64,
     /// How often each fault struck.
     pub struck: BTreeMap<Fault, Struck>,
     /// Times that a disk lost its power.
@@ -57,6 +61,9 @@ pub struct Run {
     pub writes_torn: u64,
     /// Messages that were sent.
     pub messages: u64,
+    /// How often each invariant was checked, in a watched run.
+    #[serde(default)]
+    pub checks: BTreeMap<String, u64>,
     /// Places of the code that were reached, and rare branches taken.
     pub sites: BTreeMap<String, SiteCounts>,
     /// The hash and the length of its trace: the same in every run of the seed.
@@ -66,11 +73,13 @@ pub struct Run {
 }
 
 impl Run {
-    /// Whether it was long and busy enough to say something.
+    /// Whether it was long and busy enough to say something, and all of it was
+    /// judged.
     #[must_use]
     pub fn counts(&self) -> bool {
         let (duration, completed, strikes) = COUNTS_FROM;
-        u128::from(self.virtual_millis) >= duration.as_millis()
+        self.undecided == 0
+            && u128::from(self.virtual_millis) >= duration.as_millis()
             && self.completed >= completed
             && self.strikes() >= strikes
     }
@@ -97,6 +106,7 @@ pub struct Record {
 struct Left {
     probes: Probes,
     trace: OnceLock<Trace>,
+    ledger: OnceLock<Ledger>,
     end: Mutex<End>,
 }
 
@@ -107,19 +117,25 @@ struct End {
     power_cuts: u64,
     writes_torn: u64,
     messages: u64,
-    histories: Vec<(&'static str, History)>,
+    histories: Vec<(&'static str, Recorder)>,
 }
 
-/// Runs a cluster as the options have it.
+/// Runs a cluster as the options have it. The end of its trace is kept.
 #[must_use]
 pub fn perform(options: Options) -> Record {
+    perform_keeping(options, Keep::Last(TRACE_LINES_KEPT))
+}
+
+/// Runs a cluster as the options have it, and keeps such lines of its trace.
+#[must_use]
+pub(super) fn perform_keeping(options: Options, keep: Keep) -> Record {
     let begun = Instant::now();
     let left = Arc::new(Left::default());
     let shared = Arc::clone(&left);
     let drawn = options.clone();
     let sim_options = SimOptions { seed: options.seed, duration_max: DURATION_MAX };
     let finished = run_with(sim_options, |sim| async move {
-        sim.trace().set_keep(Keep::Last(TRACE_LINES_KEPT));
+        sim.trace().set_keep(keep);
         let _ = shared.trace.set(sim.trace().clone());
         watched(&sim, drawn, &shared).await;
     });
@@ -141,15 +157,22 @@ pub fn perform(options: Options) -> Record {
         completed: end.work.completed,
         committed: end.work.committed,
         judged: end.work.judged,
+        undecided: left.probes.undecided(),
         struck: left.probes.struck(),
         power_cuts: end.power_cuts,
         writes_torn: end.writes_torn,
         messages: end.messages,
+        checks: left.ledger.get().map(checks).unwrap_or_default(),
         sites: left.probes.coverage.counts(),
         trace_hash: trace.as_ref().map_or(0, Trace::hash),
         trace_lines: trace.as_ref().map_or(0, Trace::count),
     };
-    Record { run, options, trace, histories: end.histories }
+    let histories = end.histories.iter().map(|(kind, seen)| (*kind, seen.history())).collect();
+    Record { run, options, trace, histories }
+}
+
+fn checks(ledger: &Ledger) -> BTreeMap<String, u64> {
+    ledger.counts().into_iter().map(|(id, count)| (id.to_owned(), count)).collect()
 }
 
 /// The run, until something is found.
@@ -178,7 +201,11 @@ async fn watched(sim: &Sim, options: Options, left: &Left) {
 /// to come to rest.
 async fn life(sim: &Sim, options: Options, left: &Left) {
     let cluster = Cluster::found_as(sim, options, left.probes.clone(), |_| {}).await;
+    if let Some(ledger) = cluster.ledger() {
+        let _ = left.ledger.set(ledger.clone());
+    }
     let mut load = Load::start(&cluster).await;
+    left.end.lock().histories = load.recorders();
     let operator = Operator::of(&cluster);
     cluster.slow_down();
     {
@@ -192,6 +219,10 @@ async fn life(sim: &Sim, options: Options, left: &Left) {
             cluster.serving().await;
             load.stop().await;
             operator.settled().await;
+            left.end.lock().work = load.finish().await;
+            operator.agreed().await;
+            cluster.look_at_migrations();
+            rest::at_rest(&cluster).await;
         };
         tokio::select! {
             biased;
@@ -199,14 +230,8 @@ async fn life(sim: &Sim, options: Options, left: &Left) {
             () = work => {}
         }
     }
-    left.end.lock().histories = load.histories().to_vec();
-    let work = load.finish().await;
-    operator.agreed().await;
-    cluster.look_at_migrations();
-    rest::at_rest(&cluster).await;
     let disks = cluster.disk_counters();
     let mut end = left.end.lock();
-    end.work = work;
     end.power_cuts = disks.iter().map(|disk| disk.crashes).sum();
     end.writes_torn = disks.iter().map(|disk| disk.writes_torn).sum();
     end.messages = cluster.network.counters().sent;
@@ -243,3 +268,6 @@ impl Record {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

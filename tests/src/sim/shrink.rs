@@ -60,8 +60,14 @@ fn drop_strikes(options: &mut Options, shows: &mut Shows<'_>) {
     }
 }
 
-const SIMPLER: [fn(&mut Options); 16] = [
+const SIMPLER: [fn(&mut Options); 22] = [
     |it| it.stumbles = false,
+    |it| it.load.operations_max = (it.load.operations_max / 2).max(100),
+    |it| it.load.weights.audits = 0,
+    |it| it.load.weights.list_reads = 0,
+    |it| it.load.weights.transfers = 0,
+    |it| it.load.weights.appends = 0,
+    |it| it.load.weights.puts = 0,
     |it| it.load.weights.registers = 0,
     |it| it.load.weights.counters = 0,
     |it| it.load.weights.reads = 0,
@@ -74,7 +80,7 @@ const SIMPLER: [fn(&mut Options); 16] = [
     |it| it.has_placement = false,
     |it| it.spares = it.spares.saturating_sub(1),
     |it| {
-        it.founders = it.founders.saturating_sub(2).max(1);
+        it.founders = if it.founders > 3 { 3 } else { 1 };
         it.replicas = it.replicas.min(u32::try_from(it.founders).unwrap_or(1));
     },
     |it| {

@@ -81,6 +81,10 @@ fn the_command_line_shows_and_changes_the_cluster() {
     }
     let (status, body) = cluster.admin(1).request("GET", "/metrics", "").unwrap();
     assert!(status == 200 && body.contains("quorate_watermark_logged"), "{body}");
+    let gauge =
+        |name: &str| body.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    assert!(gauge("quorate_raft_log_entries_longest ").is_some_and(|entries: u64| entries > 0));
+    assert!(gauge("quorate_inbox_transactions ").is_some_and(|queued| queued <= 16_384));
     let (status, body) = cluster.admin(1).request("POST", "/v1/shards/999/split", "").unwrap();
     assert!(status == 404 && body.contains("error"), "{status} {body}");
 }

@@ -24,7 +24,7 @@ const CLIENTS: [Work; 10] = [
 
 /// Hands every shard to a node. A group agrees as soon as the node's log is
 /// complete and its leader has heard from it.
-pub(crate) fn transfer_all(cluster: &Cluster, to: u64) {
+fn transfer_all(cluster: &Cluster, to: u64) {
     let admin = cluster.admin(to);
     let shards = cluster.ask("the shards are known", |admin| admin.shards());
     for shard in shards {

@@ -18,10 +18,10 @@ use quorate_calvin::{
     Call, Direct, Floors, MapShard, PeerMessage, SequencerBatch, SequencerCommand, ShardCommand,
     ShardMap, Slice, SliceBody, Submission,
 };
-use quorate_engine::Mutation;
+use quorate_engine::{EngineError, Mutation};
 use quorate_meta::{Bootstrap, Command, JournalWrite, NodeSpec};
 use quorate_migration::{MigrationRow, Place};
-use quorate_raft::{LogPosition, LogState, Vote};
+use quorate_raft::{LogEntry, LogPosition, LogState, Vote};
 use quorate_tests::sim::Model;
 
 use stage::{
@@ -164,6 +164,49 @@ fn r3_the_removal_of_what_is_committed_is_found() {
     assert_eq!(found(&stage), ["R3"]);
 }
 
+/// A snapshot replaces a log that conflicts with it, from its own index on. The
+/// removal counts as in order by an entry of another term than the committed
+/// one at its index, and by nothing else.
+#[test]
+fn r3_what_is_committed_may_go_with_what_conflicts_behind_it() {
+    let committed = [put(1, 1, "a"), put(1, 2, "b")];
+    let behind = |last: LogEntry| {
+        let mut stage = Stage::new();
+        stage.commit(LOW, &committed);
+        stage.append(2, GROUP, &[entry(2, 11, command(&committed[0])), last]);
+        stage.taps[2].truncating(GROUP, 11);
+        found(&stage)
+    };
+    assert_eq!(behind(entry(3, 12, blank())), [] as [&str; 0]);
+    assert_eq!(behind(entry(2, 12, command(&committed[1]))), ["R3"]);
+}
+
+#[test]
+fn r3_a_tail_beyond_what_is_committed_is_no_conflict() {
+    let mut stage = Stage::new();
+    let committed = [put(1, 1, "a")];
+    stage.commit(LOW, &committed);
+    // Nobody knows what will be committed at 12.
+    let entries = [entry(2, 11, command(&committed[0])), entry(3, 12, blank())];
+    stage.append(2, GROUP, &entries);
+    stage.taps[2].truncating(GROUP, 12);
+    assert_eq!(found(&stage), [] as [&str; 0]);
+    stage.append(2, GROUP, &entries[1..]);
+    stage.taps[2].truncating(GROUP, 11);
+    assert_eq!(found(&stage), ["R3"]);
+}
+
+/// A conflict before what is removed stays, and excuses nothing.
+#[test]
+fn r3_a_conflict_that_stays_is_no_excuse() {
+    let mut stage = Stage::new();
+    let committed = [put(1, 1, "a"), put(1, 2, "b")];
+    stage.commit(LOW, &committed);
+    stage.append(2, GROUP, &[entry(1, 11, blank()), entry(2, 12, command(&committed[1]))]);
+    stage.taps[2].truncating(GROUP, 12);
+    assert_eq!(found(&stage), ["R3"]);
+}
+
 #[test]
 fn r4_an_entry_that_is_applied_without_a_majority_is_found() {
     let mut stage = Stage::new();
@@ -270,12 +313,24 @@ fn r6_a_vote_that_is_forgotten_is_found() {
 }
 
 #[test]
+fn r7_an_engine_that_has_failed_is_held_to_what_it_said_before() {
+    let stage = Stage::new();
+    stage.append(0, GROUP, &[entry(2, 11, blank()), entry(2, 12, blank())]);
+    stage.taps[0].flushed(LOW, 11);
+    let upto = |index| LogPosition { term: 2, index };
+    stage.taps[0].purging(GROUP, upto(11), Err(EngineError::Closed));
+    assert_eq!(found(&stage), [] as [&str; 0]);
+    stage.taps[0].purging(GROUP, upto(12), Err(EngineError::Closed));
+    assert_eq!(found(&stage), ["R7"]);
+}
+
+#[test]
 fn r7_a_purge_beyond_what_is_durable_is_found() {
     let stage = Stage::new();
     stage.append(0, GROUP, &[entry(2, 11, blank()), entry(2, 12, blank())]);
-    stage.taps[0].purging(GROUP, LogPosition { term: 2, index: 11 }, Some(11));
+    stage.taps[0].purging(GROUP, LogPosition { term: 2, index: 11 }, Ok(Some(11)));
     assert_eq!(found(&stage), [] as [&str; 0]);
-    stage.taps[0].purging(GROUP, LogPosition { term: 2, index: 12 }, Some(11));
+    stage.taps[0].purging(GROUP, LogPosition { term: 2, index: 12 }, Ok(Some(11)));
     assert_eq!(found(&stage), ["R7"]);
 }
 
@@ -375,18 +430,27 @@ fn o5_an_answer_that_came_too_early_is_found() {
     let (mut stage, due) = ordered();
     // Its position is epoch 12, which the other shard has not got.
     stage.commit(LOW, &[slices(&due[..1]), put(1, 1, "a")]);
-    let args = Transaction::new().put("a", "value").call().args;
-    stage.ledger.answered(&Transaction::new().put("b", "value").call().args);
+    let call = Transaction::new().put("a", "value").call();
+    stage.ledger.answered(&Transaction::new().get("b").call());
     assert_eq!(found(&stage), [] as [&str; 0]);
-    stage.ledger.answered(&args);
+    stage.ledger.answered(&call);
     assert_eq!(found(&stage), ["O5"]);
 
     let (mut stage, due) = ordered();
     stage.commit(LOW, &[slices(&due[..1]), put(1, 1, "a")]);
     let other = stage.slice(UP, Epoch(12));
     stage.commit(UP, &[slices(&[other])]);
-    stage.ledger.answered(&args);
+    stage.ledger.answered(&call);
     assert_eq!(found(&stage), [] as [&str; 0]);
+
+    // No log has it.
+    stage.ledger.answered(&Transaction::new().put("b", "value").call());
+    assert_eq!(found(&stage), ["O5"]);
+
+    // It is ordered, and no shard has its slice.
+    let (stage, _) = ordered();
+    stage.ledger.answered(&submission(1).call);
+    assert_eq!(found(&stage), ["O5"]);
 }
 
 #[test]
@@ -526,6 +590,6 @@ fn m3_a_migration_that_nobody_recorded_is_found() {
 fn a_life_that_is_over_is_not_heard() {
     let stage = Stage::new();
     stage.reopen_log(0, 2, GROUP, &[]);
-    stage.taps[0].purging(GROUP, LogPosition { term: 2, index: 99 }, None);
+    stage.taps[0].purging(GROUP, LogPosition { term: 2, index: 99 }, Ok(None));
     assert_eq!(found(&stage), [] as [&str; 0]);
 }

@@ -13,6 +13,7 @@ mod life;
 mod options;
 mod registry;
 mod routing;
+mod taps;
 
 use std::ops::Range;
 
@@ -36,22 +37,18 @@ fn clean(options: Options) -> Record {
     record
 }
 
-/// An everyday cluster that every kind of fault strikes once, in this order.
+/// An everyday cluster that every kind of fault strikes once.
 fn everything(seed: u64) -> Options {
     let strike = |(fault, number): (Fault, u64)| Strike {
         fault,
         at_millis: 500,
-        lasts_millis: 1_000,
+        lasts_millis: 3_000,
         seed: seed ^ number,
     };
-    Options {
-        seed,
-        spares: 2,
-        fire_millis: 60_000,
-        stumbles: true,
-        strikes: Fault::ALL.into_iter().zip(1..).map(strike).collect(),
-        ..Options::default()
-    }
+    let mut strikes: Vec<Strike> = Fault::ALL.into_iter().zip(1..).map(strike).collect();
+    // In another order for each seed: after some there is no leader to strike.
+    strikes.sort_by_key(|strike| (strike.seed ^ seed).wrapping_mul((2 * seed + 1) << 57));
+    Options { seed, spares: 2, fire_millis: 120_000, stumbles: true, strikes, ..Options::default() }
 }
 
 #[test]
@@ -77,12 +74,18 @@ fn one_seed_is_one_trace() {
     assert_ne!(third.trace_hash, fourth.trace_hash);
 }
 
+/// One has to find a migration under way; the other one, a file that grows.
+const MAY_MEET_NOTHING: [Fault; 2] = [Fault::DamagedRow, Fault::FullDisk];
+
 #[test]
 fn every_kind_of_fault_strikes() {
-    let run = clean(everything(6)).run;
+    // Three runs, in different orders: what seeks a leader may meet a moment
+    // without any.
+    let runs = [6, 7, 8].map(|seed| clean(everything(seed)).run);
     for fault in Fault::ALL {
-        let struck = run.struck.get(&fault).copied().unwrap_or_default();
-        assert!(struck.times + struck.in_vain > 0, "{fault:?} had no turn");
+        let times = runs.iter().filter_map(|run| run.struck.get(&fault)).map(|struck| struck.times);
+        let is_met = times.sum::<u64>() > 0 || MAY_MEET_NOTHING.contains(&fault);
+        assert!(is_met, "{fault:?} struck nothing");
     }
 }
 

@@ -31,6 +31,9 @@ fn seeds_differ_in_whatever_may_differ() {
     assert!(drawn.iter().any(|options| options.slow_disk.is_some()));
     assert!(drawn.iter().any(|options| !options.stumbles));
     assert!(drawn.iter().any(|options| !options.link.is_ordered));
+    let noisy = drawn.iter().filter(|options| options.link.loss_per_mille > 0).count();
+    assert!((50..100).contains(&noisy), "{noisy} of 300 networks lose messages of their own");
+    assert!(drawn.iter().any(|options| options.link.duplicate_per_mille > 0));
 }
 
 #[test]

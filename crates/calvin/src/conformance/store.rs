@@ -257,6 +257,16 @@ fn random_commits_are_as_those_of_a_map(store: &dyn Store) {
     assert!(found, "`Store::get` of the machine's rows");
 }
 
+/// Tells those who wait that it is over, also when a panic is the end: they
+/// would keep the suite from failing.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Both rows of a commit, or neither.
 fn a_commit_is_seen_as_a_whole(store: &dyn Store) {
     let is_over = AtomicBool::new(false);
@@ -276,13 +286,14 @@ fn a_commit_is_seen_as_a_whole(store: &dyn Store) {
         }
     };
     std::thread::scope(|threads| {
+        let over = Over(&is_over);
         let watching = threads.spawn(watch);
         let mut commits = Commits::of(store);
         for number in 0..500 {
             let number = format!("{number:06}");
             commits.put(&pair.map(|side| (side, number.as_str())));
         }
-        is_over.store(true, Ordering::Relaxed);
+        drop(over);
         if let Err(panic) = watching.join() {
             std::panic::resume_unwind(panic);
         }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use quorate_types::{ClientId, Epoch, ShardId, sometimes};
 use zerompk::{FromMessagePack, ToMessagePack};
 
-use super::machine::{SequencerMachine, shards_of};
+use super::machine::{SequencerMachine, participants, shards_of};
+use super::share::Cost;
 use crate::command::{Floors, SequencerBatch, ShardMap, Slice, Submission};
-use crate::limits::TXN_OVERHEAD_BYTES;
 use crate::procedure::Footprint;
 
 /// Bounds of the inbox and of batches.
@@ -22,13 +22,18 @@ pub struct SequencerLimits {
     pub inbox_bytes_max: usize,
     /// Transactions in one batch.
     pub batch_txns_max: usize,
-    /// Argument and key bytes in one batch (one transaction always fits).
+    /// Argument, key and participant bytes in one batch (one transaction always
+    /// fits).
     pub batch_bytes_max: usize,
+    /// The same in all slices that the batch is cut into, as far as the leader's
+    /// map tells: what one commit writes.
+    pub batch_slices_bytes_max: usize,
     /// Slices whose transactions are not done yet at their shards. Beyond it
     /// nothing is admitted, so that a slow shard slows the clients and does
     /// not fill the sequencer's memory.
     pub undone_slices_max: usize,
-    /// Their argument and key bytes.
+    /// Their argument, key and participant bytes, with those of the slices that
+    /// the inbox will be cut into.
     pub undone_bytes_max: usize,
     /// Requests that the sequencer remembers for their retries.
     pub remembered_max: usize,
@@ -47,6 +52,7 @@ impl Default for SequencerLimits {
             inbox_bytes_max: 64 << 20,
             batch_txns_max: 2_048,
             batch_bytes_max: 1 << 20,
+            batch_slices_bytes_max: 32 << 20,
             undone_slices_max: 65_536,
             undone_bytes_max: 256 << 20,
             remembered_max: 1_048_576,
@@ -156,14 +162,25 @@ impl Outstanding {
     }
 }
 
+/// A submission in the inbox, and what it will cost by the map at its admission.
+/// A map that has grown since makes it cost a little more; what must never be
+/// exceeded is kept at apply.
+#[derive(Clone, Debug)]
+struct Queued {
+    submission: Submission,
+    cost: Cost,
+}
+
 /// The leader's memory of one term.
 #[derive(Clone, Debug, Default)]
 pub struct SequencerLeader {
     limits: SequencerLimits,
-    queues: BTreeMap<ClientId, VecDeque<Submission>>,
+    queues: BTreeMap<ClientId, VecDeque<Queued>>,
     turn: VecDeque<ClientId>,
     txns: usize,
     bytes: usize,
+    /// Of all slices that what is queued will be cut into.
+    slices_bytes: usize,
     unlogged: Outstanding,
     undone: Outstanding,
     /// Every slice of the machine up to here is noted in both.
@@ -171,6 +188,12 @@ pub struct SequencerLeader {
 }
 
 impl SequencerLeader {
+    /// Transactions that wait for a batch.
+    #[must_use]
+    pub const fn queued_count(&self) -> usize {
+        self.txns
+    }
+
     /// Takes over: every kept slice counts as unlogged until its shard reports.
     #[must_use]
     pub fn new(machine: &SequencerMachine, limits: SequencerLimits, now: Duration) -> Self {
@@ -201,11 +224,12 @@ impl SequencerLeader {
         submission: Submission,
         now: Duration,
     ) -> Result<(), NotAdmitted> {
-        let bytes = submission_bytes(&submission);
+        let cost = cost(machine, &submission);
+        let bytes = cost.slice_bytes;
         let is_full = self.txns >= self.limits.inbox_txns_max
             || self.bytes + bytes > self.limits.inbox_bytes_max
             || self.undone.all.len() >= self.limits.undone_slices_max
-            || self.undone.bytes >= self.limits.undone_bytes_max
+            || self.exceeds_undone(&cost)
             || machine.remembered_count() >= self.limits.remembered_max;
         if is_full {
             sometimes!("the sequencer is full");
@@ -217,13 +241,22 @@ impl SequencerLeader {
         }
         self.txns += 1;
         self.bytes += bytes;
+        self.slices_bytes += cost.batch_bytes;
         let client = submission.request.client;
         let queue = self.queues.entry(client).or_default();
         if queue.is_empty() {
             self.turn.push_back(client);
         }
-        queue.push_back(submission);
+        queue.push_back(Queued { submission, cost });
         Ok(())
+    }
+
+    /// Whether a transaction would come to exceed what may be undone, once all
+    /// that waits before it is cut into slices. One that exceeds it by itself
+    /// waits until there is nothing else.
+    fn exceeds_undone(&self, cost: &Cost) -> bool {
+        let held = self.undone.bytes + self.slices_bytes;
+        held > 0 && held.saturating_add(cost.batch_bytes) > self.limits.undone_bytes_max
     }
 
     /// A participant with a slice that has waited too long to be logged. It is
@@ -258,20 +291,24 @@ impl SequencerLeader {
             return None;
         }
         let mut txns = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut slices_bytes) = (0, 0);
         while txns.len() < self.limits.batch_txns_max {
             let Some(client) = self.turn.pop_front() else { break };
             let Some(queue) = self.queues.get_mut(&client) else { continue };
             let Some(next) = queue.front() else { continue };
-            let next_bytes = submission_bytes(next);
-            if !txns.is_empty() && bytes + next_bytes > self.limits.batch_bytes_max {
+            let cost = next.cost;
+            let is_full = bytes + cost.slice_bytes > self.limits.batch_bytes_max
+                || slices_bytes + cost.batch_bytes > self.limits.batch_slices_bytes_max;
+            if is_full && !txns.is_empty() {
                 self.turn.push_front(client);
                 break;
             }
-            txns.extend(queue.pop_front());
-            bytes += next_bytes;
+            txns.extend(queue.pop_front().map(|queued| queued.submission));
+            bytes += cost.slice_bytes;
+            slices_bytes += cost.batch_bytes;
             self.txns -= 1;
-            self.bytes -= next_bytes;
+            self.bytes -= cost.slice_bytes;
+            self.slices_bytes -= cost.batch_bytes;
             if queue.is_empty() {
                 self.queues.remove(&client);
             } else {
@@ -339,10 +376,8 @@ impl SequencerLeader {
     }
 }
 
-/// What a submission costs in a batch: each of its keys may bring in one more
-/// participant.
-fn submission_bytes(submission: &Submission) -> usize {
-    let footprint = &submission.call.footprint;
-    let keys = footprint.reads.len() + footprint.writes.len();
-    submission.call.payload_bytes() + 16 * keys + TXN_OVERHEAD_BYTES
+fn cost(machine: &SequencerMachine, submission: &Submission) -> Cost {
+    let call = &submission.call;
+    let participants = machine.map().map(|map| participants(map, &call.footprint));
+    Cost::of(call, &participants.unwrap_or_default())
 }

@@ -6,11 +6,13 @@ use quorate_types::codec::CodecError;
 use quorate_types::{Epoch, KeyRange, RequestId, Seq, ShardId, TxnId, planted, sometimes};
 
 use super::rows::{Header, Loaded, OrderedRow, Sample, header_key, map_key, prev_key, slice_key};
+use super::share::{Cost, Room, shares};
 use crate::command::{
     Floors, MapChange, Misfit, Participant, SequencedTxn, SequencerBatch, SequencerCommand,
     ShardMap, Slice, SliceBody, Submission, seal,
 };
 use crate::dedup::Dedup;
+use crate::limits::SLICE_BYTES_MAX;
 use crate::procedure::{Access, Footprint};
 use crate::store::{Space, Store, StoreError, WriteSet};
 
@@ -81,6 +83,11 @@ pub enum NotOrdered {
     Empty,
     /// There is no map yet.
     NoMap,
+    /// With the shards that it names it is more than a batch of its own could
+    /// hold. As shards never become fewer, it never fits.
+    TooWide,
+    /// It is more than what is left of its batch; it may fit another.
+    Crowded,
 }
 
 /// Samples kept. They must reach back beyond the retention, or nothing would
@@ -251,13 +258,14 @@ impl SequencerMachine {
         self.stamp(batch.time_millis);
         self.raise_floors(writes, batch.done);
         let mut work: BTreeMap<ShardId, Vec<SequencedTxn>> = BTreeMap::new();
+        let mut room = Room::default();
         let mut position = 0;
         for submission in batch.txns {
-            match self.order(writes, epoch, position, submission) {
+            match self.order(writes, TxnId { epoch, position }, submission, &mut room) {
                 Ok(txn) => {
                     position += 1;
-                    for participant in &txn.participants {
-                        work.entry(participant.shard).or_default().push(txn.clone());
+                    for (shard, share) in shares(&txn) {
+                        work.entry(shard).or_default().push(share);
                     }
                 }
                 Err(event) => self.events.push(event),
@@ -273,9 +281,9 @@ impl SequencerMachine {
     fn order(
         &mut self,
         writes: &mut WriteSet,
-        epoch: Epoch,
-        position: u32,
+        txn: TxnId,
         submission: Submission,
+        room: &mut Room,
     ) -> Result<SequencedTxn, SequencerEvent> {
         let Submission { request, call } = submission;
         let refuse = |reason| SequencerEvent::Refused { request, reason };
@@ -289,7 +297,7 @@ impl SequencerMachine {
         }
         // A watermark that was known when the request was made lies before
         // every batch that it can be in.
-        if request.birth >= epoch {
+        if request.birth >= txn.epoch {
             return Err(refuse(NotOrdered::Unborn));
         }
         let map = self.map.as_ref().ok_or(refuse(NotOrdered::NoMap))?;
@@ -300,11 +308,11 @@ impl SequencerMachine {
             .map(|shard| shard.shard)
             .ok_or(refuse(NotOrdered::Empty))?;
         let participants = participants(map, &call.footprint);
-        let txn = TxnId { epoch, position };
+        room.take(&Cost::of(&call, &participants)).map_err(refuse)?;
         self.dedup.acknowledge(writes, &request);
         self.dedup.remember(writes, &request, OrderedRow { txn, home, birth: request.birth });
         self.events.push(SequencerEvent::Ordered { request, txn, home });
-        Ok(SequencedTxn { position, request, call, home, participants })
+        Ok(SequencedTxn { position: txn.position, request, call, home, participants })
     }
 
     fn apply_change(
@@ -365,7 +373,12 @@ impl SequencerMachine {
             let prev = self.prev.get(&shard).copied().unwrap_or_default();
             let floors = self.header.floors;
             let slice = Slice { epoch, prev, time_millis, seed, range, floors, body };
-            writes.put_system(slice_key(shard, epoch), seal(&slice));
+            let row = seal(&slice);
+            debug_assert!(
+                row.len() <= slice.payload_bytes() && slice.work_bytes() <= SLICE_BYTES_MAX,
+                "invariant: a slice fits a row and an entry"
+            );
+            writes.put_system(slice_key(shard, epoch), row);
             self.slices.insert((shard, epoch), slice);
             self.slices_by_epoch.insert((epoch, shard));
             self.set_prev(writes, shard, epoch);
@@ -436,7 +449,7 @@ impl SequencerMachine {
 }
 
 /// Who takes part, by the map at this position, ascending by shard.
-fn participants(map: &ShardMap, footprint: &Footprint) -> Seq<Participant> {
+pub(super) fn participants(map: &ShardMap, footprint: &Footprint) -> Seq<Participant> {
     let mut roles: BTreeMap<ShardId, (bool, bool)> = BTreeMap::new();
     for key in &footprint.reads {
         if let Some(shard) = map.locate(key) {

@@ -8,6 +8,7 @@
 mod leader;
 mod machine;
 mod rows;
+mod share;
 
 pub use leader::{NotAdmitted, SequencerLeader, SequencerLimits, Watermarks};
 pub use machine::{NotOrdered, SequencerEvent, SequencerHalt, SequencerMachine, shards_of};

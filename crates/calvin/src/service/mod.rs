@@ -2,6 +2,7 @@
 //! replica, and the switchboard of a node.
 
 mod change;
+mod gauges;
 mod leadership;
 mod node;
 mod peers;
@@ -10,6 +11,7 @@ mod shard;
 mod waiters;
 
 pub use change::{ChangeError, ChangeOrder, order_change};
+pub use gauges::Gauges;
 pub use node::{NodeServices, ServiceConfig};
 pub use peers::{Purpose, Wire, WirePeers};
 pub use sequencer::{InitialMap, SequencerReplica, SequencerService};

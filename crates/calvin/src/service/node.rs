@@ -8,6 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use quorate_types::env::Clock;
 use quorate_types::{Blob, KeyRange, NodeId, ShardId};
 
+use super::gauges::Gauges;
 use super::sequencer::{InitialMap, SequencerReplica, SequencerService};
 use super::shard::{ShardReplica, ShardService, Surroundings};
 use crate::ports::{Destination, GroupLog, Peers, Router};
@@ -111,6 +112,17 @@ impl NodeServices {
     pub fn watermark_age(&self) -> Option<Duration> {
         let now = self.around.clock.monotonic();
         self.heard_at.lock().map(|heard| now.saturating_sub(heard))
+    }
+
+    /// How much the services hold at the moment.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        let mut gauges = Gauges::default();
+        self.shards().iter().for_each(|shard| shard.measure(&mut gauges));
+        if let Some(sequencer) = self.sequencer() {
+            sequencer.measure(&mut gauges);
+        }
+        gauges
     }
 
     /// A shard's service, if the node has a replica.

@@ -8,6 +8,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use quorate_types::{Blob, ClientId, Epoch, NodeId, ShardId, TxnId, buggify, runtime};
 use tokio::sync::Notify;
 
+use super::gauges::Gauges;
 use super::leadership::while_leading;
 use super::shard::{Surroundings, UNBORN, busy, check_size, no_outcomes};
 use super::waiters::Waiters;
@@ -158,6 +159,13 @@ impl SequencerService {
     #[must_use]
     pub fn leadership(&self) -> Leadership {
         *self.log.leadership().borrow()
+    }
+
+    /// Adds what this service holds at the moment.
+    pub(super) fn measure(&self, gauges: &mut Gauges) {
+        gauges.waiting += self.placements.len() + self.changes.len();
+        gauges.queued += self.role.lock().as_ref().map_or(0, |role| role.leader.queued_count());
+        gauges.slices_kept += self.replica.machine().slice_count();
     }
 
     async fn drive(this: Weak<Self>, mut leadership: quorate_types::watch::Receiver<Leadership>) {
@@ -409,6 +417,8 @@ impl SequencerService {
             Some(Ok(Placed::Refused(NotOrdered::Unborn))) => busy(UNBORN),
             Some(Ok(Placed::Refused(NotOrdered::Empty))) => busy("the call touches nothing"),
             Some(Ok(Placed::Refused(NotOrdered::NoMap))) => busy("the sequencer has no map yet"),
+            Some(Ok(Placed::Refused(NotOrdered::TooWide))) => Reply::TooLarge,
+            Some(Ok(Placed::Refused(NotOrdered::Crowded))) => busy("the batch is full"),
             Some(Ok(Placed::NotLogged)) => busy("the batch was not logged"),
             Some(Ok(Placed::Unknown) | Err(_)) | None => Reply::Unknown,
         }
@@ -422,6 +432,10 @@ impl SequencerService {
         let now = *leadership.borrow();
         if !now.leads {
             return Reply::NotLeader(now.leader);
+        }
+        if !change.has_fitting_members() {
+            // Neither is anything of it to be logged, large as it may be.
+            return Reply::NotChanged(Blob::from(Misfit::Members.to_string().as_str()));
         }
         let Some(outcome) = self.changes.register((change.child, change.version)) else {
             return busy("too many map changes wait at the sequencer");

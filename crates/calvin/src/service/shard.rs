@@ -11,6 +11,7 @@ use quorate_types::{
     sometimes,
 };
 
+use super::gauges::Gauges;
 use super::leadership::{lost, while_leading};
 use super::node::ServiceConfig;
 use super::waiters::Waiters;
@@ -234,6 +235,21 @@ impl ShardService {
         *self.log.leadership().borrow()
     }
 
+    /// Adds what this service holds at the moment.
+    pub(super) fn measure(&self, gauges: &mut Gauges) {
+        gauges.waiting += self.decisions.len() + self.fences.len();
+        let machine = self.replica.machine();
+        let role = self.role.lock();
+        let Some(machine) = machine.as_ref() else { return };
+        gauges.pending += machine.pending_count();
+        gauges.locking += machine.locking_count();
+        gauges.contributions += machine.outbox_count();
+        if let Some(role) = role.as_ref() {
+            gauges.collecting += role.leader.collecting_count();
+            gauges.slices_waiting += role.feeder.waiting_count(machine.cursor());
+        }
+    }
+
     async fn drive(this: Weak<Self>, mut leadership: quorate_types::watch::Receiver<Leadership>) {
         loop {
             let Some(service) = this.upgrade() else { return };
@@ -422,6 +438,7 @@ impl ShardService {
     fn pull(&self, role: Option<&mut Role>, cursor: Epoch) {
         let Some(role) = role.filter(|role| !role.is_pulling) else { return };
         role.is_pulling = true;
+        let term = role.term;
         let this = Weak::clone(&self.this);
         let (peers, route) = (Arc::clone(&self.peers), self.router.sequencer());
         let (shard, deadline) = (self.shard, self.config.call_deadline);
@@ -435,18 +452,22 @@ impl ShardService {
                 }
             }
             if let Some(service) = this.upgrade() {
-                service.pulled(slices);
+                service.pulled(term, slices);
             }
         }));
     }
 
-    fn pulled(&self, slices: Vec<Slice>) {
-        if let Some(role) = self.role.lock().as_mut() {
-            role.is_pulling = false;
-        }
-        // Where nobody had any, the next tick asks again, not this answer.
+    /// Takes in what a pull of a term brought.
+    fn pulled(&self, term: u64, slices: Vec<Slice>) {
         if !slices.is_empty() {
             self.offer(slices);
+        }
+        // The pull ends only here, so that its answer asks for no other. Slices
+        // that do not continue the chain are all that a leader gets which was
+        // deposed and does not know it: those in between are done and forgotten.
+        // An answer of this very node would bring the next at once, for ever.
+        if let Some(role) = self.role.lock().as_mut().filter(|role| role.term == term) {
+            role.is_pulling = false;
         }
     }
 

@@ -30,6 +30,11 @@ impl<K: Ord + Clone, V: Clone> Waiters<K, V> {
         Some(receiver)
     }
 
+    /// Keys that somebody waits for, or has until a moment ago.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.lock().len()
+    }
+
     /// Answers everyone who waits for the key.
     pub(super) fn answer(&self, key: &K, value: V) {
         let waiters = self.waiting.lock().remove(key);

@@ -34,6 +34,12 @@ struct Waiting {
 }
 
 impl Feeder {
+    /// Slices behind the cursor that wait for their turn.
+    #[must_use]
+    pub fn waiting_count(&self, cursor: Epoch) -> usize {
+        self.waiting.range(cursor.next()..).count()
+    }
+
     /// Takes in slices, however they came.
     pub fn offer(&mut self, cursor: Epoch, slices: impl IntoIterator<Item = Slice>) {
         for slice in slices {

@@ -85,6 +85,12 @@ impl ShardLeader {
         leader
     }
 
+    /// Transactions whose inputs or reads are collected.
+    #[must_use]
+    pub fn collecting_count(&self) -> usize {
+        self.collecting.len()
+    }
+
     /// A transaction was granted here: hand our contribution to those who need
     /// it, and collect the others' if we need them.
     pub fn granted(

@@ -250,6 +250,12 @@ impl ShardMachine {
         self.gate.len()
     }
 
+    /// Transactions that hold locks or wait for some.
+    #[must_use]
+    pub fn locking_count(&self) -> usize {
+        self.gate.locks().len()
+    }
+
     /// Remembered requests, and clients whose acknowledgements are.
     #[must_use]
     pub fn remembered_count(&self) -> usize {

@@ -18,6 +18,7 @@ pub enum StoreFlaw {
     ScansBackwards,
     CountsEndIn,
     CommitsTwice,
+    PanicsWhileRead,
     LongMiddle,
     FirstIsMiddle,
     ForkLeavesRows,
@@ -95,6 +96,10 @@ impl Store for FlawedStore {
                 let first = WriteSet { data: first.into_iter().collect(), ..WriteSet::default() };
                 self.inner.commit(index, host_row.clone(), first)?;
                 std::thread::sleep(Duration::from_micros(200));
+            }
+            // Only the rows that the suite reads on another thread.
+            StoreFlaw::PanicsWhileRead if writes.data.contains_key(&Blob::from("left")) => {
+                panic!("the commit panics");
             }
             StoreFlaw::ForkLeavesRows => writes.forks.clear(),
             _ => {}

@@ -8,14 +8,14 @@ use quorate_calvin::sequencer::{SequencerMachine, Watermarks};
 use quorate_calvin::shard::rows::DataRow;
 use quorate_calvin::shard::{ShardMachine, Verdict};
 use quorate_calvin::{
-    Call, Inputs, MapChange, PeerMessage, Procedures, Reply, Request, SequencerBatch,
+    Call, Inputs, MapChange, Member, PeerMessage, Procedures, Reply, Request, SequencerBatch,
     SequencerCommand, ShardCommand, ShardMap, Submission, limits,
 };
 use quorate_testkit::fuzz;
 use quorate_testkit::fuzz::{Choices, Corpus};
 use quorate_types::codec::{CodecError, encode};
 use quorate_types::{
-    Blob, ClientId, Epoch, KeyRange, NodeId, RequestId, ShardEpoch, ShardId, TxnId,
+    Blob, ClientId, Epoch, KeyRange, NodeId, ReplicaId, RequestId, ShardEpoch, ShardId, TxnId,
 };
 
 use super::story::{self, Replica};
@@ -77,7 +77,7 @@ fn change() -> MapChange {
         parent: ShardId(1),
         at: "m".into(),
         child: ShardId(2),
-        members: Vec::new().into(),
+        members: vec![Member { replica: ReplicaId(1), node: NodeId(1) }].into(),
         epoch: ShardEpoch(2),
     }
 }

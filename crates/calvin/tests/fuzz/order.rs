@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use quorate_calvin::sequencer::{SequencerEvent, SequencerMachine};
 use quorate_calvin::shard::Event;
 use quorate_calvin::{
-    Direct, MapChange, SequencerBatch, SequencerCommand, ShardCommand, ShardContribution, Slice,
-    SliceBody, Submission, TxnInputs, WriteSet,
+    Direct, MapChange, Member, SequencerBatch, SequencerCommand, ShardCommand, ShardContribution,
+    Slice, SliceBody, Submission, TxnInputs, WriteSet,
 };
 use quorate_testkit::fuzz;
 use quorate_testkit::fuzz::{Choices, Corpus};
-use quorate_types::{Epoch, ShardEpoch, ShardId, TxnId};
+use quorate_types::{Epoch, NodeId, ReplicaId, ShardEpoch, ShardId, TxnId};
 
 use super::story::{Replica, call, key, request};
 use crate::support::map_cut_at;
@@ -151,7 +151,7 @@ impl World {
                     parent: id,
                     at: key(choices),
                     child: ShardId(100 + version),
-                    members: Vec::new().into(),
+                    members: vec![Member { replica: ReplicaId(1), node: NodeId(1) }].into(),
                     epoch: ShardEpoch(version + 1),
                 };
                 self.order(&SequencerCommand::Change { change, time_millis: 0 });

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use quorate_calvin::sequencer::{SequencerEvent, SequencerMachine};
 use quorate_calvin::{
-    MapChange, SequencerBatch, SequencerCommand, ShardMap, SliceBody, Submission, WriteSet,
+    MapChange, Member, SequencerBatch, SequencerCommand, ShardMap, SliceBody, Submission, WriteSet,
 };
 use quorate_testkit::fuzz;
 use quorate_testkit::fuzz::{Choices, Corpus};
-use quorate_types::{Epoch, ShardEpoch, ShardId};
+use quorate_types::{Epoch, NodeId, ReplicaId, ShardEpoch, ShardId};
 
 use super::story::{call, key, range, request};
 use crate::support::map_cut_at;
@@ -65,12 +65,13 @@ fn map(choices: &mut Choices<'_>) -> ShardMap {
 
 fn change(choices: &mut Choices<'_>, machine: &SequencerMachine) -> MapChange {
     let version = machine.map().map_or(0, |map| map.version);
+    let members = if choices.below(8) == 0 { choices.below(40) } else { 3 };
     MapChange {
         version: if choices.below(8) == 0 { choices.edge() } else { version.saturating_add(1) },
         parent: ShardId(1 + choices.below(5) as u64),
         at: key(choices),
         child: ShardId(1 + choices.below(200) as u64),
-        members: Vec::new().into(),
+        members: vec![Member { replica: ReplicaId(1), node: NodeId(1) }; members].into(),
         epoch: if choices.below(8) == 0 {
             ShardEpoch(choices.edge())
         } else {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use quorate_calvin::{
-    ChangeOrder, MapChange, Misfit, NeverFits, Reply, Request, SequencerCommand, order_change,
+    ChangeOrder, MapChange, Member, Misfit, NeverFits, Reply, Request, SequencerCommand,
+    order_change,
 };
-use quorate_types::{Blob, Epoch, Seq, ShardEpoch, ShardId, runtime};
+use quorate_types::{Blob, Epoch, NodeId, ReplicaId, ShardEpoch, ShardId, runtime};
 
 use super::gate::{A, B, start};
 use super::wires::{End, SEQUENCER};
@@ -23,7 +24,7 @@ fn cut(parent: ShardId, at: &str, child: ShardId) -> MapChange {
         parent,
         at: blob(at),
         child,
-        members: Seq::new(),
+        members: vec![Member { replica: ReplicaId(1), node: NodeId(1) }].into(),
         epoch: ShardEpoch(2),
     }
 }
@@ -94,5 +95,22 @@ fn what_never_fits_is_told_so_and_not_logged() {
         let outside = order(&world, cut(A, "zz", X)).await;
         assert_eq!(outside, ChangeOrder::Never(NeverFits::KeyOutside));
         assert_eq!(world.sequencer().entries().len(), logged);
+    });
+}
+
+#[test]
+fn a_change_with_too_few_or_too_many_members_is_refused_and_not_logged() {
+    run(1, async {
+        let world = start().await;
+        let logged = world.sequencer().entries().len();
+        let member = Member { replica: ReplicaId(1), node: NodeId(1) };
+        let refused = Blob::from(Misfit::Members.to_string().as_str());
+        for count in [0, 17, 100_000] {
+            let change = MapChange { members: vec![member; count].into(), ..cut(A, "aa", X) };
+            assert_eq!(propose(&world, change).await, Reply::NotChanged(refused.clone()));
+        }
+        assert_eq!(world.sequencer().entries().len(), logged);
+        let most = MapChange { members: vec![member; 16].into(), ..cut(A, "aa", X) };
+        assert!(matches!(propose(&world, most).await, Reply::Changed(_)));
     });
 }

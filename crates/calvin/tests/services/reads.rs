@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quorate_calvin::Request;
+use quorate_calvin::{ExecuteError, Request};
 use quorate_types::Epoch;
 
 use super::gate::{A, B, read, start, write};
@@ -69,5 +69,25 @@ fn a_read_of_two_shards_waits_for_what_the_other_shard_read() {
         assert!(!ends(&mut reader).await);
         world.wires.release_everything();
         assert_eq!(reader.await.unwrap(), Observed::Result(blob("1,1")));
+    });
+}
+
+/// What each shard reads is below its limit, and so is nothing in the way of the
+/// answer but its own size: no frame would carry it to the client's node.
+#[test]
+fn a_read_of_two_shards_whose_result_is_too_large_aborts() {
+    run(1, async {
+        let world = start().await;
+        let value = "v".repeat(700 << 10);
+        for key in ["a", "b"] {
+            world.spawn(vec![write(&[key], &value)]).await.unwrap();
+        }
+        let session = world.session();
+        let eight_megabytes = read(&["a", "a", "a", "a", "a", "a", "b", "b", "b", "b", "b", "b"]);
+        let outcome = session.execute(eight_megabytes.call()).await;
+        let Err(ExecuteError::Aborted(reason)) = outcome else { panic!("it was answered") };
+        assert_eq!(reason, "the result is too large");
+        let three = session.execute(read(&["a", "a", "b"]).call()).await;
+        assert_eq!(three.unwrap().len(), 3 * value.len() + 2, "less is answered");
     });
 }

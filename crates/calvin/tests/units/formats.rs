@@ -1,15 +1,16 @@
 //! Bytes from logs, disks and peers; and the map.
 
 use proptest::prelude::*;
+use quorate_calvin::limits::MEMBERS_MAX;
 use quorate_calvin::sequencer::{SequencerHalt, SequencerMachine};
 use quorate_calvin::shard::rows::header_key;
 use quorate_calvin::shard::{Halt, ShardMachine};
 use quorate_calvin::{
-    Direct, MapChange, Misfit, NeverFits, PeerMessage, Reply, Request, SequencerBatch,
+    Direct, MapChange, Member, Misfit, NeverFits, PeerMessage, Reply, Request, SequencerBatch,
     SequencerCommand, ShardCommand, ShardMap, Slice, SliceBody, Submission, WriteSet,
 };
 use quorate_types::codec::CodecError;
-use quorate_types::{Blob, Epoch, KeyRange, Seq, ShardEpoch, ShardId};
+use quorate_types::{Blob, Epoch, KeyRange, NodeId, ReplicaId, Seq, ShardEpoch, ShardId};
 use std::sync::Arc;
 
 use crate::support::procedures::{Op, Service};
@@ -41,7 +42,7 @@ fn slices() -> ShardCommand {
         parent: ShardId(1),
         at: blob("m"),
         child: ShardId(2),
-        members: Seq::new(),
+        members: vec![Member { replica: ReplicaId(1), node: NodeId(1) }].into(),
         epoch: ShardEpoch(2),
     };
     ShardCommand::Slices(
@@ -95,7 +96,7 @@ proptest! {
                 parent: parent.shard,
                 at: at.clone(),
                 child: ShardId(100 + number as u64),
-                members: Seq::new(),
+                members: vec![Member { replica: ReplicaId(1), node: NodeId(1) }].into(),
                 epoch: ShardEpoch(parent.epoch.0 + 1),
             };
             let fits = parent.range.split_at(&at).is_some();
@@ -119,7 +120,7 @@ fn some_change() -> impl Strategy<Value = MapChange> {
         parent: ShardId(parent),
         at: Blob::from(&[b'a' + at % 26]),
         child: ShardId(child),
-        members: Seq::new(),
+        members: vec![Member { replica: ReplicaId(1), node: NodeId(1) }].into(),
         epoch: ShardEpoch(epoch),
     })
 }
@@ -208,9 +209,13 @@ fn change(map: &ShardMap) -> MapChange {
         parent: ShardId(1),
         at: blob("c"),
         child: ShardId(9),
-        members: Seq::new(),
+        members: vec![Member { replica: ReplicaId(1), node: NodeId(1) }].into(),
         epoch: ShardEpoch(2),
     }
+}
+
+fn members(count: usize) -> Seq<Member> {
+    vec![Member { replica: ReplicaId(1), node: NodeId(1) }; count].into()
 }
 
 #[test]
@@ -224,7 +229,9 @@ fn a_change_that_does_not_fit_leaves_the_map_alone() {
         (MapChange { parent: ShardId(5), ..fits.clone() }, Misfit::NoParent),
         (MapChange { at: blob("z"), ..fits.clone() }, NeverFits::KeyOutside.into()),
         (MapChange { at: longer_than_a_key, ..fits.clone() }, NeverFits::KeyOutside.into()),
-        (MapChange { epoch: ShardEpoch(1), ..fits }, NeverFits::EpochPassed.into()),
+        (MapChange { epoch: ShardEpoch(1), ..fits.clone() }, NeverFits::EpochPassed.into()),
+        (MapChange { members: members(0), ..fits.clone() }, Misfit::Members),
+        (MapChange { members: members(MEMBERS_MAX + 1), ..fits }, Misfit::Members),
     ];
     for (misfit, reason) in misfits {
         let mut changed = map.clone();

@@ -8,10 +8,12 @@ use quorate_calvin::shard::{
     Verdict,
 };
 use quorate_calvin::{
-    Call, Direct, Fence, Floors, MapChange, Participant, SequencedTxn, ShardCommand, Slice,
+    Call, Direct, Fence, Floors, MapChange, Member, Participant, SequencedTxn, ShardCommand, Slice,
     SliceBody, WriteSet,
 };
-use quorate_types::{Blob, Epoch, KeyRange, RequestId, Seq, ShardEpoch, ShardId, TxnId};
+use quorate_types::{
+    Blob, Epoch, KeyRange, NodeId, ReplicaId, RequestId, Seq, ShardEpoch, ShardId, TxnId,
+};
 
 use crate::support::procedures::{Op, Service, quiet_contained_panics};
 use crate::support::store::MemStore;
@@ -126,7 +128,7 @@ fn split(prev: u64, epoch: u64, at: &str) -> Slice {
         parent: A,
         at: blob(at),
         child: ShardId(7),
-        members: Seq::new(),
+        members: vec![Member { replica: ReplicaId(1), node: NodeId(1) }].into(),
         epoch: ShardEpoch(2),
     };
     Slice { body: SliceBody::Split(change), ..slice(prev, epoch, vec![]) }

@@ -233,7 +233,13 @@ impl DeltaMap {
                 self.advance(origin, sequence);
             }
         }
-        self.cut.merge(&basis.cut);
+        for (origin, sequence) in basis.cut.iter() {
+            // An origin that has left the vector here would stay in the cut:
+            // whoever let go of it as well would be behind for good.
+            if self.vector.get(origin) > 0 {
+                self.cut.advance(origin, sequence);
+            }
+        }
         self.collected.merge(&basis.collected);
         self.removed.merge(&basis.collected);
     }

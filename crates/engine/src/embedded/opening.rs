@@ -41,7 +41,7 @@ pub(super) fn open(
         owner.judge(None).map_err(not_ours)?;
     }
     let handle = disk.open(name).map_err(|error| refusal(&file, error))?;
-    restart_creation(&*handle).map_err(|error| refusal(&file, error))?;
+    restart_creation(name, &*handle).map_err(|error| refusal(&file, error))?;
     let broken = |source| EngineError::Open { file: Arc::clone(&file), source };
     let db = contain(|| {
         let mut builder = Builder::new();

@@ -12,9 +12,13 @@ use crate::transport::Lane;
 use crate::wire::{Ack, Message, Ping, PingRequest, Record, Relay, Root, Rumours};
 use quorate_types::anti_entropy::State;
 
-/// Probes in flight. Own ones need a handful; the rest is for peers that ask
-/// for indirect ones, and beyond it they are told "not reached".
+/// Probes in flight, own ones and those that peers asked for. What peers ask for
+/// beyond their part stays unanswered: "not reached" would let them believe that
+/// it was tried, and take a member for dead that nobody has probed.
 pub(super) const PROBES_MAX: usize = 512;
+/// Of these, in flight on behalf of peers. The others are this node's own, which
+/// needs a handful: however many peers ask, it goes on to detect failures.
+const RELAYED_MAX: usize = PROBES_MAX - 64;
 /// Of these, in flight on behalf of one peer. It asks once for each member that
 /// it does not reach, so a peer that asks for more has lost so many at once, or
 /// floods; either way the slots are not its own.
@@ -92,10 +96,17 @@ impl Probes {
         self.in_flight.len() >= PROBES_MAX
     }
 
-    /// Whether a peer has as many probes in flight here as it may.
+    /// Whether a peer, or all peers together, have as many probes in flight
+    /// here as they may.
     fn is_full_for(&self, peer: NodeId) -> bool {
-        let is_its = |probe: &&Probe| matches!(probe.purpose, Purpose::Relayed { origin, .. } if origin == peer);
-        self.is_full() || self.in_flight.values().filter(is_its).count() >= RELAYED_PER_PEER_MAX
+        let origin = |probe: &Probe| match probe.purpose {
+            Purpose::Relayed { origin, .. } => Some(origin),
+            _ => None,
+        };
+        let relayed = self.in_flight.values().filter_map(origin);
+        self.is_full()
+            || relayed.clone().count() >= RELAYED_MAX
+            || relayed.filter(|origin| *origin == peer).count() >= RELAYED_PER_PEER_MAX
     }
 
     /// Whether this node already awaits an answer from the target for itself.
@@ -238,9 +249,12 @@ impl<S: State> Core<S> {
 
     pub(super) fn on_ping_request(&mut self, from: NodeId, request: &PingRequest) {
         let known = self.table.get(request.target).is_some();
-        if !known || request.target == from || self.probes.is_full_for(from) {
+        if !known || request.target == from {
             self.relay(from, request.seq, false);
             return;
+        }
+        if self.probes.is_full_for(from) {
+            return; // A nack would say that it was tried.
         }
         // The nack has to arrive while the origin still waits for it.
         let timeout = self.config.indirect_timeout.saturating_mul(3) / 4;

@@ -98,7 +98,7 @@ impl Store {
     ) -> Result<Self, TableError> {
         let database = contained(file, || {
             let handle = disk.open(file)?;
-            restart_creation(&*handle)?;
+            restart_creation(file, &*handle)?;
             let backend = Backend::new(handle);
             Ok(Database::builder().set_cache_size(cache_bytes).create_with_backend(backend)?)
         })?;

@@ -17,6 +17,7 @@ use crate::error::{PlacementError, Refused};
 use crate::history::{History, InFlight, OperatorId};
 use crate::operator::{Group, Operator, Plan, Proposal};
 use crate::policy::PlacementPolicy;
+use crate::safety;
 use crate::view::ClusterView;
 
 /// What the driver is to do next.
@@ -163,7 +164,7 @@ impl SchedulerCore {
             }
         };
         self.notice_children(&view);
-        let in_flight = self.in_flight(now, listed);
+        let in_flight = self.in_flight(now, &view, listed);
         let plan = self.policy.plan(&view, &in_flight, &self.history);
         self.history.set_balancing(plan.balancing);
         self.queue = self.select(now, authority, &in_flight, &plan);
@@ -247,15 +248,24 @@ impl SchedulerCore {
         self.next_look = now.saturating_add(self.config.interval).saturating_add(jitter);
     }
 
-    /// The proposer's list, and what was accepted but is not listed yet.
-    fn in_flight(&mut self, now: Duration, listed: Vec<InFlight>) -> Vec<InFlight> {
+    /// The proposer's list, and what was accepted but is not listed yet. What
+    /// began and ended between two looks is never listed, but is seen to be
+    /// done.
+    fn in_flight(
+        &mut self,
+        now: Duration,
+        view: &ClusterView,
+        listed: Vec<InFlight>,
+    ) -> Vec<InFlight> {
         let ids: BTreeSet<OperatorId> = listed.iter().map(|operator| operator.id).collect();
         let grace = self.config.unseen_grace;
         let mut ended = Vec::new();
         self.accepted.retain(|id, accepted| {
             accepted.seen |= ids.contains(id);
-            let alive =
-                ids.contains(id) || !accepted.seen && now.saturating_sub(accepted.at) < grace;
+            let is_yet_to_come = !accepted.seen
+                && now.saturating_sub(accepted.at) < grace
+                && !safety::is_done(view, &accepted.operator);
+            let alive = ids.contains(id) || is_yet_to_come;
             if !alive {
                 ended.push(accepted.operator.clone());
             }

@@ -165,6 +165,19 @@ impl Applier {
         self.applied.as_ref().map(position)
     }
 
+    /// An entry that the machine has must not reach it again. An engine refuses
+    /// an index that it has passed, but the first entry of a log, at index 0,
+    /// makes the shard, and would empty one that is there.
+    fn check_order(&self, pending: &PendingBatch, entry: &RaftEntry) -> Result<(), io::Error> {
+        let last = pending.last.as_ref().or(self.applied.as_ref()).map(|last| last.index);
+        let index = entry.log_id.index;
+        if last.is_none_or(|last| index > last) {
+            return Ok(());
+        }
+        let reason = format!("entry {index} comes after {} was applied", last.unwrap_or_default());
+        Err(self.halt("apply", &MachineError::new(reason)))
+    }
+
     fn halt(&self, doing: &str, error: &MachineError) -> io::Error {
         halt(&self.progress, self.group, doing, error)
     }
@@ -264,6 +277,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
             let (entry, responder) = next.inspect_err(|error| {
                 self.progress.halt(self.group, format!("read the log: {error}"));
             })?;
+            self.check_order(&pending, &entry)?;
             pending.push(entry, responder);
             if pending.is_full() {
                 self.apply_batch(&mut pending).await?;

@@ -117,6 +117,7 @@ fn any_bytes_are_a_reply_or_none() {
         Reply::HigherVote(vote(9)),
         Reply::Voted(Voted { vote: vote(2), granted: true, last: Some(at(1, 10)) }),
         Reply::TransferLogBehind(None),
+        Reply::SnapshotInstalling,
         Reply::SnapshotInstalled(vote(3)),
     ];
     fuzz!(Corpus::of(replies.iter().map(Reply::to_bytes)), |input| {

@@ -19,6 +19,7 @@ use openraft::{OptionalSend, StorageError};
 use openraft::{RaftNetworkFactory, RaftNetworkV2};
 use quorate_types::{Blob, GroupId, NodeId, ReplicaId, planted, sometimes};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::applier::{SNAPSHOT_CHUNK_BYTES_MAX, SnapshotData};
 use super::types::{Member, RaftVoteOf, TypeConfig, log_id, our_vote, position, raft_vote};
@@ -225,13 +226,23 @@ impl Link {
             sequence += 1;
         }
         let end = Body::SnapshotEnd(SnapshotEnd { transfer, vote, chunks: sequence });
-        let deadline = self.links.config.snapshot_install_deadline;
-        match self.stage(end, deadline).await? {
-            Some(reply) => Ok(reply),
-            None => {
-                Err(CallError::Malformed("the snapshot was not installed".to_owned()).streaming())
+        // Each call is short, so that a follower that is lost meanwhile is not
+        // waited for as long as one that has much to install. An answer may be
+        // lost, too; a second one in a row is not.
+        let until = Instant::now() + self.links.config.snapshot_install_deadline;
+        let mut is_missed = false;
+        while Instant::now() < until {
+            let reply = self.call(Lane::Snapshot, end.clone(), chunk_deadline).await;
+            let is_late =
+                matches!(reply, Err(CallError::Transport(TransportError::Deadline { .. })));
+            if !is_late || std::mem::replace(&mut is_missed, true) {
+                if let Some(reply) = staged(reply)? {
+                    return Ok(reply);
+                }
+                is_missed = false;
             }
         }
+        Err(CallError::Malformed("the snapshot was not installed in time".to_owned()).streaming())
     }
 
     /// Sends one part of a snapshot; an answer ends the transfer.
@@ -240,13 +251,20 @@ impl Link {
         body: Body,
         deadline: Duration,
     ) -> Result<Option<SnapshotResponse<TypeConfig>>, Streaming> {
-        match self.call(Lane::Snapshot, body, deadline).await.map_err(CallError::streaming)? {
-            Reply::ChunkStored => Ok(None),
-            Reply::SnapshotInstalled(vote) | Reply::HigherVote(vote) => {
-                Ok(Some(SnapshotResponse::new(raft_vote(vote))))
-            }
-            other => Err(unexpected(&other).streaming()),
+        staged(self.call(Lane::Snapshot, body, deadline).await)
+    }
+}
+
+/// What a reply to a part of a snapshot means: an answer ends the transfer.
+fn staged(
+    reply: Result<Reply, CallError>,
+) -> Result<Option<SnapshotResponse<TypeConfig>>, Streaming> {
+    match reply.map_err(CallError::streaming)? {
+        Reply::ChunkStored | Reply::SnapshotInstalling => Ok(None),
+        Reply::SnapshotInstalled(vote) | Reply::HigherVote(vote) => {
+            Ok(Some(SnapshotResponse::new(raft_vote(vote))))
         }
+        other => Err(unexpected(&other).streaming()),
     }
 }
 

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use openraft::StorageError;
+use openraft::storage::RaftStateMachine as _;
 use openraft::testing::log::{StoreBuilder, Suite};
 use quorate_types::{GroupId, ReplicaId};
 
 use super::applier::{Applier, Progress};
 use super::storage::GroupLog;
-use super::types::TypeConfig;
+use super::types::{Command, Payload, RaftEntry, TypeConfig, log_id};
+use crate::log::LogPosition;
 use support::{RamDisk, TapeStore, open_log, simulate};
 
 #[path = "../../tests/support/mod.rs"]
@@ -35,4 +38,27 @@ impl StoreBuilder<TypeConfig, GroupLog, Applier, TapeStore> for Stores {
 #[test]
 fn log_and_machine_pass_the_suite_of_openraft() {
     simulate(async { Suite::test_all(Stores).await.unwrap() });
+}
+
+#[test]
+fn an_entry_that_was_applied_never_reaches_the_machine_again() {
+    simulate(async {
+        for again in [0, 1, 2] {
+            let store = TapeStore::default();
+            let progress = Arc::new(Progress::new());
+            let machine = store.machine();
+            let mut applier = Applier::recover(GroupId(1), machine, Arc::clone(&progress)).unwrap();
+            let entry = |index| {
+                let log_id = log_id(LogPosition { term: 1, index });
+                let payload = Payload::Normal(Command(Bytes::from_static(b"once")));
+                Ok((RaftEntry { log_id, payload }, None))
+            };
+            let entries = futures_util::stream::iter([entry(0), entry(1), entry(2)]);
+            applier.apply(entries).await.unwrap();
+            let redelivered = futures_util::stream::iter([entry(again), entry(3)]);
+            assert!(applier.apply(redelivered).await.is_err(), "entry {again}");
+            assert!(progress.halted().unwrap().contains("after 2 was applied"));
+            assert_eq!(store.commands().len(), 3);
+        }
+    });
 }

@@ -276,6 +276,8 @@ pub(crate) enum Reply {
     TransferVoteChanged(Vote),
     TransferLogBehind(Option<LogPosition>),
     ChunkStored,
+    /// Ask again.
+    SnapshotInstalling,
     SnapshotInstalled(Vote),
 }
 

@@ -141,7 +141,7 @@ impl RedbLog {
             owner.judge(None).map_err(not_ours)?;
         }
         let handle = disk.open(name).map_err(|error| LogError::disk(&file, error))?;
-        restart_creation(&*handle).map_err(|error| LogError::disk(&file, error))?;
+        restart_creation(name, &*handle).map_err(|error| LogError::disk(&file, error))?;
         let storage = FileStorage(handle);
         let database = contained(&file, || {
             let database =

@@ -203,6 +203,8 @@ pub struct Tape {
 pub struct TapeStore {
     current: Arc<Mutex<Tape>>,
     durable: Arc<Mutex<Tape>>,
+    /// How long it takes to install a snapshot.
+    pub installs_in: Arc<Mutex<Duration>>,
 }
 
 impl TapeStore {
@@ -290,6 +292,8 @@ impl StateMachine for TapeMachine {
             let staged: Box<dyn Any> = staged;
             let staged = staged.downcast::<TapeWriter>().unwrap();
             let commands = staged.commands;
+            let takes = *self.0.installs_in.lock();
+            tokio::time::sleep(takes).await;
             *self.0.current.lock() = Tape { host_row: Some(host_row), commands };
             self.0.flush();
             Ok(())
@@ -345,6 +349,31 @@ impl SnapshotWriter for TapeWriter {
 pub struct Network {
     hosts: Arc<Mutex<BTreeMap<NodeId, Host>>>,
     cut: Arc<Mutex<BTreeSet<NodeId>>>,
+    pub snapshots: Arc<Mutex<Snapshots>>,
+}
+
+/// The snapshots on a network.
+#[derive(Default)]
+pub struct Snapshots {
+    pub begun: usize,
+    pub ends: usize,
+    /// So many of the next answers to their ends are lost.
+    pub ends_to_lose: usize,
+}
+
+impl Snapshots {
+    /// Whether the answer to a message is lost.
+    fn note(&mut self, message: &[u8]) -> bool {
+        let is = |what: &[u8]| message.windows(what.len()).any(|bytes| bytes == what);
+        self.begun += usize::from(is(b"SnapshotBegin"));
+        if !is(b"SnapshotEnd") {
+            return false;
+        }
+        self.ends += 1;
+        let is_lost = self.ends_to_lose > 0;
+        self.ends_to_lose -= usize::from(is_lost);
+        is_lost
+    }
 }
 
 impl Network {
@@ -384,10 +413,14 @@ impl Transport for Wire {
     ) -> BoxFuture<Result<Bytes, TransportError>> {
         let (from, network) = (self.from, self.network.clone());
         let unreachable = move || TransportError::Unreachable { to, reason: "cut".to_owned() };
+        let is_lost = self.network.snapshots.lock().note(&payload);
         let exchange = async move {
             tokio::time::sleep(Duration::from_millis(1)).await;
             let host = network.route(from, to).ok_or_else(unreachable)?;
             let reply = host.handle(from, payload).await;
+            if is_lost {
+                std::future::pending::<()>().await;
+            }
             tokio::time::sleep(Duration::from_millis(1)).await;
             network.route(to, from).ok_or_else(unreachable)?;
             reply.map_err(|error| TransportError::Rejected { to, reason: error.to_string() })

@@ -12,6 +12,10 @@ use super::DiskImage;
 use super::fault::{Faults, Ills, SyncFault};
 use super::image::{Image, SECTOR_BYTES};
 
+/// FNV-1a, 64 bits: an offset basis and a prime fixed by its authors.
+const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
+
 /// Larger files are a defect of the test: all of this is in memory.
 const FILE_BYTES_MAX: u64 = 4 << 30;
 
@@ -54,6 +58,11 @@ pub struct DiskCounters {
     pub crashes_unsynced: u64,
     /// Writes of which a power cut kept a part and lost a part.
     pub writes_torn: u64,
+    /// Calls that injected faults made fail, lie or return a flipped bit.
+    pub ills: u64,
+    /// A running checksum over all calls so far: their kinds, files, offsets
+    /// and lengths. Two runs of a seed have the same at the same moment.
+    pub checksum: u64,
 }
 
 #[derive(Debug)]
@@ -205,6 +214,15 @@ fn injected() -> io::Error {
 }
 
 impl Platters {
+    /// Adds a call to the checksum.
+    fn sum_up(&mut self, kind: &str, name: &str, offset: u64, length: u64) {
+        let words = [offset.to_le_bytes(), length.to_le_bytes()];
+        let bytes = kind.bytes().chain(name.bytes()).chain(words.into_iter().flatten());
+        let sum = &mut self.counters.checksum;
+        *sum = bytes
+            .fold(*sum ^ FNV_BASIS, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(FNV_PRIME));
+    }
+
     fn end_boot(&mut self) {
         self.boot += 1;
         self.armed = None;
@@ -263,6 +281,7 @@ impl Disk for CrashDisk {
             }
             platters.files.insert(name.to_owned(), Stored::default());
         }
+        platters.sum_up("open", name, 0, 0);
         platters.next_handle += 1;
         let handle = platters.next_handle;
         let file = platters.files.entry(name.to_owned()).or_default();
@@ -286,6 +305,7 @@ impl Disk for CrashDisk {
         if !platters.files.contains_key(name) {
             return Ok(());
         }
+        platters.sum_up("remove", name, 0, 0);
         let crash = platters.count(Kind::Name);
         if crash.is_none_or(|seed| SplitMix::new(!seed).below(2) == 0) {
             platters.files.remove(name);
@@ -318,6 +338,7 @@ impl DiskFile for CrashFile {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let mut platters = self.disk.live()?;
+        platters.sum_up("read", &self.name, offset, out.len() as u64);
         platters.counters.reads += 1;
         let reads = platters.counters.reads;
         let faults = platters.ills.of(&self.name);
@@ -326,6 +347,7 @@ impl DiskFile for CrashFile {
                 || faults.read_errors_from.is_some_and(|from| reads >= from)
         });
         if fails {
+            platters.counters.ills += 1;
             return Err(injected());
         }
         let flip_one_in = faults.map_or(0, |faults| faults.flip_one_read_in);
@@ -334,6 +356,7 @@ impl DiskFile for CrashFile {
             let bit = platters.chance.below(out.len() as u64 * 8);
             if let Some(byte) = usize::try_from(bit / 8).ok().and_then(|at| out.get_mut(at)) {
                 *byte ^= 1 << (bit % 8);
+                platters.counters.ills += 1;
             }
         }
         Ok(())
@@ -343,6 +366,7 @@ impl DiskFile for CrashFile {
         let mut platters = self.disk.live()?;
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_BYTES_MAX);
         let end = end.ok_or(io::ErrorKind::FileTooLarge)?;
+        platters.sum_up("write", &self.name, offset, data.len() as u64);
         let crash = platters.count(Kind::Write);
         let fails = platters.ills.of(&self.name).and_then(|faults| faults.write_errors_from);
         let fails = fails.is_some_and(|from| platters.counters.writes >= from);
@@ -365,6 +389,7 @@ impl DiskFile for CrashFile {
             platters.cut(seed);
             return Err(dead());
         }
+        platters.counters.ills += u64::from(fails || missing_bytes > 0);
         match (fails, missing_bytes) {
             (true, _) => Err(injected()),
             (false, 0) => Ok(()),
@@ -377,9 +402,11 @@ impl DiskFile for CrashFile {
         if len > FILE_BYTES_MAX {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
+        platters.sum_up("set length", &self.name, 0, len);
         let crash = platters.count(Kind::SetLen);
         let grows_bytes = len.saturating_sub(self.image.lock().len());
         if platters.missing_bytes(&self.name, grows_bytes) > 0 {
+            platters.counters.ills += 1;
             return Err(io::ErrorKind::StorageFull.into());
         }
         self.image.lock().set_len(len)?;
@@ -391,6 +418,7 @@ impl DiskFile for CrashFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut platters = self.disk.live()?;
+        platters.sum_up("sync", &self.name, 0, 0);
         if let Some(seed) = platters.count(Kind::Sync) {
             platters.cut(seed);
             return Err(dead());
@@ -399,9 +427,13 @@ impl DiskFile for CrashFile {
         let fault = platters.ills.of(&self.name).and_then(|faults| faults.sync);
         match fault.filter(|(from, _)| syncs >= *from) {
             None => self.image.lock().sync(),
-            Some((_, SyncFault::Permanent)) => return Err(injected()),
-            Some((_, SyncFault::Lie)) => {}
+            Some((_, SyncFault::Permanent)) => {
+                platters.counters.ills += 1;
+                return Err(injected());
+            }
+            Some((_, SyncFault::Lie)) => platters.counters.ills += 1,
             Some((_, SyncFault::Once)) => {
+                platters.counters.ills += 1;
                 platters.ills.end_sync_fault_of(&self.name);
                 self.image.lock().forget_unsynced();
                 return Err(injected());

@@ -15,6 +15,7 @@ pub(super) struct Departure {
     pub(super) to: NodeId,
     pub(super) due: Instant,
     pub(super) is_lost: bool,
+    pub(super) is_cut: bool,
     /// Closed when the message before it on an ordered link has arrived.
     pub(super) previous: Option<oneshot::Receiver<()>>,
     /// Closes when dropped, which tells the message after it.
@@ -45,8 +46,8 @@ impl Flight {
                 }
             },
         };
-        let bytes = outcome.as_ref().map_or(0, Bytes::len);
-        let departure = self.network.depart(to, from, "reply", bytes).ok()?;
+        let payload = outcome.as_deref().unwrap_or_default();
+        let departure = self.network.depart(to, from, "reply", payload).ok()?;
         let mut back = Self { network: self.network.clone(), departure };
         back.travel().await.then_some(outcome)
     }
@@ -95,9 +96,11 @@ impl Flight {
         }
         let arrives = {
             let mut state = self.network.state.lock();
-            let arrives = !self.departure.is_lost && !state.links.is_cut(from, to);
+            let is_cut = self.departure.is_cut || state.links.is_cut(from, to);
+            let arrives = !self.departure.is_lost && !is_cut;
             state.counters.arrived += u64::from(arrives);
             state.counters.lost += u64::from(!arrives);
+            state.counters.cut += u64::from(is_cut);
             arrives
         };
         let fate = if arrives { "arrived" } else { "lost" };

@@ -65,6 +65,10 @@ pub struct NetworkCounters {
     pub arrived: u64,
     /// Lost to chance or to a partition.
     pub lost: u64,
+    /// Of those, lost to a partition.
+    pub cut: u64,
+    /// Took longer than the link has it, for a spike.
+    pub late: u64,
     /// Sent twice by chance.
     pub duplicated: u64,
     /// Arrived where nobody listened.
@@ -138,7 +142,7 @@ impl SimNetwork {
         deadline: Duration,
     ) -> BoxFuture<Result<Bytes, CallError>> {
         let until = Instant::now() + deadline;
-        let departure = match self.depart(from, to, "request", payload.len()) {
+        let departure = match self.depart(from, to, "request", &payload) {
             Ok(departure) => departure,
             Err(reason) => {
                 let refused = CallError::NotDelivered { to, reason };
@@ -173,7 +177,7 @@ impl SimNetwork {
             1 + usize::from(is_twice)
         };
         for payload in std::iter::repeat_n(payload, copies) {
-            if let Ok(departure) = self.depart(from, to, "message", payload.len()) {
+            if let Ok(departure) = self.depart(from, to, "message", &payload) {
                 let flight = Flight { network: self.clone(), departure };
                 self.spawn(async move { flight.deliver(payload).await });
             }
@@ -197,7 +201,7 @@ impl SimNetwork {
         from: NodeId,
         to: NodeId,
         what: &'static str,
-        bytes: usize,
+        payload: &[u8],
     ) -> Result<Departure, String> {
         let mut state = self.state.lock();
         // The task of a dead node runs on to its next await.
@@ -211,18 +215,21 @@ impl SimNetwork {
         let spread_micros = link.latency_max.saturating_sub(link.latency_min).as_micros();
         let spread_micros = u64::try_from(spread_micros).unwrap_or(u64::MAX - 1);
         let spread = Duration::from_micros(state.chance.below(spread_micros + 1));
-        let latency = link.latency_min + spread + state.links.extra(from, to);
-        let is_lost = state.chance.below(1000) < u64::from(link.loss_per_mille)
-            || state.links.is_cut(from, to);
+        let extra = state.links.extra(from, to);
+        state.counters.late += u64::from(!extra.is_zero());
+        let latency = link.latency_min + spread + extra;
+        let is_lost = state.chance.below(1000) < u64::from(link.loss_per_mille);
+        let is_cut = state.links.is_cut(from, to);
         let (arrived, tail) = oneshot::channel();
         let previous = state.tails.insert((from, to), tail).filter(|_| link.is_ordered);
         state.in_flight += 1;
         state.counters.sent += 1;
         let number = state.counters.sent;
         drop(state);
-        self.trace.record(format_args!("m{number} {from} -> {to} {what}, {bytes} B"));
+        let (bytes, sum) = (payload.len(), crc32c::crc32c(payload));
+        self.trace.record(format_args!("m{number} {from} -> {to} {what}, {bytes} B {sum:08x}"));
         let due = Instant::now() + latency;
-        Ok(Departure { number, from, to, due, is_lost, previous, arrived: Some(arrived) })
+        Ok(Departure { number, from, to, due, is_lost, is_cut, previous, arrived: Some(arrived) })
     }
 
     /// Runs a flight: not as a task of the node that sent it.

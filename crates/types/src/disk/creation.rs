@@ -13,9 +13,13 @@ use super::DiskFile;
 /// stored in such a file. Any other byte beyond the header makes it someone's
 /// damaged data, which is left as it is, to be reported.
 ///
+/// A file that held data and was zeroed as a whole, its owner's mark included,
+/// cannot be told from one whose creation was cut short. So each file that is
+/// begun anew is an error in the log, under the `name` that the disk knows it by.
+///
 /// # Errors
 /// When the file cannot be read or emptied.
-pub fn restart_creation(file: &dyn DiskFile) -> io::Result<()> {
+pub fn restart_creation(name: &str, file: &dyn DiskFile) -> io::Result<()> {
     const MAGIC_BYTES: u64 = 9;
     const HEADER_BYTES: u64 = 4096;
 
@@ -24,6 +28,12 @@ pub fn restart_creation(file: &dyn DiskFile) -> io::Result<()> {
     if len > 0 && is_begun && is_zero(file, HEADER_BYTES..len)? {
         file.set_len(0)?;
         file.sync()?;
+        tracing::error!(
+            file = name,
+            len_bytes = len,
+            "the file held no data, as if its creation had been cut short: it was emptied and is \
+             begun anew; if this node has stored data before, that data is lost"
+        );
     }
     Ok(())
 }

@@ -1,9 +1,12 @@
 //! A directory as a disk.
 
+use std::fmt::Write as _;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use quorate_types::disk::{DirectoryDisk, Disk, restart_creation};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Metadata, Subscriber, span};
 
 fn disk() -> (tempfile::TempDir, DirectoryDisk) {
     let folder = tempfile::tempdir().unwrap();
@@ -146,7 +149,7 @@ fn a_directory_that_is_a_file_is_an_error() {
 fn a_creation_that_was_cut_short_is_begun_anew() {
     let (_folder, disk) = disk();
     let file = disk.open("log").unwrap();
-    restart_creation(&*file).unwrap();
+    restart_creation("log", &*file).unwrap();
     for (at, header, is_begun) in [
         (0, &b"\0\0"[..], true),
         (9, b"a header", true),
@@ -156,11 +159,66 @@ fn a_creation_that_was_cut_short_is_begun_anew() {
         file.set_len(0).unwrap();
         file.set_len(1 << 20).unwrap();
         file.write(at, header).unwrap();
-        restart_creation(&*file).unwrap();
+        restart_creation("log", &*file).unwrap();
         assert_eq!(file.is_empty().unwrap(), is_begun, "{header:?} at {at}");
     }
     file.set_len(0).unwrap();
     file.write(0, b"\0\0\0").unwrap();
-    restart_creation(&*file).unwrap();
+    restart_creation("log", &*file).unwrap();
     assert!(file.is_empty().unwrap());
+}
+
+/// The errors that are logged, each with its fields.
+#[derive(Default)]
+struct Errors(Mutex<Vec<String>>);
+
+struct Fields<'a>(&'a mut String);
+
+impl Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        write!(self.0, "{}={value:?} ", field.name()).unwrap();
+    }
+}
+
+impl Subscriber for &'static Errors {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::ERROR
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut fields = String::new();
+        event.record(&mut Fields(&mut fields));
+        self.0.lock().unwrap().push(fields);
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+#[test]
+fn a_file_that_is_begun_anew_is_an_error_in_the_log() {
+    let errors: &'static Errors = Box::leak(Box::default());
+    let (_folder, disk) = disk();
+    let file = disk.open("log").unwrap();
+    tracing::subscriber::with_default(errors, || {
+        restart_creation("log", &*file).unwrap();
+        file.write(0, b"redb").unwrap();
+        restart_creation("log", &*file).unwrap();
+        assert!(errors.0.lock().unwrap().is_empty(), "nothing was emptied");
+        file.set_len(0).unwrap();
+        file.set_len(5_000).unwrap();
+        restart_creation("log", &*file).unwrap();
+    });
+    let said = errors.0.lock().unwrap().join("");
+    assert!(said.contains("file=\"log\"") && said.contains("len_bytes=5000"), "{said}");
+    assert!(said.contains("it was emptied"), "{said}");
 }

@@ -211,6 +211,11 @@ impl RowsBook {
         }
     }
 
+    /// What the engine said last to be durable.
+    pub(crate) fn durable(&self, node: NodeId, space: ShardId) -> Option<u64> {
+        self.durable.get(&(node, space)).copied()
+    }
+
     pub(crate) fn knows(&self, node: NodeId, space: ShardId) -> bool {
         self.spaces.contains_key(&(node, space))
     }

@@ -164,7 +164,7 @@ impl Script {
             instead = match timeout(ATTEMPT_MAX, task).await {
                 Ok(Ok(Ok(result))) => {
                     if let Some(ledger) = self.cluster.ledger() {
-                        ledger.answered(&call.call().args);
+                        ledger.answered(&call.call());
                     }
                     return Some((id, result));
                 }

@@ -6,6 +6,7 @@ use quorate_testkit::history::{Key, MicroOp, Operation};
 
 use super::Shared;
 use super::client::{Client, End, count, if_committed, number};
+use super::judging::tell;
 
 /// On three shards, so that most pairs are on two.
 pub(super) const ACCOUNTS: [&str; 6] =
@@ -57,7 +58,6 @@ pub(super) fn judge(shared: &Shared, operations: &[Operation]) {
     let accounts: Vec<Key> = ACCOUNTS.map(Key::from).to_vec();
     let total = BALANCE * i64::try_from(accounts.len()).unwrap();
     let rules = Bank { accounts, total, allows_negative: false, needs_final_read: true };
-    if let Err(error) = bank::check(operations, &rules).into_result() {
-        shared.cluster.find("money is neither made nor lost", error.to_string());
-    }
+    let verdict = bank::check(operations, &rules);
+    tell(&shared.cluster, "money is neither made nor lost", &verdict);
 }

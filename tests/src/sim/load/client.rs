@@ -211,7 +211,7 @@ impl Client {
             match outcome {
                 Ok(Ok(result)) => {
                     if let Some(ledger) = self.shared.cluster.ledger() {
-                        ledger.answered(&transaction.call().args);
+                        ledger.answered(&transaction.call());
                     }
                     if let Some(stay) = self.stay.as_mut().filter(|_| retried.is_none()) {
                         stay.next += 1;
@@ -227,6 +227,12 @@ impl Client {
                     // It was ordered, and had no effect.
                     *named = None;
                     return End::Refused(why);
+                }
+                Ok(Err(error @ ExecuteError::Expired)) => {
+                    // It may have taken effect long ago: whoever asks anew asks
+                    // for something else, and hears of that.
+                    self.go_on();
+                    return End::Unknown(error.to_string());
                 }
                 Ok(Err(error)) => reason = error.to_string(),
                 // Its node died over it.

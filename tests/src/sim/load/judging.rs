@@ -31,14 +31,12 @@ pub(super) fn part(operations: &[Operation], is_seen: impl Fn(&Key) -> bool) -> 
     seen
 }
 
-/// Makes a finding of a bad verdict. A checker that cannot tell in its time
-/// says nothing; the trace says that.
+/// Makes a finding of a bad verdict. Where a checker cannot tell in its time,
+/// nothing is known of that history, and the run does not count.
 pub(super) fn tell(cluster: &Cluster, rule: &str, verdict: &Verdict) {
     match verdict {
         Verdict::Valid => {}
         Verdict::Invalid(_) => cluster.find(rule, verdict.to_string()),
-        Verdict::Undecided(_) => {
-            cluster.sim.trace().record(format_args!("{rule}: {verdict}"));
-        }
+        Verdict::Undecided(_) => cluster.leave_open(rule, verdict),
     }
 }

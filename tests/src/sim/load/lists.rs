@@ -7,6 +7,7 @@ use quorate_testkit::history::{MicroOp, Operation};
 
 use super::Shared;
 use super::client::{Client, if_committed, list};
+use super::judging::tell;
 
 pub(super) const LISTS: [&str; 4] = ["apples", "berries", "nuts", "yams"];
 
@@ -36,7 +37,5 @@ impl Client {
 
 pub(super) fn judge(shared: &Shared, operations: &[Operation]) {
     let verdict = list_append::check(operations, Consistency::StrictSerializable);
-    if let Err(error) = verdict.into_result() {
-        shared.cluster.find("lists are strictly serializable", error.to_string());
-    }
+    tell(&shared.cluster, "lists are strictly serializable", &verdict);
 }

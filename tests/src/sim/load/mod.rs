@@ -15,12 +15,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use quorate_testkit::history::{History, Operation, Recorder};
+use quorate_testkit::history::{Operation, Recorder};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::cluster::Cluster;
-use super::operators::eventually;
+use super::operators::soon;
 use super::options::Weights;
 use bank::ACCOUNTS;
 use claims::Claims;
@@ -44,6 +44,9 @@ pub const KEYS: [&str; 10] = [
     "yams",
 ];
 
+/// How long a client rests that has nothing to do yet.
+const AHEAD_PAUSE: Duration = Duration::from_millis(50);
+
 /// Clients at work.
 pub struct Load {
     shared: Arc<Shared>,
@@ -53,6 +56,8 @@ pub struct Load {
 /// What all clients share.
 struct Shared {
     cluster: Cluster,
+    /// When the clients began, in virtual time.
+    begun_at: Duration,
     is_over: AtomicBool,
     element: AtomicI64,
     processes: AtomicU64,
@@ -75,7 +80,7 @@ pub struct Work {
     pub completed: u64,
     /// Transactions that wrote and were committed.
     pub committed: u64,
-    /// Operations that the checkers have judged, whatever their outcome.
+    /// Operations that the checkers have looked at, whatever their outcome.
     pub judged: u64,
 }
 
@@ -115,6 +120,7 @@ impl Load {
     pub async fn start(cluster: &Cluster) -> Self {
         let shared = Arc::new(Shared {
             cluster: cluster.clone(),
+            begun_at: cluster.sim.elapsed(),
             is_over: AtomicBool::new(false),
             element: AtomicI64::new(1),
             processes: AtomicU64::new(0),
@@ -171,9 +177,9 @@ impl Load {
         }
     }
 
-    /// What the clients saw so far, by kind of work.
-    pub(super) fn histories(&self) -> [(&'static str, History); 7] {
-        self.shared.recorders().map(|(kind, recorder)| (kind, recorder.history()))
+    /// Where what clients see is written down, by kind of work.
+    pub(super) fn recorders(&self) -> Vec<(&'static str, Recorder)> {
+        self.shared.recorders().map(|(kind, recorder)| (kind, recorder.clone())).to_vec()
     }
 
     fn judge(&self) {
@@ -196,16 +202,23 @@ impl Load {
     async fn judge_order(&self) {
         let Shared { cluster, calls, .. } = &*self.shared;
         let Some(ledger) = cluster.ledger() else { return };
-        if eventually(|| ledger.content()).await.is_ok() {
-            let verdict = calls.judge(ledger.order());
-            if let Err(error) = verdict.into_result() {
-                cluster.find("O9", error.to_string());
-            }
+        if soon(|| ledger.content()).await.is_ok() {
+            judging::tell(cluster, "O9", &calls.judge(ledger.order()));
         }
     }
 }
 
 impl Shared {
+    /// Whether the clients have done what is due by now: their operations are
+    /// spread over the whole fire, so that all of it strikes a cluster at work.
+    fn is_ahead(&self) -> bool {
+        let options = &self.cluster.options;
+        let begun = self.cluster.sim.elapsed().saturating_sub(self.begun_at);
+        let passed = u64::try_from(begun.as_millis()).unwrap().min(options.fire_millis);
+        let due = options.load.operations_max * passed / options.fire_millis.max(1);
+        self.completed.load(Ordering::Relaxed) > due + options.load.clients
+    }
+
     fn recorders(&self) -> [(&'static str, &Recorder); 7] {
         [
             ("bank", &self.bank),
@@ -235,11 +248,11 @@ impl Client {
         let load = self.shared.cluster.options.load;
         let parts = Kind::parts(&load.weights);
         let sum: u64 = parts.iter().map(|(_, part)| part).sum();
-        let is_over = |shared: &Shared| {
-            shared.is_over.load(Ordering::Relaxed)
-                || shared.completed.load(Ordering::Relaxed) >= load.operations_max
-        };
-        while sum > 0 && !is_over(&self.shared) {
+        while sum > 0 && !self.shared.is_over.load(Ordering::Relaxed) {
+            if self.shared.is_ahead() {
+                sleep(AHEAD_PAUSE).await;
+                continue;
+            }
             let mut part = self.chance.below(sum);
             let kind = parts.iter().find(|(_, weight)| {
                 let is_it = part < *weight;

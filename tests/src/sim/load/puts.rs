@@ -8,6 +8,7 @@ use quorate_testkit::history::{Key, MicroOp};
 
 use super::Recorded;
 use super::client::{Client, if_committed, list};
+use super::judging::tell;
 
 /// Where in the key space they are put.
 const PUT_AT: [&str; 5] = ["a", "c", "i", "l", "z"];
@@ -48,8 +49,6 @@ impl Client {
             found.extend(seen.zip(values.iter().map(list)));
         }
         let verdict = durability::check(&operations, &found, Writes::Latest);
-        if let Err(error) = verdict.into_result() {
-            self.shared.cluster.find("what was acknowledged is there", error.to_string());
-        }
+        tell(&self.shared.cluster, "what was acknowledged is there", &verdict);
     }
 }

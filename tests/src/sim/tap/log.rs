@@ -106,7 +106,13 @@ impl LogEngine for TappedLog {
 
     fn purge(&self, group: GroupId, upto: LogPosition) -> LogFuture<'_, ()> {
         Box::pin(async move {
-            let durable = self.engine.durable(space_of(group)).ok().flatten();
+            let space = space_of(group);
+            let durable = self.engine.durable(space);
+            // The log counts on it from now on, so it must be there for good,
+            // whether anybody has asked for it with a flush or not.
+            if let Ok(Some(durable)) = durable {
+                self.tap.flushed(space, durable);
+            }
             self.tap.purging(group, upto, durable);
             self.inner.purge(group, upto).await
         })

@@ -243,7 +243,7 @@ impl Stage {
         tap.created(space, range, SEED_INDEX, &system);
         self.admit(place, group, first + place as u64);
         let tap = &self.taps[place];
-        tap.purging(group, LogPosition { term: 1, index: SEED_INDEX }, Some(SEED_INDEX));
+        tap.purging(group, LogPosition { term: 1, index: SEED_INDEX }, Ok(Some(SEED_INDEX)));
         self.replicas.insert((place, space), Replica { rows, apply });
     }
 

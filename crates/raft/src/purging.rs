@@ -1,0 +1,67 @@
+//! When a log is purged.
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long a purge that had to wait is left to itself.
+const RETRY: Duration = Duration::from_secs(20);
+
+/// How far a log has come; all are the next indices.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reach {
+    pub(crate) applied: u64,
+    /// Up to where the machine was flushed for a purge.
+    pub(crate) flushed: u64,
+    pub(crate) purged: u64,
+}
+
+/// When a log has to be purged.
+///
+/// openraft may put a purge off: for a follower that is just being fed, and for
+/// good if this replica then leads no more; or because the machine is being
+/// flushed already. So it is asked for again, after half as many entries as make
+/// a purge due, or after a while: a log to which nothing comes any more must not
+/// stay as long as it is. There must be something newer than the last flush,
+/// which no purge is asked for a second time.
+#[derive(Debug)]
+pub(crate) struct Purging {
+    after_entries: u64,
+    keeps_entries: u64,
+    /// What was applied when it was asked for last, and when that was.
+    asked: Option<(u64, Instant)>,
+}
+
+impl Purging {
+    pub(crate) fn new(after_entries: u64, keeps_entries: u64) -> Self {
+        Self { after_entries: after_entries.max(1), keeps_entries, asked: None }
+    }
+
+    pub(crate) fn is_due(&self, log: Reach, now: Instant) -> bool {
+        if !self.is_long(log) {
+            return false;
+        }
+        let Some((asked_at, _)) = self.asked else { return true };
+        log.applied >= asked_at.saturating_add(self.after_entries.div_ceil(2))
+            || self.ask_again_at(log).is_some_and(|moment| moment <= now)
+    }
+
+    pub(crate) fn is_asked_for(&mut self, log: Reach, now: Instant) {
+        self.asked = Some((log.applied, now));
+    }
+
+    /// When to ask again although nothing more is applied.
+    pub(crate) fn ask_again_at(&self, log: Reach) -> Option<Instant> {
+        let (asked_at, moment) = self.asked?;
+        let is_put_off = log.purged.saturating_add(self.keeps_entries) < asked_at;
+        let is_useful = log.applied > log.flushed;
+        (self.is_long(log) && is_put_off && is_useful).then(|| moment + RETRY)
+    }
+
+    const fn is_long(&self, log: Reach) -> bool {
+        log.applied.saturating_sub(log.purged) > self.after_entries
+    }
+}

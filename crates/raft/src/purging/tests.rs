@@ -1,0 +1,75 @@
+use super::*;
+
+const AFTER: u64 = 100;
+const KEEPS: u64 = 10;
+
+/// A log that was flushed up to the entry before `applied`, if not all.
+fn reach(applied: u64, purged: u64) -> Reach {
+    Reach { applied, flushed: applied.saturating_sub(1), purged }
+}
+
+/// A log of which `applied` entries were applied when a purge was asked for.
+fn asked_at(applied: u64) -> (Purging, Instant) {
+    let (mut purging, now) = (Purging::new(AFTER, KEEPS), Instant::now());
+    assert!(purging.is_due(reach(applied, 0), now), "due for the first time");
+    purging.is_asked_for(reach(applied, 0), now);
+    (purging, now)
+}
+
+#[test]
+fn a_log_is_purged_once_it_is_longer_than_it_should_be() {
+    let (purging, now) = (Purging::new(AFTER, KEEPS), Instant::now());
+    assert!(!purging.is_due(reach(AFTER, 0), now));
+    assert!(purging.is_due(reach(AFTER + 1, 0), now));
+    assert!(!purging.is_due(reach(AFTER + 1, 1), now));
+    assert_eq!(purging.ask_again_at(reach(AFTER + 1, 0)), None, "nothing was asked for yet");
+}
+
+#[test]
+fn a_busy_log_asks_again_after_half_as_many_entries() {
+    let (purging, now) = asked_at(101);
+    assert!(!purging.is_due(reach(102, 0), now), "the purge is under way");
+    assert!(!purging.is_due(reach(150, 0), now));
+    assert!(purging.is_due(reach(151, 0), now));
+    assert!(!purging.is_due(reach(151, 101 - KEEPS), now), "it was purged meanwhile");
+}
+
+#[test]
+fn a_quiet_log_asks_again_after_a_while() {
+    let (purging, now) = asked_at(101);
+    assert_eq!(purging.ask_again_at(reach(102, 0)), Some(now + RETRY));
+    assert!(!purging.is_due(reach(102, 0), now + RETRY - Duration::from_millis(1)));
+    assert!(purging.is_due(reach(102, 0), now + RETRY));
+}
+
+#[test]
+fn the_same_flush_is_asked_for_no_second_time() {
+    let (purging, now) = asked_at(101);
+    let flushed = Reach { applied: 101, flushed: 101, purged: 0 };
+    assert_eq!(purging.ask_again_at(flushed), None);
+    assert!(!purging.is_due(flushed, now + 2 * RETRY));
+    let dropped = Reach { flushed: 90, ..flushed };
+    assert!(purging.is_due(dropped, now + RETRY), "asked for while another was under way");
+}
+
+#[test]
+fn a_purge_that_went_well_is_not_asked_for_again() {
+    let (purging, now) = asked_at(101);
+    let purged = reach(110, 101 - KEEPS);
+    assert_eq!(purging.ask_again_at(purged), None);
+    assert!(!purging.is_due(purged, now + 2 * RETRY));
+}
+
+#[test]
+fn a_log_that_keeps_more_than_makes_a_purge_due_does_not_ask_for_ever() {
+    let (mut purging, now) = (Purging::new(AFTER, 3 * AFTER), Instant::now());
+    purging.is_asked_for(reach(500, 0), now);
+    assert_eq!(purging.ask_again_at(reach(510, 500 - 3 * AFTER)), None, "as a purge leaves it");
+    assert_eq!(purging.ask_again_at(reach(510, 199)), Some(now + RETRY));
+}
+
+#[test]
+fn a_purge_after_no_entry_is_one_after_each() {
+    assert!(Purging::new(0, 0).is_due(reach(2, 0), Instant::now()));
+    assert!(!Purging::new(0, 0).is_due(reach(2, 1), Instant::now()));
+}
