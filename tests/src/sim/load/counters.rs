@@ -56,10 +56,11 @@ impl Client {
             let what = format!("{call:?} found {before:?}, and is told {answer:?}");
             self.shared.cluster.find("what is conditional is so", what);
         }
-        // What a condition found is a read, whether it held or not.
+        // What a condition found is a read, whether it held or not, and is
+        // told as one: an absent counter that nobody ever added to is nothing.
         let shows = |answer: &Answer| {
             let values = counters.iter().zip(answer.values.iter());
-            let seen = values.map(|(key, value)| MicroOp::saw_int(*key, count(value)));
+            let seen = values.map(|(key, value)| MicroOp::saw(*key, number(value)));
             let adds = adds.into_iter().filter(|_| answer.committed);
             Some(seen.chain(adds).collect())
         };
