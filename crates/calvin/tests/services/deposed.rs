@@ -13,6 +13,7 @@ use quorate_calvin::{
 use quorate_types::env::SystemClock;
 use quorate_types::runtime::BoxFuture;
 use quorate_types::{Blob, Epoch, KeyRange, NodeId, ShardEpoch, ShardId};
+use tokio::time::Instant;
 
 use super::log::MemLog;
 use super::wires::node_of;
@@ -28,7 +29,7 @@ const NODE: NodeId = node_of(SHARD);
 struct Forgetful {
     /// What the first answers take; later ones take no time.
     delays: &'static [Duration],
-    asked: Mutex<usize>,
+    asked: Mutex<Vec<Instant>>,
 }
 
 impl Forgetful {
@@ -42,8 +43,8 @@ impl Peers for Forgetful {
     fn call(&self, _: NodeId, _: Request, _: Duration) -> BoxFuture<Result<Reply, CallError>> {
         let number = {
             let mut asked = self.asked.lock();
-            *asked += 1;
-            *asked
+            asked.push(Instant::now());
+            asked.len()
         };
         if number >= Self::ASKED_MAX {
             return Box::pin(std::future::pending());
@@ -85,9 +86,9 @@ impl Router for Forgetful {
     fn moved(&self, _: ShardId) {}
 }
 
-/// How often a leader asks in a second, which gets another term after a
-/// moment; and how much it proposes.
-async fn asks(delays: &'static [Duration]) -> (usize, usize) {
+/// When a leader asks which gets another term after a moment, from that moment
+/// on, and how much it proposes.
+async fn asks(delays: &'static [Duration]) -> (Vec<Duration>, usize) {
     let sequencer = Arc::new(Forgetful { delays, asked: Mutex::default() });
     let services = Arc::new(NodeServices::new(
         NODE,
@@ -108,9 +109,11 @@ async fn asks(delays: &'static [Duration]) -> (usize, usize) {
     let group: Arc<dyn GroupLog> = Arc::<MemLog>::clone(&log);
     services.add_shard(replica, group);
     tokio::time::sleep(Duration::from_millis(10)).await;
+    let begun = Instant::now();
     log.begin_term();
     tokio::time::sleep(PATIENCE).await;
-    let asked = *sequencer.asked.lock();
+    let asked =
+        sequencer.asked.lock().iter().map(|at| at.saturating_duration_since(begun)).collect();
     (asked, log.entries().len())
 }
 
@@ -125,7 +128,7 @@ fn asked_max() -> usize {
 #[test]
 fn an_answer_that_does_not_continue_the_chain_is_asked_for_by_the_tick_only() {
     let (asked, proposed) = run(1, asks(&[]));
-    assert!((3..=asked_max()).contains(&asked), "asked {asked} times");
+    assert!((3..=asked_max()).contains(&asked.len()), "asked at {asked:?}");
     assert_eq!(proposed, 0, "nothing may be proposed over the gap");
 }
 
@@ -133,6 +136,8 @@ fn an_answer_that_does_not_continue_the_chain_is_asked_for_by_the_tick_only() {
 fn an_answer_to_an_earlier_term_ends_no_pull_of_this_one() {
     const LATE: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(700)];
     let (asked, proposed) = run(1, asks(&LATE));
-    assert!((3..=asked_max()).contains(&asked), "asked {asked} times");
+    let early = asked.iter().filter(|at| **at < LATE[1]).count();
+    assert_eq!(early, 2, "one pull of each term until they are answered: asked at {asked:?}");
+    assert!(asked.len() > 2, "the answer ended the pull: asked at {asked:?}");
     assert_eq!(proposed, 0);
 }
