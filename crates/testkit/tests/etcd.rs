@@ -24,15 +24,27 @@ use todc_utils::specifications::etcd::{EtcdOperation, EtcdSpecification, EtcdSta
 
 const KEY: &str = "r";
 
+fn cargo(args: &[&str]) -> String {
+    let output = Command::new(env!("CARGO")).args(args).output().expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// Where the package's tests are.
 fn package() -> PathBuf {
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--offline", "--manifest-path"])
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
-        .output()
-        .expect("cargo runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let version = cargo(&["-vV"]);
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+    // Packages for other platforms need not be there.
+    let metadata = cargo(&[
+        "metadata",
+        "--format-version=1",
+        "--offline",
+        "--filter-platform",
+        host,
+        "--manifest-path",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+    ]);
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
     let package = packages.iter().find(|package| package["name"] == "todc-utils").unwrap();
     let manifest = Path::new(package["manifest_path"].as_str().unwrap());
