@@ -1,4 +1,5 @@
-//! Fuzz target: the planner over clusters that nobody would build.
+//! Fuzz targets: the planner over clusters that nobody would build, and the
+//! scheduler's core, told anything by anybody.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,10 +12,15 @@
 mod cluster;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 use cluster::Situation;
 use quorate_placement::safety;
-use quorate_placement::{NodeState, Operator, Plan, plan};
+use quorate_placement::{
+    Action, Authority, InFlight, LexicographicPolicy, NodeState, Operator, OperatorId,
+    PlacementError, Plan, Policy, Refused, SchedulerConfig, SchedulerCore, plan,
+};
 use quorate_testkit::fuzz::{Choices, Corpus};
 
 quorate_testkit::fuzz_allocator!();
@@ -101,4 +107,88 @@ fn assert_within_limits(situation: &Situation, plan: &Plan) {
     assert!(moves <= limits.moves_total as usize);
     assert!(transfers <= limits.leader_transfers_total as usize);
     assert!(splits <= limits.splits_total as usize);
+}
+
+/// What a driver may have to answer.
+const REFUSALS: [Refused; 6] = [
+    Refused::NotLeader,
+    Refused::Precondition,
+    Refused::GroupBusy,
+    Refused::Limit,
+    Refused::Unsupported,
+    Refused::Unknown,
+];
+
+/// Views that have nothing to do with each other, lists of operators that it
+/// never proposed, refusals of every kind, terms that come and go: nothing goes
+/// out without authority, in another term, while it is paused, or twice for one
+/// group at a time.
+#[test]
+fn the_scheduler_keeps_its_rules_whatever_it_is_told() {
+    let mut proposals = 0;
+    quorate_testkit::fuzz!(Corpus::random(2_400), |input| {
+        let mut choices = Choices::new(input);
+        let policy = Arc::new(LexicographicPolicy::new(Policy::default()).unwrap());
+        let config = SchedulerConfig::default();
+        let mut core = SchedulerCore::new(policy, config.clone(), 7).unwrap();
+        let (mut now, mut authority, mut is_paused) = (Duration::ZERO, None, false);
+        let (mut accepted, mut next_id) = (Vec::<InFlight>::new(), 1_u64);
+        for _ in 0..1 + choices.below(40) {
+            now += Duration::from_secs(choices.below(40) as u64);
+            match choices.below(8) {
+                0 => {
+                    let term = choices.below(4) as u64;
+                    authority = (term > 0).then_some(Authority { term });
+                    core.handle_authority(authority);
+                }
+                1 => {
+                    is_paused = choices.below(3) == 0;
+                    core.handle_pause(is_paused);
+                }
+                2 => core.handle_kick(),
+                3 => core.handle_look(now, Err(PlacementError::ViewUnavailable("no".into()))),
+                _ => {
+                    let Situation { view, mut in_flight, .. } = Situation::draw(&mut choices);
+                    let listed = accepted.iter().filter(|_| choices.below(2) == 0).cloned();
+                    in_flight.extend(listed.collect::<Vec<_>>());
+                    core.handle_look(now, Ok((view, in_flight)));
+                }
+            }
+            let mut changed = BTreeSet::new();
+            while let Some(action) = core.poll_action() {
+                assert!(!is_paused, "nothing goes out while it is paused");
+                let (Action::Propose(by, _) | Action::Cancel(by, _)) = &action;
+                assert_eq!(Some(*by), authority, "nothing goes out without authority");
+                match action {
+                    Action::Cancel(_, id) => core.handle_cancelled(id, Err(Refused::Unknown)),
+                    Action::Propose(by, proposal) => {
+                        proposals += 1;
+                        assert!(proposal.operator.is_executed(), "{} is advice", proposal.operator);
+                        for group in proposal.operator.groups() {
+                            assert!(changed.insert(group), "{group} is changed twice");
+                        }
+                        let refused = choices.pick(&REFUSALS).copied();
+                        let answer = match refused.filter(|_| choices.below(2) == 0) {
+                            Some(refused) => Err(refused),
+                            None => {
+                                let id = OperatorId(u128::from(next_id));
+                                next_id += 1;
+                                let operator = proposal.operator.clone();
+                                accepted.push(InFlight { id, operator });
+                                Ok(id)
+                            }
+                        };
+                        core.handle_proposed(now, by, &proposal, answer);
+                        if answer == Err(Refused::NotLeader) {
+                            assert_eq!(core.poll_action(), None, "who leads no more acts no more");
+                        }
+                    }
+                }
+            }
+            assert!(changed.len() <= 2 * config.proposals_per_look_max as usize);
+            assert!(core.wake_at(now) >= now);
+            assert!(core.status().blocked.len() <= 10_000);
+        }
+    });
+    assert!(proposals > 0);
 }

@@ -60,7 +60,8 @@ pub enum TransportError {
 
 /// Carries opaque messages between hosts. Messages may be lost, delayed,
 /// repeated and reordered; order on a lane is worth keeping, because a gap in
-/// the log costs a round trip.
+/// the log costs a round trip. A message on [`Lane::Request`] arrives once at
+/// most: that it is refused has to mean that nobody has begun it.
 pub trait Transport: Send + Sync + 'static {
     /// Sends `payload` to `to`, where [`Host::handle`](crate::Host::handle)
     /// answers it. The message is queued when this function returns, in the

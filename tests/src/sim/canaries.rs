@@ -295,5 +295,5 @@ fn damage_rows(options: &mut Options, chance: &mut Draw) {
 }
 
 fn strike(fault: Fault, at_millis: u64, lasts_millis: u64, chance: &mut Draw) -> Strike {
-    Strike { fault, at_millis, lasts_millis, seed: chance.below(u64::MAX) }
+    Strike { fault, at_millis, lasts_millis, seed: chance.below(u64::MAX), track: 0 }
 }

@@ -1,7 +1,7 @@
 //! Whole nodes in one simulation: those that found a cluster, and spare
 //! machines whose nodes may join it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -100,6 +100,21 @@ pub struct Cluster {
     taking_part: Arc<AtomicUsize>,
     configure: fn(&mut NodeConfig),
     ledger: Option<Ledger>,
+    /// The machines that something befalls.
+    held: Arc<Mutex<BTreeSet<usize>>>,
+}
+
+/// For as long as it lives nothing else befalls a machine.
+#[derive(Debug)]
+pub(super) struct Held {
+    place: usize,
+    all: Arc<Mutex<BTreeSet<usize>>>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.all.lock().remove(&self.place);
+    }
 }
 
 /// What is seen of a run, and outlasts it. Clones are the same.
@@ -182,7 +197,19 @@ impl Cluster {
             options: Arc::new(options),
             configure,
             ledger,
+            held: Arc::default(),
         }
+    }
+
+    /// Whether something befalls a machine.
+    pub(super) fn is_held(&self, place: usize) -> bool {
+        self.held.lock().contains(&place)
+    }
+
+    /// Keeps a machine for one fault; `None` if it has another.
+    pub(super) fn hold(&self, place: usize) -> Option<Held> {
+        let is_free = self.held.lock().insert(place);
+        is_free.then(|| Held { place, all: Arc::clone(&self.held) })
     }
 
     /// What its nodes were seen to do, if they have taps.
@@ -417,6 +444,25 @@ impl Cluster {
         let treated = treat(&self.disk(place));
         self.start(place, "a node starts on what its disk kept").await;
         treated
+    }
+
+    /// Turns a machine on whose disk fails meanwhile, so that its node may
+    /// refuse to start, or give up soon. Returns how much was wrong before.
+    pub(super) async fn start_ill(
+        &self,
+        place: usize,
+        faults: impl FnOnce(DiskCounters) -> Faults,
+    ) -> u64 {
+        let ills_before = self.disk(place).counters().ills;
+        if self.reboot(place) {
+            self.set_disk_faults(place, faults);
+            if let Err(error) = self.boot(place).await {
+                let id = self.id(place);
+                self.sim.trace().record(format_args!("{id} does not start: {error}"));
+                self.crash(place);
+            }
+        }
+        ills_before
     }
 
     /// Turns a machine on, which must not fail unless somebody cuts its power

@@ -27,6 +27,10 @@ pub struct Strike {
     pub lasts_millis: u64,
     /// Who is struck, and how, follows from it.
     pub seed: u64,
+    /// Machines have two tracks of faults: those of one follow one another,
+    /// those of different tracks befall different machines at the same time.
+    #[serde(default)]
+    pub track: u8,
 }
 
 /// Kinds of faults.
@@ -95,6 +99,8 @@ pub enum Fault {
     /// A node loses power, and rows of its migrations are damaged when it comes
     /// back.
     DamagedRow,
+    /// A node loses power, and its disk fails while it starts again.
+    FailingStart,
     /// A node's clock jumps.
     ClockJump,
     /// A node's clock goes wrong.
@@ -120,10 +126,13 @@ enum Lane {
 }
 
 const LANES: [Lane; 3] = [Lane::Network, Lane::Machines, Lane::Operators];
+/// What befalls a cluster one after the other.
+const TRACKS: [(Lane, u8); 4] =
+    [(Lane::Network, 0), (Lane::Machines, 0), (Lane::Machines, 1), (Lane::Operators, 0)];
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::OneWayCut,
         Self::TwoWayCut,
         Self::Halves,
@@ -161,6 +170,7 @@ impl Fault {
         Self::Drain,
         Self::Join,
         Self::DamagedRow,
+        Self::FailingStart,
     ];
 
     fn lane(self) -> Lane {
@@ -194,6 +204,7 @@ impl Fault {
             | Self::SlowDisk
             | Self::FlippedReads
             | Self::DamagedRow
+            | Self::FailingStart
             | Self::ClockJump
             | Self::ClockDrift => Lane::Machines,
             Self::Replacement
@@ -244,7 +255,13 @@ pub(super) fn plan(options: &Options, chance: &mut Draw) -> Vec<Strike> {
         enabled.extend([Fault::PowerCut, Fault::Blackout]);
     }
     let gap_millis_max = chance.pick(&[1_000, 4_000, 8_000]);
-    sequence(options, chance, &enabled, gap_millis_max)
+    let mut strikes = sequence(options, chance, &enabled, gap_millis_max);
+    if options.founders > 1 && chance.one_in(2) {
+        enabled.retain(|fault| fault.lane() == Lane::Machines);
+        let others = sequence(options, chance, &enabled, gap_millis_max);
+        strikes.extend(others.into_iter().map(|strike| Strike { track: 1, ..strike }));
+    }
+    strikes
 }
 
 /// Strikes of these kinds, in each lane one after the other, with rests between
@@ -263,7 +280,8 @@ pub(super) fn sequence(
         while !kinds.is_empty() && at_millis + 3_000 < options.fire_millis {
             let fault = chance.pick(&kinds);
             let lasts_millis = duration_millis(fault, chance);
-            strikes.push(Strike { fault, at_millis, lasts_millis, seed: chance.0.next_u64() });
+            let seed = chance.0.next_u64();
+            strikes.push(Strike { fault, at_millis, lasts_millis, seed, track: 0 });
             at_millis += lasts_millis + chance.between(200, gap_millis_max);
             let times = strikes.iter().filter(|strike| strike.fault == fault).count() as u64;
             kinds.retain(|kind| *kind != fault || times < fault.times_max(options));
@@ -288,14 +306,10 @@ pub(super) async fn befall(cluster: &Cluster, operator: &Operator) {
     let begun = tokio::time::Instant::now();
     let lasts = Duration::from_millis(cluster.options.fire_millis);
     let harness = cluster.sim.harness();
-    let lanes = LANES.map(|lane| {
-        let strikes: Vec<Strike> = cluster
-            .options
-            .strikes
-            .iter()
-            .filter(|strike| strike.fault.lane() == lane)
-            .copied()
-            .collect();
+    let lanes = TRACKS.map(|(lane, track)| {
+        let all = cluster.options.strikes.iter().copied();
+        let own = all.filter(|strike| strike.fault.lane() == lane && strike.track == track);
+        let strikes: Vec<Strike> = own.collect();
         let (cluster, operator) = (cluster.clone(), operator.clone());
         harness.spawn(async move {
             for strike in strikes {
@@ -416,12 +430,14 @@ impl Strike {
             }
             return Some(());
         }
-        let running: Vec<usize> = cluster.running().collect();
+        let running: Vec<usize> =
+            cluster.running().filter(|place| !cluster.is_held(*place)).collect();
         let place = match self.fault {
             Fault::LeaderPowerCut | Fault::LeaderPause => cluster.shard_leader(&mut chance)?,
             Fault::SequencerPowerCut => cluster.sequencer_leader()?,
             _ => chance.choose(&running)?,
         };
+        let _held = cluster.hold(place)?;
         match self.fault {
             Fault::PowerCut
             | Fault::LeaderPowerCut
@@ -469,6 +485,17 @@ impl Strike {
                 cluster.restart(place).await;
                 return (ills > ills_before).then_some(());
             }
+            Fault::FailingStart => {
+                cluster.crash(place);
+                sleep(Duration::from_millis(chance.between(1, 500))).await;
+                let faults = |counters| self.disk_faults(counters);
+                let ills_before = cluster.start_ill(place, faults).await;
+                sleep(self.lasts()).await;
+                cluster.crash(place);
+                let ills = cluster.disk_counters()[place].ills;
+                cluster.restart(place).await;
+                return (ills > ills_before).then_some(());
+            }
             Fault::SlowDisk => {
                 let (life, _) = cluster.node(place)?;
                 let usual = life.sync_delay_max();
@@ -509,6 +536,17 @@ impl Strike {
             }
             Fault::LostSync => {
                 Faults { sync: Some((counters.syncs + soon, SyncFault::Once)), ..healthy }
+            }
+            Fault::FailingStart => {
+                let soon = 1 + chance.below(8);
+                match chance.below(4) {
+                    0 => Faults { read_error_at: Some(counters.reads + soon), ..healthy },
+                    1 => Faults { read_errors_from: Some(counters.reads + soon), ..healthy },
+                    2 => Faults { write_errors_from: Some(counters.writes + soon), ..healthy },
+                    _ => {
+                        Faults { sync: Some((counters.syncs + 1, SyncFault::Permanent)), ..healthy }
+                    }
+                }
             }
             _ => Faults { flip_one_read_in: chance.between(5, 200), ..healthy },
         }

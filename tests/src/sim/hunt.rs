@@ -104,6 +104,8 @@ struct Controls {
     judged: u64,
     silent: u64,
     undecided: u64,
+    /// Processes that ended without a verdict.
+    died: u64,
     /// Whether no checker could judge the run in which the bug was found.
     leaves_found_open: bool,
 }
@@ -123,7 +125,9 @@ impl Controls {
             if controls.judged >= args.controls {
                 break;
             }
-            for run in at_once(scenario, seeds, false)?.into_iter().flatten() {
+            let runs = at_once(scenario, seeds, false)?;
+            controls.died += runs.iter().filter(|run| run.is_none()).count() as u64;
+            for run in runs.into_iter().flatten() {
                 let is_judged = run.undecided == 0 || !run.findings.is_empty();
                 controls.judged += u64::from(is_judged);
                 controls.undecided += u64::from(!is_judged);
@@ -138,7 +142,8 @@ impl Controls {
     }
 
     const fn are_silent(&self, least: u64) -> bool {
-        self.judged >= least && self.silent == self.judged && !self.leaves_found_open
+        let are_silent = self.silent == self.judged && self.died == 0;
+        self.judged >= least && are_silent && !self.leaves_found_open
     }
 }
 
@@ -147,6 +152,9 @@ impl std::fmt::Display for Controls {
         write!(f, "{} of {} silent", self.silent, self.judged)?;
         if self.undecided > 0 {
             write!(f, ", {} undecided", self.undecided)?;
+        }
+        if self.died > 0 {
+            write!(f, ", {} died", self.died)?;
         }
         if self.leaves_found_open {
             f.write_str(", that in which it was found among them")?;

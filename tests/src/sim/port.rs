@@ -231,7 +231,12 @@ impl Network for Ways {
             return Box::pin(std::future::ready(Err(deaf)));
         }
         let message = self.0.address(lane, channel, deadline, &payload);
-        let call = self.0.medium.network.call(self.0.node, to, message, deadline);
+        let (network, from) = (&self.0.medium.network, self.0.node);
+        // Whoever refuses a request says that nobody has begun it.
+        let call = match lane {
+            Lane::Request => network.call(from, to, message, deadline),
+            _ => network.call_repeatedly(from, to, message, deadline),
+        };
         Box::pin(async move {
             call.await.map_err(|error| match error {
                 CallError::NotDelivered { reason, .. } => {
@@ -281,7 +286,8 @@ impl quorate_gossip::Transport for Ways {
         message.put_u8(transmit.lane.number());
         message.put_u64(port.life);
         transmit.frame.encode(&mut message).unwrap();
-        let call = port.medium.network.call(port.node, to, message.freeze(), GOSSIP_DEADLINE);
+        let (network, message) = (&port.medium.network, message.freeze());
+        let call = network.call_repeatedly(port.node, to, message, GOSSIP_DEADLINE);
         drop(runtime::spawn(async move {
             match call.await {
                 Ok(mut introduction) => port.meet(to, introduction.get_u64(), seed),

@@ -44,6 +44,7 @@ fn everything(seed: u64) -> Options {
         at_millis: 500,
         lasts_millis: 3_000,
         seed: seed ^ number,
+        track: 0,
     };
     let mut strikes: Vec<Strike> = Fault::ALL.into_iter().zip(1..).map(strike).collect();
     // In another order for each seed: after some there is no leader to strike.

@@ -61,7 +61,8 @@ pub struct DiskCounters {
     /// Calls that injected faults made fail, lie or return a flipped bit.
     pub ills: u64,
     /// A running checksum over all calls so far: their kinds, files, offsets
-    /// and lengths. Two runs of a seed have the same at the same moment.
+    /// and lengths, and what was written. Two runs of a seed have the same at
+    /// the same moment.
     pub checksum: u64,
 }
 
@@ -215,8 +216,9 @@ fn injected() -> io::Error {
 
 impl Platters {
     /// Adds a call to the checksum.
-    fn sum_up(&mut self, kind: &str, name: &str, offset: u64, length: u64) {
-        let words = [offset.to_le_bytes(), length.to_le_bytes()];
+    fn sum_up(&mut self, kind: &str, name: &str, offset: u64, length: u64, data: &[u8]) {
+        let data = u64::from(crc32c::crc32c(data));
+        let words = [offset.to_le_bytes(), length.to_le_bytes(), data.to_le_bytes()];
         let bytes = kind.bytes().chain(name.bytes()).chain(words.into_iter().flatten());
         let sum = &mut self.counters.checksum;
         *sum = bytes
@@ -281,7 +283,7 @@ impl Disk for CrashDisk {
             }
             platters.files.insert(name.to_owned(), Stored::default());
         }
-        platters.sum_up("open", name, 0, 0);
+        platters.sum_up("open", name, 0, 0, &[]);
         platters.next_handle += 1;
         let handle = platters.next_handle;
         let file = platters.files.entry(name.to_owned()).or_default();
@@ -305,7 +307,7 @@ impl Disk for CrashDisk {
         if !platters.files.contains_key(name) {
             return Ok(());
         }
-        platters.sum_up("remove", name, 0, 0);
+        platters.sum_up("remove", name, 0, 0, &[]);
         let crash = platters.count(Kind::Name);
         if crash.is_none_or(|seed| SplitMix::new(!seed).below(2) == 0) {
             platters.files.remove(name);
@@ -338,7 +340,7 @@ impl DiskFile for CrashFile {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let mut platters = self.disk.live()?;
-        platters.sum_up("read", &self.name, offset, out.len() as u64);
+        platters.sum_up("read", &self.name, offset, out.len() as u64, &[]);
         platters.counters.reads += 1;
         let reads = platters.counters.reads;
         let faults = platters.ills.of(&self.name);
@@ -366,7 +368,7 @@ impl DiskFile for CrashFile {
         let mut platters = self.disk.live()?;
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_BYTES_MAX);
         let end = end.ok_or(io::ErrorKind::FileTooLarge)?;
-        platters.sum_up("write", &self.name, offset, data.len() as u64);
+        platters.sum_up("write", &self.name, offset, data.len() as u64, data);
         let crash = platters.count(Kind::Write);
         let fails = platters.ills.of(&self.name).and_then(|faults| faults.write_errors_from);
         let fails = fails.is_some_and(|from| platters.counters.writes >= from);
@@ -402,7 +404,7 @@ impl DiskFile for CrashFile {
         if len > FILE_BYTES_MAX {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        platters.sum_up("set length", &self.name, 0, len);
+        platters.sum_up("set length", &self.name, 0, len, &[]);
         let crash = platters.count(Kind::SetLen);
         let grows_bytes = len.saturating_sub(self.image.lock().len());
         if platters.missing_bytes(&self.name, grows_bytes) > 0 {
@@ -418,7 +420,7 @@ impl DiskFile for CrashFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut platters = self.disk.live()?;
-        platters.sum_up("sync", &self.name, 0, 0);
+        platters.sum_up("sync", &self.name, 0, 0, &[]);
         if let Some(seed) = platters.count(Kind::Sync) {
             platters.cut(seed);
             return Err(dead());

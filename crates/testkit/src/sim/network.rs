@@ -133,7 +133,7 @@ impl SimNetwork {
 
     /// Sends `payload` and waits for the answer of `to`'s handler until
     /// `deadline` from now. The message is sent when this function returns and
-    /// not when the future is first polled.
+    /// not when the future is first polled. It arrives once at most.
     pub fn call(
         &self,
         from: NodeId,
@@ -167,20 +167,43 @@ impl SimNetwork {
         })
     }
 
+    /// As [`call`](Self::call), but the message may arrive twice. One of the
+    /// answers finds nobody who waits for it.
+    pub fn call_repeatedly(
+        &self,
+        from: NodeId,
+        to: NodeId,
+        payload: Bytes,
+        deadline: Duration,
+    ) -> BoxFuture<Result<Bytes, CallError>> {
+        if self.is_twice(from, to) {
+            self.dispatch(from, to, "request", payload.clone());
+        }
+        self.call(from, to, payload, deadline)
+    }
+
     /// Sends `payload` and forgets about it. It may arrive twice.
     pub fn send(&self, from: NodeId, to: NodeId, payload: Bytes) {
-        let copies = {
-            let mut state = self.state.lock();
-            let per_mille = state.links.config(from, to).duplicate_per_mille;
-            let is_twice = state.chance.below(1000) < u64::from(per_mille);
-            state.counters.duplicated += u64::from(is_twice);
-            1 + usize::from(is_twice)
-        };
-        for payload in std::iter::repeat_n(payload, copies) {
-            if let Ok(departure) = self.depart(from, to, "message", &payload) {
-                let flight = Flight { network: self.clone(), departure };
-                self.spawn(async move { flight.deliver(payload).await });
-            }
+        if self.is_twice(from, to) {
+            self.dispatch(from, to, "message", payload.clone());
+        }
+        self.dispatch(from, to, "message", payload);
+    }
+
+    /// Whether what is sent now comes twice.
+    fn is_twice(&self, from: NodeId, to: NodeId) -> bool {
+        let mut state = self.state.lock();
+        let per_mille = state.links.config(from, to).duplicate_per_mille;
+        let is_twice = state.chance.below(1000) < u64::from(per_mille);
+        state.counters.duplicated += u64::from(is_twice);
+        is_twice
+    }
+
+    /// Sends what nobody waits for an answer to.
+    fn dispatch(&self, from: NodeId, to: NodeId, what: &'static str, payload: Bytes) {
+        if let Ok(departure) = self.depart(from, to, what, &payload) {
+            let flight = Flight { network: self.clone(), departure };
+            self.spawn(async move { flight.deliver(payload).await });
         }
     }
 

@@ -59,11 +59,23 @@ impl Mirror {
         self.slots.get_mut(usize::try_from(index.checked_sub(self.first)?).ok()?)
     }
 
-    fn push(&mut self, index: u64, slot: Slot) {
-        if self.slots.is_empty() {
+    /// Adds an entry; false if it does not continue the log.
+    fn push(&mut self, index: u64, slot: Slot) -> bool {
+        if self.slots.is_empty() && self.purged.is_none() {
             self.first = index;
         }
-        self.slots.push_back(slot);
+        let continues = index == self.next();
+        if continues {
+            self.slots.push_back(slot);
+        }
+        continues
+    }
+
+    /// The term of the entry before an index, if it is known.
+    fn term_before(&self, index: u64) -> Option<u64> {
+        let before = index.checked_sub(1)?;
+        let purged = self.purged.filter(|purged| purged.index == before);
+        self.slot(before).map(|slot| slot.term).or(purged.map(|purged| purged.term))
     }
 
     fn truncate(&mut self, from: u64) {
@@ -128,6 +140,9 @@ struct Group {
     replicas: BTreeMap<ReplicaId, Replica>,
     /// Every entry that anybody appended: its term and its payload's hash.
     said: BTreeMap<u64, Vec<(u64, u64)>>,
+    /// The term of the entry before one, for each that anybody appended. That
+    /// all agree on it is log matching, by induction.
+    before: BTreeMap<LogPosition, u64>,
     leaders: BTreeMap<u64, ReplicaId>,
     /// The highest term of which a leader is known.
     newest_term: u64,
@@ -273,8 +288,22 @@ impl RaftBook {
                 }
             }
             let Some(at) = known.replicas.get_mut(&replica) else { continue };
-            let payload = entry.payload.clone();
-            at.log.push(index, Slot { term, hash, payload, ticket, is_durable: false });
+            if let Some(term_before) = at.log.term_before(index) {
+                let agreed = *known.before.entry(entry.position).or_insert(term_before);
+                report.check("R2", agreed == term_before, || {
+                    format!(
+                        "{replica} of {group} has an entry of term {term_before} before {}, and \
+                         another has one of {agreed}",
+                        entry.position
+                    )
+                });
+            }
+            let (payload, next) = (entry.payload.clone(), at.log.next());
+            let slot = Slot { term, hash, payload, ticket, is_durable: false };
+            let continues = at.log.push(index, slot);
+            report.check("R2", continues, || {
+                format!("{replica} of {group} gets {index} where {next} is next")
+            });
         }
         let first = entries.first().map_or(0, |entry| entry.position.index);
         if let Some(at) = known.replicas.get_mut(&replica) {
@@ -465,9 +494,11 @@ impl RaftBook {
                 slot.payload = Bytes::new();
             }
         }
-        if let Some((last, _)) = fresh.last() {
+        if !fresh.is_empty() {
             known.commit(&fresh);
-            known.check_quorum(group, *last, report);
+        }
+        for (position, _) in &fresh {
+            known.check_quorum(group, *position, report);
         }
         if let Some(row) = row {
             let in_force = known.in_force.range(..=index).next_back().map(|(_, at)| at);
@@ -610,7 +641,8 @@ impl Replica {
             if !known.contains(&(term, hash)) {
                 known.push((term, hash));
             }
-            self.log.push(index, Slot { term, hash, payload, ticket: 0, is_durable: true });
+            let slot = Slot { term, hash, payload, ticket: 0, is_durable: true };
+            assert!(self.log.push(index, slot), "a log is read in its order");
         }
     }
 }

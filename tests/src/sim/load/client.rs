@@ -288,6 +288,9 @@ impl Client {
         let (call, invoked) = (transaction.call(), self.shared.calls.moment());
         let task = life.spawn(async move { node.session().retry(request, call).await });
         let answer = Answer::of(&task.await.ok()?.ok()?).unwrap();
+        if let Some(ledger) = self.shared.cluster.ledger() {
+            ledger.answered(&transaction.call());
+        }
         self.shared.calls.note(request.key(), invoked, Told::Answer(answer.clone()));
         Some(answer)
     }
