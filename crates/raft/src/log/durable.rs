@@ -110,6 +110,8 @@ impl std::fmt::Debug for Shared {
 struct State {
     memory: Memory,
     queue: Vec<Operation>,
+    /// How many operations there ever were.
+    pushed: u64,
     queued_bytes: usize,
     urgent: bool,
     closing: bool,
@@ -130,6 +132,7 @@ impl State {
         let operation = Operation { group, change, completion };
         self.queued_bytes += operation.payload_bytes();
         self.urgent |= operation.is_urgent();
+        self.pushed += 1;
         self.queue.push(operation);
     }
 }
@@ -179,6 +182,7 @@ impl DurableLog {
             state: Mutex::new(State {
                 memory,
                 queue: Vec::new(),
+                pushed: 0,
                 queued_bytes: 0,
                 urgent: false,
                 closing: false,
@@ -225,9 +229,9 @@ impl Shared {
                     }
                     state.put_back(rest);
                     // Rows that died through what was put back have to wait
-                    // for it.
-                    let is_all = state.queue.is_empty();
-                    let dead = if is_all { state.memory.take_dead() } else { Vec::new() };
+                    // for it, and so for the rest of an append that was cut.
+                    let taken = state.pushed - state.queue.len() as u64;
+                    let dead = state.memory.take_dead(taken);
                     drop(state);
                     self.room.notify_waiters();
                     return Some((operations, dead));
@@ -329,6 +333,7 @@ impl Shared {
         start: impl FnOnce(&mut Memory) -> Result<(Option<Change>, T), LogError>,
         completion: Option<Completion>,
     ) -> Result<T, LogError> {
+        state.memory.begin_operation(state.pushed + 1);
         match start(&mut state.memory) {
             Ok((Some(change), value)) => {
                 state.push(group, change, completion);

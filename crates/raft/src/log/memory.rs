@@ -119,8 +119,11 @@ pub(super) struct Memory {
     groups: BTreeMap<GroupId, Group>,
     /// Entries still needed, by the row that holds them.
     live: BTreeMap<u64, u64>,
-    /// Rows of entries that nothing needs any more.
-    dead: Vec<u64>,
+    /// Rows of entries that nothing needs any more once an operation is durable:
+    /// its number, which does not fall along the list, and the row.
+    dead: VecDeque<(u64, u64)>,
+    /// The number of the operation that changes this now.
+    operation: u64,
     /// Cached entries, oldest first; some may be gone already.
     tail: VecDeque<(GroupId, u64, u64)>,
     tail_bytes: usize,
@@ -133,7 +136,8 @@ impl Memory {
         Self {
             groups: BTreeMap::new(),
             live: BTreeMap::new(),
-            dead: Vec::new(),
+            dead: VecDeque::new(),
+            operation: 0,
             tail: VecDeque::new(),
             tail_bytes: 0,
             tail_bytes_max,
@@ -236,12 +240,20 @@ impl Memory {
     /// Notes a row of entries, so that it is found dead if nothing in it is live.
     pub(super) fn note_row(&mut self, sequence: u64) {
         if !self.live.contains_key(&sequence) {
-            self.dead.push(sequence);
+            self.dead.push_back((self.operation, sequence));
         }
     }
 
-    pub(super) fn take_dead(&mut self) -> Vec<u64> {
-        std::mem::take(&mut self.dead)
+    /// What changes from now on is the doing of the operation with this number.
+    pub(super) fn begin_operation(&mut self, number: u64) {
+        self.operation = number;
+    }
+
+    /// The rows that nothing needs once the operations up to this number are
+    /// durable.
+    pub(super) fn take_dead(&mut self, operations: u64) -> Vec<u64> {
+        let count = self.dead.partition_point(|(number, _)| *number <= operations);
+        self.dead.drain(..count).map(|(_, row)| row).collect()
     }
 
     /// Adds entries that continue the log; returns the ticket of the first,
@@ -326,7 +338,7 @@ impl Memory {
             *live -= 1;
             if *live == 0 {
                 self.live.remove(&sequence);
-                self.dead.push(sequence);
+                self.dead.push_back((self.operation, sequence));
             }
         }
     }

@@ -43,10 +43,14 @@ impl DeferredDisk {
     /// are those that are opened later.
     ///
     /// # Errors
-    /// The first failure. The file that it befell takes no more writes.
+    /// The first failure. Then no file takes any more writes.
     pub fn land(&self) -> io::Result<()> {
         let held = self.held.lock().take().unwrap_or_default();
-        held.iter().try_for_each(|file| file.land())
+        let landed = held.iter().try_for_each(|file| file.land());
+        if landed.is_err() {
+            held.iter().for_each(|file| file.give_up());
+        }
+        landed
     }
 }
 
@@ -115,6 +119,11 @@ enum Operation {
 }
 
 impl DeferredFile {
+    fn give_up(&self) {
+        *self.state.lock() = State::Failed;
+        self.has_landed.store(false, Ordering::Release);
+    }
+
     fn land(&self) -> io::Result<()> {
         land(&mut self.state.lock(), &*self.inner)?;
         self.has_landed.store(true, Ordering::Release);

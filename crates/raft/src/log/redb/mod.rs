@@ -44,6 +44,14 @@ pub(super) struct RedbMedium {
     next_sequence: Mutex<u64>,
 }
 
+/// The file of a log that is kept by redb, if it was begun.
+pub(super) fn any(disk: &dyn Disk, stem: &str) -> Result<Option<Arc<str>>, LogError> {
+    let name: Arc<str> = file_of(stem).into();
+    let begun = || Ok(disk.exists(&name)? && !disk.open(&name)?.is_empty()?);
+    let is_begun = begun().map_err(|error: std::io::Error| LogError::disk(&name, error))?;
+    Ok(is_begun.then_some(name))
+}
+
 /// Opens the file `name`, creating it when missing, and verifies every row.
 pub(super) fn open(
     disk: &dyn Disk,

@@ -4,7 +4,7 @@
 //! segment = [header, 512 bytes][zeroes up to 4096] frame* [zeroes, or what an
 //!           earlier use of the file left]
 //! header  = [magic 8][format u8][0 u8][mark len u16][crc32c u32]
-//!           [number u64][replaced u64][capacity u64][mark][zeroes]
+//!           [number u64][replaced u64][capacity u64][salt u64][mark][zeroes]
 //! frame   = [kind u8][0 u8 * 3][rows len u32][entries len u32]
 //!           [body crc32c u32][header crc32c u32] rows entries
 //!           [zeroes up to the next multiple of 16]
@@ -15,9 +15,10 @@
 //! ```
 //!
 //! A **number** is given to a segment once; a file that is used again gets the
-//! next one. Every checksum begins with the owner's mark and the number, and
-//! that of a frame with its offset, too: what an earlier use of the file left,
-//! and what a client put into a payload, never passes for a frame.
+//! next one. Every checksum begins with the owner's mark, the number and the
+//! salt, and that of a frame with its offset, too: what an earlier use of the
+//! file left does not pass for a frame, and what a client put into a payload not
+//! either, since it cannot know the salt.
 //!
 //! The first frame of a segment is a **checkpoint**: all group rows, and which
 //! segments hold entries, up to where. The others are **commits**, one for each
@@ -60,7 +61,9 @@ pub(super) struct Header {
     pub(super) replaced: u64,
     /// The bytes of the file that may be written.
     pub(super) capacity: u64,
-    /// Whose log it is.
+    /// By chance.
+    pub(super) salt: u64,
+    /// Whose log it is; empty if it is nobody's.
     pub(super) mark: Bytes,
 }
 
@@ -85,6 +88,7 @@ impl Header {
         bytes.put_u64(self.number);
         bytes.put_u64(self.replaced);
         bytes.put_u64(self.capacity);
+        bytes.put_u64(self.salt);
         bytes.put_slice(&self.mark);
         debug_assert!(bytes.len() <= HEADER_BYTES, "an owner's mark is a short row");
         bytes.resize(HEADER_BYTES, 0);
@@ -118,10 +122,11 @@ impl Header {
         let mark_len = usize::from(rest.get_u16());
         rest.advance(4);
         let (number, replaced, capacity) = (rest.get_u64(), rest.get_u64(), rest.get_u64());
+        let salt = rest.get_u64();
         let Some(mark) = rest.get(..mark_len).map(Bytes::copy_from_slice) else {
             return Head::Damaged;
         };
-        let header = Self { number, replaced, capacity, mark };
+        let header = Self { number, replaced, capacity, salt, mark };
         let is_sound = format == FORMAT
             && zero == 0
             && (1..=NUMBERS_MAX).contains(&number)
@@ -132,7 +137,8 @@ impl Header {
 
     /// What the checksums of this segment begin with.
     pub(super) fn seed(&self) -> Seed {
-        Seed(crc32c::crc32c_append(crc32c::crc32c(&self.mark), &self.number.to_be_bytes()))
+        let known = crc32c::crc32c_append(crc32c::crc32c(&self.mark), &self.number.to_be_bytes());
+        Seed(crc32c::crc32c_append(known, &self.salt.to_be_bytes()))
     }
 }
 
@@ -198,6 +204,9 @@ impl FrameHeader {
             3 => Kind::End,
             _ => return None,
         };
+        if bytes.get(1..4)? != [0; 3] {
+            return None;
+        }
         let mut rest = bytes.get(4..)?;
         let (rows_len, entries_len) = (rest.get_u32(), rest.get_u32());
         let (body_crc, header_crc) = (rest.get_u32(), rest.get_u32());

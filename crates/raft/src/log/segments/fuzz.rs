@@ -21,7 +21,7 @@ use crate::consensus::tests::support::{RamDisk, SEGMENTS, open_on, simulate, sma
 const CAPACITY: u64 = 64 << 10;
 
 fn header() -> Header {
-    Header { number: 1, replaced: 0, capacity: CAPACITY, mark: bytes::Bytes::new() }
+    Header { number: 1, replaced: 0, capacity: CAPACITY, salt: 3, mark: bytes::Bytes::new() }
 }
 
 /// The bodies of frames, each behind the length of its rows.

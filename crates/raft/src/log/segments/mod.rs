@@ -77,6 +77,8 @@ pub(super) struct SegmentMedium {
     shelf: RwLock<BTreeMap<u64, Arc<Segment>>>,
     /// `None` once the log is closed.
     pen: Mutex<Option<Pen>>,
+    /// Held by those who read, so that no file is in use once it is closed.
+    is_closed: RwLock<bool>,
     yard: Arc<Yard>,
 }
 
@@ -119,14 +121,13 @@ pub(super) fn open(
         );
         return Err(LogError::disk(&log, io::Error::new(io::ErrorKind::InvalidInput, what)));
     }
-    let other: Arc<str> = redb::file_of(stem).into();
-    if disk.exists(&other).map_err(|error| LogError::disk(&log, error))? {
-        return Err(LogError::Medium { file: other, wanted: "log in segments" });
+    if let Some(file) = redb::any(&**disk, stem)? {
+        return Err(LogError::Medium { file, wanted: "log in segments" });
     }
     let capacity = segment_bytes.next_multiple_of(FRAMES_AT);
     let survey = recovery::survey(&**disk, stem, owner)?;
     let mark = owner.map_or_else(|| survey.mark(), |owner| owner.mark());
-    let found = recovery::recover(survey, tail_bytes_max)?;
+    let found = recovery::recover(survey, owner, tail_bytes_max)?;
     let yard = Yard::new(Arc::clone(disk), stem, capacity, found.spares, found.next_slot);
     let (mut shelf, mut uses) = (found.shelf, found.uses);
     let (segment, offset) = match found.tail {
@@ -148,22 +149,30 @@ pub(super) fn open(
         mark,
         shelf: RwLock::new(shelf),
         pen: Mutex::new(Some(pen)),
+        is_closed: RwLock::new(false),
         yard: Arc::new(yard),
     };
     Ok(Opened { memory: found.memory, groups: found.groups, medium: Box::new(medium) })
 }
 
-/// A file of a log that is kept in segments, if there is one.
+/// A file of a log that is kept in segments, if there is one that was begun.
 pub(super) fn any(disk: &dyn Disk, stem: &str) -> Result<Option<Arc<str>>, LogError> {
     let names = disk.list().map_err(|error| LogError::disk(&stem.into(), error))?;
-    let file = names.into_iter().find(|name| format::slot_of(stem, name).is_some());
-    Ok(file.map(Into::into))
+    let files = names.into_iter().filter(|name| format::slot_of(stem, name).is_some());
+    for name in files.map(Arc::<str>::from) {
+        let head = disk.open(&name).and_then(|file| recovery::head(&*file));
+        if head.map_err(|error| LogError::disk(&name, error))? != format::Head::Blank {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 /// Gives a file the number of a segment. Without frames it is none yet.
 fn begin(spare: Spare, number: u64, capacity: u64, mark: &Bytes) -> Result<Arc<Segment>, LogError> {
-    let Spare { name, slot, file, replaced } = spare;
-    let header = Header { number, replaced, capacity, mark: mark.clone() };
+    let Spare { name, slot, file, replaced, .. } = spare;
+    let salt = runtime::random();
+    let header = Header { number, replaced, capacity, salt, mark: mark.clone() };
     let seed = header.seed();
     let segment = Segment { name, slot, file, header, seed };
     write_through(&segment, 0, &segment.header.encode())?;
@@ -199,6 +208,13 @@ fn write(segment: &Segment, offset: u64, frame: &Frame) -> Result<u64, LogError>
     }
     write_through(segment, offset, &frame.bytes)?;
     Ok(end)
+}
+
+/// Ends a segment: its log goes on in the one with this number.
+fn write_end(segment: &Segment, offset: u64, next: u64) -> Result<(), LogError> {
+    let mut end = FrameBuilder::new(Kind::End, segment.seed, offset, BytesMut::new());
+    end.next(next);
+    write_through(segment, offset, &end.finish(segment.header.number, &[]).bytes)
 }
 
 fn write_through(segment: &Segment, offset: u64, bytes: &[u8]) -> Result<(), LogError> {
@@ -242,11 +258,9 @@ impl SegmentMedium {
         let list: Vec<_> = needed.map(|(number, it)| (*number, it.end)).collect();
         let segment = begin(self.yard.take(self.capacity)?, number, self.capacity, &self.mark)?;
         let frame = checkpoint(&segment, &list, commit, buffer);
-        let (full, end) = (Arc::clone(&pen.segment), pen.offset);
+        let end = pen.offset;
         pen.offset = write(&segment, FRAMES_AT, &frame)?;
-        let mut last = FrameBuilder::new(Kind::End, full.seed, end, BytesMut::new());
-        last.next(number);
-        write_through(&full, end, &last.finish(full.header.number, &[]).bytes)?;
+        write_end(&pen.segment, end, number)?;
         pen.segment = Arc::clone(&segment);
         pen.number_last = number;
         pen.uses.insert(number, Use::default());
@@ -327,10 +341,15 @@ impl Medium for SegmentMedium {
     }
 
     fn fetch(&self, wanted: &[(Whose, Location)]) -> Result<Option<Vec<Bytes>>, LogError> {
+        let is_closed = self.is_closed.read();
+        if *is_closed {
+            return Err(LogError::Closed);
+        }
         wanted.iter().map(|(whose, location)| self.payload(*whose, *location)).collect()
     }
 
     fn close(&self) -> Result<(), LogError> {
+        *self.is_closed.write() = true;
         self.yard.close();
         *self.pen.lock() = None;
         self.shelf.write().clear();

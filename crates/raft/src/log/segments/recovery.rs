@@ -17,11 +17,11 @@ use super::super::memory::{Found, Memory};
 use super::super::rows::GroupRow;
 use super::super::{LogError, Place};
 use super::format::{
-    FRAME_ALIGN, FRAME_HEADER_BYTES, FRAMES_AT, FrameHeader, HEADER_BYTES, Head, Header, Kind,
-    Rows, Seed, entries, place_of, rows, sequence_of, slot_of,
+    END_BYTES, FRAME_ALIGN, FRAME_HEADER_BYTES, FRAMES_AT, FrameHeader, HEADER_BYTES, Head, Header,
+    Kind, Rows, Seed, entries, place_of, rows, sequence_of, slot_of,
 };
 use super::yard::Spare;
-use super::{Segment, Use};
+use super::{Segment, Use, write_end};
 
 /// The files of a log.
 pub(super) struct Survey {
@@ -56,14 +56,18 @@ pub(super) fn survey(
         next_slot = next_slot.max(slot.saturating_add(1));
         let damaged = |what| Err(LogError::damaged(&name, Place::Offset(0), what));
         match head(&*file).map_err(|error| LogError::disk(&name, error))? {
-            Head::Blank => blank.push(Spare { name, slot, file, replaced: 0 }),
+            Head::Blank => {
+                let (replaced, is_filled) = (0, false);
+                blank.push(Spare { name, slot, file, replaced, is_filled });
+            }
             Head::Damaged => return damaged("the header is not what was written"),
             Head::Newer(format) => {
                 return Err(LogError::Newer { file: name, format });
             }
             Head::Segment(header) => {
                 if let Some(owner) = owner {
-                    owner.judge(Some(&header.mark)).map_err(|it| LogError::not_ours(&name, it))?;
+                    let mark = Some(&*header.mark).filter(|mark| !mark.is_empty());
+                    owner.judge(mark).map_err(|error| LogError::not_ours(&name, error))?;
                 }
                 let (number, seed) = (header.number, header.seed());
                 let segment = Segment { name: Arc::clone(&name), slot, file, header, seed };
@@ -80,7 +84,8 @@ pub(super) fn survey(
     Ok(Survey { log, segments, blank, next_slot })
 }
 
-fn head(file: &dyn DiskFile) -> std::io::Result<Head> {
+/// What a file says of itself.
+pub(super) fn head(file: &dyn DiskFile) -> std::io::Result<Head> {
     let len = usize::try_from(file.len()?).unwrap_or(usize::MAX).min(HEADER_BYTES);
     let mut bytes = vec![0; HEADER_BYTES];
     file.read(0, bytes.get_mut(..len).unwrap_or_default())?;
@@ -102,8 +107,12 @@ pub(super) struct Recovered {
 
 /// Reads the segments that are needed, and cuts off what a crash left of a
 /// commit.
-pub(super) fn recover(survey: Survey, tail_bytes_max: usize) -> Result<Recovered, LogError> {
-    let Survey { log, mut segments, blank: mut spares, next_slot } = survey;
+pub(super) fn recover(
+    survey: Survey,
+    owner: Option<Owner>,
+    tail_bytes_max: usize,
+) -> Result<Recovered, LogError> {
+    let Survey { log, mut segments, blank, next_slot } = survey;
     let number_last = segments.keys().next_back().copied().unwrap_or(0);
     let (newest, begun) = newest(&mut segments)?;
     let mut reading = Reading::default();
@@ -111,6 +120,7 @@ pub(super) fn recover(survey: Survey, tail_bytes_max: usize) -> Result<Recovered
         Some((segment, frames)) => {
             let segment = Arc::new(segment);
             let (offset, list) = reading.newest(&log, &segment, &frames)?;
+            end_before(&segments, &list, segment.header.number)?;
             reading.older(&log, &list, &mut segments, &begun)?;
             Some((segment, offset))
         }
@@ -118,12 +128,19 @@ pub(super) fn recover(survey: Survey, tail_bytes_max: usize) -> Result<Recovered
             if let Some(later) = begun.iter().find(|segment| segment.header.number > 1) {
                 return Err(later.damaged(FRAMES_AT, "no checkpoint, and no segment before"));
             }
+            if let Some(owner) = owner {
+                // Its first checkpoint was there before it counted as begun.
+                owner.judge(None).map_err(|error| LogError::not_ours(&log, error))?;
+            }
             None
         }
     };
-    spares.extend(segments.into_values().map(|dead| Spare::of(&dead)));
+    // Those that were begun go first: one with the number 1 must not stay.
     let begun = begun.into_iter();
-    spares.extend(begun.map(|it| Spare { replaced: it.header.replaced, ..Spare::of(&it) }));
+    let mut spares: Vec<Spare> =
+        begun.map(|it| Spare { replaced: it.header.replaced, ..Spare::of(&it) }).collect();
+    spares.extend(segments.into_values().map(|dead| Spare::of(&dead)));
+    spares.extend(blank);
     let Reading { groups, found, frames, shelf, uses } = reading;
     let mut memory = Memory::recover(tail_bytes_max, &groups, found).map_err(|hole| {
         let (number, offset) = place_of(hole.sequence);
@@ -154,6 +171,29 @@ fn newest(
         begun.push(segment);
     }
     Ok((None, begun))
+}
+
+/// Ends the segment before the newest one, if a crash came before that.
+fn end_before(
+    segments: &BTreeMap<u64, Segment>,
+    list: &[(u64, u64)],
+    newest: u64,
+) -> Result<(), LogError> {
+    let kind_at = |frames: &Frames, offset| frames.at(offset).map(|(header, _)| header.kind);
+    for (number, segment) in segments.iter().rev() {
+        let frames = Frames::read(segment, segment.header.capacity)?;
+        if kind_at(&frames, FRAMES_AT) != Some(Kind::Checkpoint) {
+            continue;
+        }
+        let listed = list.iter().find(|(listed, _)| listed == number).map(|(_, end)| *end);
+        let end = listed.unwrap_or_else(|| frames.end_of_commits());
+        let has_room = end + END_BYTES <= frames.end();
+        if kind_at(&frames, end) != Some(Kind::End) && has_room {
+            write_end(segment, end, newest)?;
+        }
+        break;
+    }
+    Ok(())
 }
 
 /// The bytes of a segment from its first frame on.
@@ -193,13 +233,23 @@ impl Frames {
         header.has_body(self.seed, offset, body).then_some((header, body))
     }
 
+    /// Where the last commit ends.
+    fn end_of_commits(&self) -> u64 {
+        let mut offset = FRAMES_AT;
+        while let Some((header, _)) = self.at(offset).filter(|(it, _)| it.kind != Kind::End) {
+            offset = header.end(offset);
+        }
+        offset
+    }
+
     /// Where the next frame begins behind an offset, whole or not.
     fn header_behind(&self, offset: u64) -> Option<u64> {
         let step = usize::try_from(FRAME_ALIGN).unwrap_or(1);
         let offsets = (offset + FRAME_ALIGN..self.end()).step_by(step);
         let mut begins = offsets.filter(|offset| {
             let bytes = self.from(*offset).unwrap_or_default();
-            FrameHeader::decode(self.seed, *offset, bytes).is_some()
+            let header = FrameHeader::decode(self.seed, *offset, bytes);
+            header.is_some_and(|header| header.end(*offset) <= self.end())
         });
         begins.next()
     }
@@ -230,7 +280,7 @@ impl Reading {
         }
         let mut list = Vec::new();
         let mut used = Use::default();
-        let mut offset = FRAMES_AT;
+        let (mut offset, mut last) = (FRAMES_AT, FRAMES_AT);
         while let Some((header, body)) = frames.at(offset) {
             let rows = self.frame(segment, offset, header, body, &mut used)?;
             if let Some(next) = rows.next {
@@ -240,13 +290,14 @@ impl Reading {
                 list = rows.segments;
             }
             self.groups.extend(rows.groups);
+            last = offset;
             offset = header.end(offset);
         }
         if let Some(later) = frames.header_behind(offset) {
             let what = format!("a frame that was durable before the one at {later} was written");
             return Err(segment.damaged(offset, what));
         }
-        cut(segment, frames, offset)?;
+        cut(segment, frames, last, offset)?;
         self.keep(Arc::clone(segment), used);
         Ok((offset, list))
     }
@@ -303,6 +354,13 @@ impl Reading {
         };
         let is_first = header.kind == Kind::Checkpoint;
         let read = if is_first == (offset == FRAMES_AT) { read() } else { None };
+        let is_sound = |rows: &Rows| {
+            let owners = rows.groups.iter().filter_map(|(_, row)| row.owner.as_ref());
+            let mut cuts = owners.flat_map(|owner| &*owner.truncations);
+            // What a cut hides was written before it.
+            cuts.all(|cut| cut.before_sequence <= sequence)
+        };
+        let read = read.filter(is_sound);
         if header.entries_len > 0 {
             used.frames += 1;
             self.frames.push(sequence);
@@ -321,9 +379,11 @@ fn gone(log: &Arc<str>, number: u64) -> LogError {
 }
 
 /// Ends a segment at `offset`: whatever a crash left there of a commit was
-/// acknowledged to nobody. Then makes sure that what was read is on disk, since
-/// the process that wrote it may have died before its sync.
-fn cut(segment: &Segment, frames: &Frames, offset: u64) -> Result<(), LogError> {
+/// acknowledged to nobody. Then makes sure that what was read is on disk. The
+/// process that wrote the last frame may have died before its sync, or of one
+/// that failed, after which the system may take the frame for written: it is
+/// written once more. All before it were durable when it was written.
+fn cut(segment: &Segment, frames: &Frames, last: u64, offset: u64) -> Result<(), LogError> {
     let rest = frames.from(offset).unwrap_or_default();
     if FrameHeader::decode(segment.seed, offset, rest).is_some() {
         tracing::warn!(file = &*segment.name, offset, "a commit that was cut short is removed");
@@ -333,6 +393,9 @@ fn cut(segment: &Segment, frames: &Frames, offset: u64) -> Result<(), LogError> 
         if stale.iter().any(|byte| *byte != 0) {
             segment.file.write(offset, &vec![0; stale.len()])?;
         }
+        let len = usize::try_from(offset - last).unwrap_or(usize::MAX);
+        let frame = frames.from(last).and_then(|bytes| bytes.get(..len));
+        segment.file.write(last, frame.unwrap_or_default())?;
         segment.file.sync()
     };
     write().map_err(|error| segment.failed(error))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_testkit::disk::{CrashDisk, SweepOptions, sweep};
+use quorate_testkit::disk::{CrashDisk, Faults, SweepOptions, SyncFault, sweep};
 use quorate_testkit::sim;
 use quorate_types::disk::Disk;
 use quorate_types::env::{Rng, SplitMix};
@@ -324,6 +324,91 @@ fn files_that_are_too_many_are_removed() {
     assert!(most > 15);
     let files = kept.list().unwrap();
     assert!(files.len() <= 10, "{files:?}");
+}
+
+/// More waits than fits into a commit all the time.
+#[test]
+fn a_log_that_is_purged_under_load_stays_small() {
+    let disk = CrashDisk::new(1);
+    let kept = disk.clone();
+    run(async move || {
+        let config = LogConfig { queued_bytes_max: 64 << 10, ..config() };
+        let log = DurableLog::open(Arc::new(disk.clone()), "log", config).unwrap();
+        log.admit(GROUP, REPLICA).await.unwrap();
+        for round in 0..300 {
+            let entries = (round * 10..round * 10 + 10).map(|index| entry(1, index, 1_000));
+            log.append(GROUP, entries.collect(), Box::new(drop)).await.unwrap();
+            if round > 5 {
+                let upto = LogPosition { term: 1, index: (round - 5) * 10 };
+                log.purge(GROUP, upto).await.unwrap();
+            }
+            tokio::time::sleep(std::time::Duration::from_micros(200)).await;
+        }
+        assert!(disk.list().unwrap().len() < 16, "3 MB: {:?}", disk.list());
+        log.close().await.unwrap();
+    });
+    assert!(segments(&kept).keys().next_back().unwrap() > &30);
+}
+
+/// The system takes for written what a failed sync has lost.
+#[test]
+fn what_is_found_after_a_failed_sync_is_there_for_good() {
+    let disk = CrashDisk::new(3);
+    let first = disk.clone();
+    run(async move || {
+        let log = open(&first).unwrap();
+        log.admit(GROUP, REPLICA).await.unwrap();
+        append(&log, GROUP, vec![entry(1, 0, 900)]).await.unwrap();
+        let sync = Some((first.counters().syncs + 1, SyncFault::Once));
+        first.set_faults(Faults { sync, ..Faults::default() });
+        assert!(append(&log, GROUP, vec![entry(1, 1, 900)]).await.is_err());
+        log.close().await.unwrap_err();
+    });
+    disk.clear_faults();
+    let disk = disk.reboot();
+    let found = reopened(&disk).unwrap();
+    assert_eq!(found.0[&GROUP].entries.len(), 2, "the cache still has it");
+    disk.crash(5);
+    assert!(reopened(&disk.reboot()).unwrap() == found);
+}
+
+/// A crash came before the segment that is not the newest any more got its end.
+#[test]
+fn a_missing_end_is_written_when_the_log_is_opened() {
+    let (disk, model) = filled(1);
+    let all = segments(&disk);
+    let (newest, (file, _)) = all.last_key_value().unwrap();
+    let (name, header) = &all[&(newest - 1)];
+    let end = usize::try_from(frames(&disk, name, header).pop().unwrap()).unwrap();
+    assert!(disk.damage(name, |bytes| bytes[end..end + 32].fill(0)));
+    assert!(reopened(&disk).unwrap() == model);
+    disk.remove(file).unwrap();
+    let error = reopened(&disk).map(|model| model.0.len()).unwrap_err().to_string();
+    assert!(error.contains(&format!("segment {newest}")), "{error}");
+}
+
+/// Nobody waited until a file was filled, and the next process finds it whole.
+#[test]
+fn a_file_that_is_not_known_to_be_filled_is_filled_again() {
+    let disk = CrashDisk::new(2);
+    let blank = disk.open("log.000009").unwrap();
+    blank.write(0, &vec![0; usize::try_from(SEGMENT_BYTES_MIN).unwrap()]).unwrap();
+    drop(blank);
+    let model = run({
+        let disk = disk.clone();
+        async move || {
+            let log = open(&disk).unwrap();
+            log.admit(GROUP, REPLICA).await.unwrap();
+            append(&log, GROUP, vec![entry(1, 0, 900)]).await.unwrap();
+            let model = Model::of(&log).await.unwrap();
+            log.close().await.unwrap();
+            model
+        }
+    });
+    for seed in 0..8 {
+        let disk = CrashDisk::from_image(&disk.image(), seed);
+        assert!(reopened(&disk).unwrap() == model);
+    }
 }
 
 /// A log of several segments, closed, with a group that needs all of them.

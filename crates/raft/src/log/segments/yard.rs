@@ -26,6 +26,9 @@ pub(super) struct Spare {
     pub(super) file: Arc<dyn DiskFile>,
     /// The number under which the newest checkpoint may list it; zero for none.
     pub(super) replaced: u64,
+    /// Whether all of it is known to be on disk. A blank file that was found may
+    /// be one that nobody waited for.
+    pub(super) is_filled: bool,
 }
 
 impl Spare {
@@ -36,24 +39,31 @@ impl Spare {
             slot: segment.slot,
             file: Arc::clone(&segment.file),
             replaced: segment.header.number,
+            is_filled: true,
         }
     }
 
     /// Extends the file with zeroes that are on disk: a later write there
     /// changes data, and no file.
-    fn fill(&self, bytes: u64) -> Result<(), LogError> {
-        let fill = || {
-            let zeroes = vec![0; FILL_BYTES];
-            let mut at = self.file.len()?;
+    fn fill(&mut self, bytes: u64, goes_on: impl Fn() -> bool) -> Result<(), LogError> {
+        let mut fill = || {
+            let mut at = if self.is_filled { self.file.len()? } else { 0 };
             if at >= bytes {
                 return Ok(());
             }
+            self.is_filled = false;
+            let zeroes = vec![0; FILL_BYTES];
             while at < bytes {
+                if !goes_on() {
+                    return Err(io::Error::other("the log is closed"));
+                }
                 let step = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(FILL_BYTES);
                 self.file.write(at, zeroes.get(..step).unwrap_or_default())?;
                 at += step as u64;
             }
-            self.file.sync()
+            self.file.sync()?;
+            self.is_filled = true;
+            Ok(())
         };
         fill().map_err(|error: io::Error| LogError::disk(&self.name, error))
     }
@@ -116,11 +126,11 @@ impl Yard {
             state.has_failed = false;
             state.ready.take().or_else(|| state.spares.pop_front())
         };
-        let spare = match ready {
+        let mut spare = match ready {
             Some(spare) => spare,
             None => self.create()?,
         };
-        spare.fill(bytes)?;
+        spare.fill(bytes, || true)?;
         self.wake.notify_one();
         Ok(spare)
     }
@@ -128,12 +138,16 @@ impl Yard {
     fn create(&self) -> Result<Spare, LogError> {
         let slot = {
             let mut state = self.state.lock();
-            state.next_slot += 1;
-            state.next_slot - 1
+            let slot = state.next_slot;
+            let full = || io::Error::other("there is no number for another file of the log");
+            let next = slot.checked_add(1).ok_or_else(full);
+            state.next_slot =
+                next.map_err(|error| LogError::disk(&self.stem.as_str().into(), error))?;
+            slot
         };
         let name = file_of(&self.stem, slot);
         let file = self.disk.open(&name).map_err(|error| LogError::disk(&name, error))?;
-        Ok(Spare { name, slot, file, replaced: 0 })
+        Ok(Spare { name, slot, file, replaced: 0, is_filled: false })
     }
 
     /// Takes a file back.
@@ -182,18 +196,26 @@ impl Yard {
         }
         let spare = state.spares.pop_front();
         drop(state);
-        let filled = spare.map_or_else(|| self.create(), Ok).and_then(|spare| {
-            spare.fill(self.segment_bytes)?;
-            Ok(spare)
+        let goes_on = || !self.state.lock().is_closed;
+        let filled = spare.map_or_else(|| self.create(), Ok).map(|mut spare| {
+            let filled = spare.fill(self.segment_bytes, goes_on);
+            (spare, filled)
         });
         let mut state = self.state.lock();
-        match filled {
-            Ok(spare) if state.ready.is_none() => state.ready = Some(spare),
-            Ok(spare) => state.spares.push_front(spare),
-            Err(error) => {
-                tracing::warn!(%error, "no file is ready for the log's next segment");
-                state.has_failed = true;
+        let error = match filled {
+            Ok((spare, Ok(()))) if state.ready.is_none() => {
+                state.ready = Some(spare);
+                None
             }
+            Ok((spare, filled)) => {
+                state.spares.push_front(spare);
+                filled.err()
+            }
+            Err(error) => Some(error),
+        };
+        if let Some(error) = error.filter(|_| !state.is_closed) {
+            tracing::warn!(%error, "no file is ready for the log's next segment");
+            state.has_failed = true;
         }
         true
     }
