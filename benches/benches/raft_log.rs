@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use criterion::{Criterion, SamplingMode};
 use quorate_benches::{RawLog, Scoreboard};
-use quorate_raft::{LogEngine, LogEntry, LogPosition, RedbLog, RedbLogConfig};
+use quorate_raft::{DurableLog, LogConfig, LogEngine, LogEntry, LogPosition};
 use quorate_types::disk::DirectoryDisk;
 use quorate_types::{GroupId, ReplicaId, runtime};
 use tokio::sync::oneshot;
@@ -75,7 +75,7 @@ fn sync(raw: &mut RawLog, record: &[u8], rounds: u64) -> Duration {
 
 struct Log {
     runtime: tokio::runtime::Runtime,
-    log: Arc<RedbLog>,
+    log: Arc<DurableLog>,
     groups: u64,
     /// The index of every group's next entry.
     next: u64,
@@ -85,9 +85,9 @@ impl Log {
     fn open(directory: &Path, groups: u64) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let disk = DirectoryDisk::open(directory).unwrap();
-        let name = format!("log-{groups}.redb");
+        let name = format!("log-{groups}");
         let log = runtime.block_on(async {
-            let log = RedbLog::open(&disk, &name, RedbLogConfig::default()).unwrap();
+            let log = DurableLog::open(Arc::new(disk), &name, LogConfig::default()).unwrap();
             for group in 0..groups {
                 log.admit(GroupId(group), ReplicaId(group)).await.unwrap();
             }
@@ -119,7 +119,7 @@ impl Log {
     }
 }
 
-async fn append(log: &RedbLog, group: GroupId, index: u64) {
+async fn append(log: &DurableLog, group: GroupId, index: u64) {
     static PAYLOAD: [u8; PAYLOAD_BYTES] = [0x5a; PAYLOAD_BYTES];
     let (done, durable) = oneshot::channel();
     let position = LogPosition { term: 1, index };

@@ -17,7 +17,7 @@ use quorate_placement::{
 };
 use quorate_raft::admin::AdminClient;
 use quorate_raft::tcp::{Mesh, MeshConfig};
-use quorate_raft::{ChannelTransport, Host, LogEngine, Network, RedbLog, RedbLogConfig};
+use quorate_raft::{ChannelTransport, DurableLog, Host, LogConfig, LogEngine, Network};
 use quorate_types::disk::{DeferredDisk, DirectoryDisk, Disk};
 use quorate_types::env::{Clock, SystemClock};
 use quorate_types::hello::Protocol;
@@ -220,13 +220,13 @@ impl Stores {
     ) -> Result<Self, NodeError> {
         let own = [log.is_none().then_some(LOG_FILE), engine.is_none().then_some(ENGINE_FILE)];
         identity.claim(&*disk, own.into_iter().flatten())?;
-        let deferred = DeferredDisk::over(disk);
-        let (disk, owner) = (&deferred, Some(identity.owner()));
+        let deferred = Arc::new(DeferredDisk::over(disk));
+        let (disk, owner) = (&*deferred, Some(identity.owner()));
         let log = match log {
             Some(log) => log,
             None => {
-                let config = RedbLogConfig { owner, ..RedbLogConfig::default() };
-                let opened = RedbLog::open(disk, LOG_FILE, config);
+                let config = LogConfig { owner, ..LogConfig::default() };
+                let opened = DurableLog::open(Arc::<DeferredDisk>::clone(&deferred), "log", config);
                 Arc::new(opened.map_err(|error| NodeError::store(LOG_FILE, &error))?)
             }
         };

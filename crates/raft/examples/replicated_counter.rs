@@ -13,8 +13,7 @@ use futures_util::future::select_all;
 use quorate_raft::tcp::{Mesh, MeshConfig, RaftService};
 use quorate_raft::{
     Batch, ChannelTransport, Group, GroupClass, GroupSpec, Host, HostConfig, MachineError,
-    MachineFuture, RedbLog, RedbLogConfig, SnapshotReader, SnapshotWriter, StateMachine,
-    host_row_index, seeded_host_row,
+    MachineFuture, SnapshotReader, SnapshotWriter, StateMachine, host_row_index, seeded_host_row,
 };
 use quorate_types::disk::DirectoryDisk;
 use quorate_types::hello::{Hello, Protocol};
@@ -136,7 +135,7 @@ async fn start(
     addresses: BTreeMap<NodeId, String>,
 ) -> Result<(Host, Group), Failure> {
     let disk = DirectoryDisk::open(directory.join(node.to_string()))?;
-    let log = Arc::new(RedbLog::open(&disk, "raft.log", RedbLogConfig::default())?);
+    let log = Arc::new(DurableLog::open(Arc::new(disk), "raft", LogConfig::default())?);
     let hello = Hello {
         protocol: Protocol::Mesh,
         lane: 0,

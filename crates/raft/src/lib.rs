@@ -28,8 +28,8 @@ pub use group::{Group, GroupStatus, Leadership, Proposed};
 pub use group_log::RaftLog;
 pub use host::{GroupSpec, Home, Host, HostMetrics, Reservation};
 pub use log::{
-    Completion, LogEngine, LogEntry, LogError, LogFuture, LogPosition, LogState, LogStats, RedbLog,
-    RedbLogConfig, Vote,
+    Completion, DurableLog, LogConfig, LogEngine, LogEntry, LogError, LogFuture, LogMedium,
+    LogPosition, LogState, LogStats, Place, Vote,
 };
 pub use machine::{
     Batch, Entry, MachineError, MachineFuture, SnapshotReader, SnapshotWriter, StateMachine,

@@ -625,7 +625,9 @@ impl Cluster {
 }
 
 async fn open_tapped(life: &Arc<SimNode>, disk: &CrashDisk, tap: &Tap) -> Result<Stores, String> {
-    life.run(async { open_stores(disk, tap) }).await.map_err(|error| format!("{error:?}"))
+    life.run(async { open_stores(&(Arc::new(disk.clone()) as Arc<dyn Disk>), tap) })
+        .await
+        .map_err(|error| format!("{error:?}"))
 }
 
 impl Machine {

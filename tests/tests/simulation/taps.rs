@@ -6,7 +6,7 @@ use std::time::Duration;
 use quorate::types::{KeyRange, NodeId, ReplicaId, ShardId};
 use quorate_calvin::kv::KeyValue;
 use quorate_engine::{Batch, Engine, RedbConfig, RedbEngine};
-use quorate_raft::{LogEngine, LogPosition, RedbLog, RedbLogConfig};
+use quorate_raft::{DurableLog, LogConfig, LogEngine, LogPosition};
 use quorate_testkit::disk::CrashDisk;
 use quorate_testkit::sim::{SimNode, SimOptions, run_with};
 use quorate_tests::sim::{Findings, FoundSpace, Ledger, TappedLog};
@@ -38,7 +38,7 @@ fn what_a_log_was_purged_up_to_must_not_be_lost() {
             tap.applied(SPACE, &batch);
             engine.apply(SPACE, batch).unwrap();
             assert_eq!(engine.flush(SPACE).await.unwrap(), 11);
-            let log = RedbLog::open(&disk, "log", RedbLogConfig::default()).unwrap();
+            let log = DurableLog::open(Arc::new(disk), "log", LogConfig::default()).unwrap();
             let log = TappedLog::over(Arc::new(log), Arc::new(engine), tap).unwrap();
             log.admit(GROUP, ReplicaId(1)).await.unwrap();
             log.purge(GROUP, LogPosition { term: 1, index: 11 }).await.unwrap();

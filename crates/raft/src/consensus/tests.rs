@@ -12,18 +12,18 @@ use quorate_types::{GroupId, ReplicaId};
 use super::applier::{Applier, Progress};
 use super::storage::GroupLog;
 use super::types::{Command, Payload, RaftEntry, TypeConfig, log_id};
-use crate::log::LogPosition;
-use support::{RamDisk, TapeStore, open_log, simulate};
+use crate::log::{LogMedium, LogPosition};
+use support::{MEDIA, RamDisk, TapeStore, open_on, simulate};
 
 #[path = "../../tests/support/mod.rs"]
 pub(crate) mod support;
 
-struct Stores;
+struct Stores(LogMedium);
 
 impl StoreBuilder<TypeConfig, GroupLog, Applier, TapeStore> for Stores {
     async fn build(&self) -> Result<(TapeStore, GroupLog, Applier), StorageError<TypeConfig>> {
         let group = GroupId(1);
-        let engine = open_log(&RamDisk::default());
+        let engine = open_on(&RamDisk::default(), self.0);
         engine.admit(group, ReplicaId(1)).await.unwrap();
         let progress = Arc::new(Progress::new());
         // The suite purges without a machine behind the log.
@@ -37,7 +37,9 @@ impl StoreBuilder<TypeConfig, GroupLog, Applier, TapeStore> for Stores {
 
 #[test]
 fn log_and_machine_pass_the_suite_of_openraft() {
-    simulate(async { Suite::test_all(Stores).await.unwrap() });
+    for medium in MEDIA {
+        simulate(async move { Suite::test_all(Stores(medium)).await.unwrap() });
+    }
 }
 
 #[test]

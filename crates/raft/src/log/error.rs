@@ -1,7 +1,7 @@
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use quorate_types::codec::CodecError;
 use quorate_types::owner::OwnerError;
 use quorate_types::{GroupId, ReplicaId};
 
@@ -18,14 +18,14 @@ pub enum LogError {
         #[source]
         source: Arc<io::Error>,
     },
-    /// A row is not what was written. Restore this disk from nothing: remove
-    /// the replica and add a new one.
-    #[error("log file {file}: row {sequence} is damaged: {what}")]
+    /// What is stored is not what was written. Restore this disk from nothing:
+    /// remove the replica and add a new one.
+    #[error("log file {file}: {place} is damaged: {what}")]
     Damaged {
         /// The file.
         file: Arc<str>,
-        /// The row's key: its sequence number, or the group for a group row.
-        sequence: u64,
+        /// Where in it.
+        place: Place,
         /// What is wrong with it.
         what: Arc<str>,
     },
@@ -37,6 +37,44 @@ pub enum LogError {
         /// Why not.
         #[source]
         source: Arc<OwnerError>,
+    },
+    /// The log of this directory is kept in another way than was asked for.
+    #[error(
+        "{file} is the log of this directory, and is no {wanted}: configure the medium that it is \
+         kept in, or move it away if nothing in it is needed"
+    )]
+    Medium {
+        /// The file that is there.
+        file: Arc<str>,
+        /// What was asked for.
+        wanted: &'static str,
+    },
+    /// The file was written by a newer build.
+    #[error("{file} has format {format}, which this build does not know: use a newer one")]
+    Newer {
+        /// The file.
+        file: Arc<str>,
+        /// Its format.
+        format: u8,
+    },
+    /// Entries that the log knows of are not on disk any more, however often they
+    /// are looked for.
+    #[error("{group}: the entries from index {index} on are not where they were written")]
+    Missing {
+        /// The group.
+        group: GroupId,
+        /// The first of them.
+        index: u64,
+    },
+    /// An entry is too large to be stored.
+    #[error("{group}: an entry of {bytes} bytes, and the log takes {bytes_max}")]
+    TooLarge {
+        /// The group.
+        group: GroupId,
+        /// The bytes of the entry's payload.
+        bytes: usize,
+        /// The most that there may be.
+        bytes_max: usize,
     },
     /// The replica was removed from this node and may never come back.
     #[error("replica {replica} of {group} was removed and must not return")]
@@ -77,12 +115,33 @@ impl LogError {
         Self::Disk { file: Arc::clone(file), source: Arc::new(source.into()) }
     }
 
-    pub(crate) fn damaged(file: &Arc<str>, sequence: u64, what: impl ToString) -> Self {
-        Self::Damaged { file: Arc::clone(file), sequence, what: what.to_string().into() }
+    pub(crate) fn damaged(file: &Arc<str>, place: Place, what: impl ToString) -> Self {
+        Self::Damaged { file: Arc::clone(file), place, what: what.to_string().into() }
     }
 
-    pub(crate) fn codec(file: &Arc<str>, sequence: u64, error: &CodecError) -> Self {
-        Self::damaged(file, sequence, error)
+    pub(crate) fn not_ours(file: &Arc<str>, source: OwnerError) -> Self {
+        Self::Owner { file: Arc::clone(file), source: Arc::new(source) }
+    }
+}
+
+/// A place in a log's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The row with this key: its sequence number, or the group for a group row.
+    Row(u64),
+    /// So many bytes from the start.
+    Offset(u64),
+    /// The segment with this number.
+    Segment(u64),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Row(key) => write!(f, "row {key}"),
+            Self::Offset(offset) => write!(f, "offset {offset}"),
+            Self::Segment(number) => write!(f, "segment {number}"),
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! The rows of the log, behind their checksums, and what it makes of them.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::sync::Arc;
+
 use ::redb::{Builder, TableDefinition};
 use bytes::Bytes;
 use quorate_testkit::fuzz;
@@ -9,11 +11,13 @@ use quorate_types::codec::{ROW_HEADER_BYTES, encode, seal_row};
 use quorate_types::disk::Disk;
 use quorate_types::{GroupId, ReplicaId, Seq};
 
-use super::rows::{BatchBuilder, GroupRow, OwnerRow, open_batch, scan_batch};
-use super::storage::FileStorage;
-use super::writer::{BATCHES, GROUPS, OWNER};
-use super::{LogEngine, LogEntry, LogPosition, RedbLog, Vote};
-use crate::consensus::tests::support::{RamDisk, simulate, small_log};
+use super::medium::NewEntry;
+use super::redb::batch::{BatchBuilder, open_batch, scan_batch};
+use super::redb::storage::FileStorage;
+use super::redb::{BATCHES, GROUPS, OWNER};
+use super::rows::{GroupRow, OwnerRow};
+use super::{DurableLog, LogEngine, LogEntry, LogPosition, Vote};
+use crate::consensus::tests::support::{RamDisk, open_log, simulate, small_log};
 
 const GROUP: GroupId = GroupId(1);
 const REPLICA: ReplicaId = ReplicaId(11);
@@ -43,7 +47,10 @@ fn batches() -> Vec<Bytes> {
     let batch = |entries: &[(u64, u64, u64)]| {
         let mut builder = BatchBuilder::default();
         for &(group, replica, index) in entries {
-            builder.push(GroupId(group), ReplicaId(replica), at(2, index), b"payload");
+            let (group, replica) = (GroupId(group), ReplicaId(replica));
+            let payload = Bytes::from_static(b"payload");
+            let position = at(2, index);
+            builder.push(&NewEntry { group, replica, position, ticket: 0, payload });
         }
         builder.seal(0).slice(ROW_HEADER_BYTES..)
     };
@@ -79,7 +86,7 @@ fn any_bytes_are_a_batch_or_none() {
 /// A file with the given rows, each sealed under its key.
 fn file_with(groups: &[Bytes], batches: &[Bytes]) -> RamDisk {
     let disk = RamDisk::default();
-    let storage = FileStorage(disk.open("raft.log").unwrap());
+    let storage = FileStorage(disk.open("raft.redb").unwrap());
     let database = Builder::new().create_with_backend(storage).unwrap();
     let transaction = database.begin_write().unwrap();
     let put = |table: TableDefinition<'_, u64, &[u8]>, first: u64, payloads: &[Bytes]| {
@@ -97,7 +104,7 @@ fn file_with(groups: &[Bytes], batches: &[Bytes]) -> RamDisk {
 }
 
 /// Uses a log as a replica would.
-async fn live_with(log: &RedbLog) {
+pub(super) async fn live_with(log: &dyn LogEngine) {
     for (group, replica) in log.groups() {
         let state = log.admit(group, replica).await.unwrap();
         let next = state.last.map_or(0, |last| last.index + 1);
@@ -137,11 +144,12 @@ fn a_log_with_any_row_is_refused_or_lives_on() {
         *replaced = Bytes::copy_from_slice(payload);
         let disk = file_with(&groups, &batches);
         simulate(async {
-            let Ok(log) = RedbLog::open(&disk, "raft.log", small_log()) else { return };
+            let opened = DurableLog::open(Arc::new(disk.clone()), "raft", small_log());
+            let Ok(log) = opened else { return };
             live_with(&log).await;
             log.close().await.unwrap();
             drop(log);
-            let again = RedbLog::open(&disk, "raft.log", small_log()).unwrap();
+            let again = open_log(&disk);
             assert_eq!(again.groups(), []);
             again.close().await.unwrap();
         });

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_types::{GroupId, ReplicaId};
 
 use super::rows::{GroupRow, Location};
-use super::{LogEntry, LogError, LogPosition, LogState, Vote};
+use super::{LogEntry, LogError, LogPosition, LogState, Place, Vote};
 
 /// How many stale references to removed entries the tail may hold before it
 /// is swept; keeps sweeping rare and the tail's size in proportion.
@@ -73,6 +74,33 @@ pub(super) struct Group {
     pub(super) tombstones: BTreeSet<ReplicaId>,
 }
 
+/// An entry that was found on disk.
+pub(super) struct Found {
+    pub(super) group: GroupId,
+    pub(super) replica: ReplicaId,
+    pub(super) position: LogPosition,
+    pub(super) location: Location,
+}
+
+/// Entries of a group are missing before this one.
+pub(super) struct Hole {
+    group: GroupId,
+    index: u64,
+    /// The row of the entry behind them.
+    pub(super) sequence: u64,
+}
+
+impl Hole {
+    pub(super) fn of(&self, file: &Arc<str>, place: Place) -> LogError {
+        let Self { group, index, .. } = self;
+        LogError::damaged(
+            file,
+            place,
+            format!("entries of {group} before index {index} are missing"),
+        )
+    }
+}
+
 /// An entry that has reached the disk.
 pub(super) struct Placed {
     pub(super) group: GroupId,
@@ -83,16 +111,19 @@ pub(super) struct Placed {
 
 /// One step of a read.
 pub(super) enum Piece {
-    Cached(LogEntry),
-    Stored(LogPosition, Location),
+    Cached(Bytes),
+    Stored(Location),
 }
 
 pub(super) struct Memory {
     groups: BTreeMap<GroupId, Group>,
-    /// Entries still needed, by the batch row that holds them.
+    /// Entries still needed, by the row that holds them.
     live: BTreeMap<u64, u64>,
-    /// Batch rows that nothing needs any more.
-    dead: Vec<u64>,
+    /// Rows of entries that nothing needs any more once an operation is durable:
+    /// its number, which does not fall along the list, and the row.
+    dead: VecDeque<(u64, u64)>,
+    /// The number of the operation that changes this now.
+    operation: u64,
     /// Cached entries, oldest first; some may be gone already.
     tail: VecDeque<(GroupId, u64, u64)>,
     tail_bytes: usize,
@@ -105,7 +136,8 @@ impl Memory {
         Self {
             groups: BTreeMap::new(),
             live: BTreeMap::new(),
-            dead: Vec::new(),
+            dead: VecDeque::new(),
+            operation: 0,
             tail: VecDeque::new(),
             tail_bytes: 0,
             tail_bytes_max,
@@ -150,8 +182,37 @@ impl Memory {
         }
     }
 
+    /// The log as its rows and the entries on disk show it. Entries that no row
+    /// holds are passed over; of two at one index the later row's counts.
+    pub(super) fn recover(
+        tail_bytes_max: usize,
+        rows: &BTreeMap<GroupId, GroupRow>,
+        mut found: Vec<Found>,
+    ) -> Result<Self, Hole> {
+        let mut memory = Self::new(tail_bytes_max);
+        for (&group, row) in rows {
+            memory.restore_group(group, row);
+        }
+        found.retain(|entry| {
+            let owner = rows.get(&entry.group).and_then(|row| row.owner.as_ref());
+            let index = entry.position.index;
+            owner.is_some_and(|owner| owner.holds(entry.replica, entry.location.sequence, index))
+        });
+        let place = |entry: &Found| (entry.group, entry.position.index);
+        found.sort_by_key(|entry| (entry.group, entry.position.index, entry.location.sequence));
+        let mut found = found.into_iter().peekable();
+        while let Some(entry) = found.next() {
+            let is_replaced = found.peek().is_some_and(|next| place(next) == place(&entry));
+            if !is_replaced && !memory.restore(&entry) {
+                let (group, index) = place(&entry);
+                return Err(Hole { group, index, sequence: entry.location.sequence });
+            }
+        }
+        Ok(memory)
+    }
+
     /// Restores a group from its row; entries follow by [`Memory::restore`].
-    pub(super) fn restore_group(&mut self, group: GroupId, row: &GroupRow) {
+    fn restore_group(&mut self, group: GroupId, row: &GroupRow) {
         let memory = self.groups.entry(group).or_default();
         memory.tombstones = row.tombstones.iter().copied().collect();
         memory.owner = row.owner.as_ref().map(|stored| Owner {
@@ -164,34 +225,35 @@ impl Memory {
     }
 
     /// Restores the next entry of a group. False when it leaves a hole.
-    pub(super) fn restore(
-        &mut self,
-        group: GroupId,
-        position: LogPosition,
-        location: Location,
-    ) -> bool {
-        let Ok(owner) = self.owner_mut(group) else { return false };
-        owner.begin_at(position.index);
-        if owner.next_index() != position.index {
+    fn restore(&mut self, entry: &Found) -> bool {
+        let Ok(owner) = self.owner_mut(entry.group) else { return false };
+        owner.begin_at(entry.position.index);
+        if owner.next_index() != entry.position.index {
             return false;
         }
-        let location = Some(location);
-        owner.slots.push_back(Slot { ticket: 0, term: position.term, location, payload: None });
-        if let Some(Location { sequence, .. }) = location {
-            *self.live.entry(sequence).or_default() += 1;
-        }
+        let (term, location) = (entry.position.term, Some(entry.location));
+        owner.slots.push_back(Slot { ticket: 0, term, location, payload: None });
+        *self.live.entry(entry.location.sequence).or_default() += 1;
         true
     }
 
-    /// Notes a batch row, so that it is found dead if nothing in it is live.
+    /// Notes a row of entries, so that it is found dead if nothing in it is live.
     pub(super) fn note_row(&mut self, sequence: u64) {
         if !self.live.contains_key(&sequence) {
-            self.dead.push(sequence);
+            self.dead.push_back((self.operation, sequence));
         }
     }
 
-    pub(super) fn take_dead(&mut self) -> Vec<u64> {
-        std::mem::take(&mut self.dead)
+    /// What changes from now on is the doing of the operation with this number.
+    pub(super) fn begin_operation(&mut self, number: u64) {
+        self.operation = number;
+    }
+
+    /// The rows that nothing needs once the operations up to this number are
+    /// durable.
+    pub(super) fn take_dead(&mut self, operations: u64) -> Vec<u64> {
+        let count = self.dead.partition_point(|(number, _)| *number <= operations);
+        self.dead.drain(..count).map(|(_, row)| row).collect()
     }
 
     /// Adds entries that continue the log; returns the ticket of the first,
@@ -276,7 +338,7 @@ impl Memory {
             *live -= 1;
             if *live == 0 {
                 self.live.remove(&sequence);
-                self.dead.push(sequence);
+                self.dead.push_back((self.operation, sequence));
             }
         }
     }
@@ -348,7 +410,7 @@ impl Memory {
         group: GroupId,
         range: Range<u64>,
         payload_bytes_max: usize,
-    ) -> Result<Vec<Piece>, LogError> {
+    ) -> Result<Vec<(LogPosition, Piece)>, LogError> {
         let owner = self.owner(group)?;
         let mut pieces = Vec::new();
         let mut payload_bytes: usize = 0;
@@ -356,20 +418,15 @@ impl Memory {
             let Some(slot) = owner.slot(index) else { break };
             let position = LogPosition { term: slot.term, index };
             let (len, piece) = match (&slot.payload, slot.location) {
-                (Some(payload), _) => {
-                    let payload = payload.clone();
-                    (payload.len(), Piece::Cached(LogEntry { position, payload }))
-                }
-                (None, Some(location)) => {
-                    (location.len as usize, Piece::Stored(position, location))
-                }
+                (Some(payload), _) => (payload.len(), Piece::Cached(payload.clone())),
+                (None, Some(location)) => (location.len as usize, Piece::Stored(location)),
                 (None, None) => break,
             };
             payload_bytes = payload_bytes.saturating_add(len);
             if payload_bytes > payload_bytes_max && !pieces.is_empty() {
                 break;
             }
-            pieces.push(piece);
+            pieces.push((position, piece));
         }
         Ok(pieces)
     }

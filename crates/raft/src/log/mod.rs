@@ -1,12 +1,15 @@
 //! The port to the durable log that all groups of a node share.
 
+mod durable;
 mod error;
 #[cfg(test)]
 mod fuzz;
+mod medium;
 mod memory;
 mod redb;
 mod rows;
-mod storage;
+mod runs;
+mod segments;
 mod writer;
 
 #[cfg(test)]
@@ -21,8 +24,8 @@ use bytes::Bytes;
 use quorate_types::{GroupId, ReplicaId};
 use zerompk::{FromMessagePack, ToMessagePack};
 
-pub use error::LogError;
-pub use redb::{RedbLog, RedbLogConfig};
+pub use durable::{DurableLog, LogConfig, LogMedium};
+pub use error::{LogError, Place};
 
 /// A boxed future of a log operation.
 pub type LogFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, LogError>> + Send + 'a>>;

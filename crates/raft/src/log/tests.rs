@@ -10,9 +10,13 @@ use quorate_types::disk::DirectoryDisk;
 use quorate_types::owner::Owner;
 use quorate_types::{DiskId, GroupId, ReplicaId};
 
-use super::{LogEngine, LogEntry, LogError, LogPosition, RedbLog, Vote};
+use super::{
+    DurableLog, LogConfig, LogEngine, LogEntry, LogError, LogMedium, LogPosition, Place, Vote,
+};
 use crate::conformance::log_engine_suite;
-use crate::consensus::tests::support::{RamDisk, open_log, simulate, small_log};
+use crate::consensus::tests::support::{
+    MEDIA, REDB, RamDisk, open_log, open_on, simulate, small_log,
+};
 
 const GROUP: GroupId = GroupId(1);
 const REPLICA: ReplicaId = ReplicaId(11);
@@ -30,29 +34,37 @@ async fn append(log: &dyn LogEngine, entry: LogEntry) -> Result<(), LogError> {
 }
 
 #[test]
-fn the_redb_log_conforms_in_simulation() {
-    simulate(log_engine_suite(|| {
-        let disk = RamDisk::default();
-        Box::new(move || open_log(&disk))
-    }));
+fn every_medium_conforms_in_simulation() {
+    for medium in MEDIA {
+        simulate(log_engine_suite(|| {
+            let disk = RamDisk::default();
+            Box::new(move || open_on(&disk, medium))
+        }));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_redb_log_conforms_on_a_real_disk() {
-    let directories = Mutex::new(Vec::new());
-    log_engine_suite(|| {
-        let directory = tempfile::tempdir().unwrap();
-        let disk = DirectoryDisk::open(directory.path()).unwrap();
-        directories.lock().push(directory);
-        Box::new(move || Arc::new(RedbLog::open(&disk, "raft.log", small_log()).unwrap()))
-    })
-    .await;
+async fn every_medium_conforms_on_a_real_disk() {
+    for medium in MEDIA {
+        let directories = Mutex::new(Vec::new());
+        log_engine_suite(|| {
+            let directory = tempfile::tempdir().unwrap();
+            let disk = DirectoryDisk::open(directory.path()).unwrap();
+            directories.lock().push(directory);
+            let config = LogConfig { medium, ..small_log() };
+            Box::new(move || {
+                let disk = Arc::new(disk.clone());
+                Arc::new(DurableLog::open(disk, "raft", config.clone()).unwrap())
+            })
+        })
+        .await;
+    }
 }
 
 /// Appends and votes until the disk loses power at some moment, and returns
 /// what was acknowledged before.
-async fn write_until_power_loss(disk: &RamDisk, commits: u64) -> (u64, u64) {
-    let log = open_log(disk);
+async fn write_until_power_loss(disk: &RamDisk, medium: LogMedium, commits: u64) -> (u64, u64) {
+    let log = open_on(disk, medium);
     log.admit(GROUP, REPLICA).await.unwrap();
     let acknowledged = Arc::new(Mutex::new(0));
     let mut voted = 0;
@@ -80,11 +92,11 @@ async fn write_until_power_loss(disk: &RamDisk, commits: u64) -> (u64, u64) {
 
 #[test]
 fn what_was_acknowledged_survives_a_power_loss() {
-    for commits in 1..20 {
+    for (medium, commits) in MEDIA.into_iter().flat_map(|it| (1..20).map(move |n| (it, n))) {
         simulate(async move {
             let disk = RamDisk::default();
-            let (acknowledged, voted) = write_until_power_loss(&disk, commits).await;
-            let log = open_log(&disk);
+            let (acknowledged, voted) = write_until_power_loss(&disk, medium, commits).await;
+            let log = open_on(&disk, medium);
             let state = log.admit(GROUP, REPLICA).await.unwrap();
             let kept = state.last.map_or(0, |last| last.index + 1);
             assert!(kept >= acknowledged, "{kept} kept, {acknowledged} acknowledged");
@@ -105,7 +117,7 @@ fn a_disk_that_lies_about_syncs_is_found_out() {
         disk.lie_about_syncs();
         append(&*log, entry(0, "acknowledged")).await.unwrap();
         disk.crash();
-        let kept = match RedbLog::open(&disk, "raft.log", small_log()) {
+        let kept = match DurableLog::open(Arc::new(disk), "raft", small_log()) {
             Ok(log) => log.admit(GROUP, REPLICA).await.unwrap().last,
             Err(_) => None,
         };
@@ -115,7 +127,8 @@ fn a_disk_that_lies_about_syncs_is_found_out() {
 
 /// Opens the log of a disk and leaves it.
 fn open_and_leave(disk: &CrashDisk) -> Result<(), LogError> {
-    let opened = sim::run(1, |_| async { RedbLog::open(disk, "raft.log", small_log()).map(drop) });
+    let disk = Arc::new(disk.clone());
+    let opened = sim::run(1, |_| async { DurableLog::open(disk, "raft", small_log()).map(drop) });
     opened.unwrap().value
 }
 
@@ -136,7 +149,7 @@ fn a_failed_disk_fails_everything_for_good_and_names_the_file() {
         disk.fail();
         let error = append(&*log, entry(0, "lost")).await.unwrap_err();
         assert!(matches!(error, LogError::Disk { .. }), "{error}");
-        assert!(error.to_string().contains("raft.log"));
+        assert!(error.to_string().contains("raft.redb"));
         let vote = Vote { term: 1, candidate: REPLICA, committed: false };
         assert!(matches!(log.save_vote(GROUP, vote).await, Err(LogError::Disk { .. })));
     });
@@ -153,8 +166,8 @@ fn a_damaged_row_is_reported_and_never_served() {
         append(&*log, entry(1, &"x".repeat(1000))).await.unwrap();
         log.close().await.unwrap();
         assert!(disk.corrupt(b"that will be damaged") > 0);
-        let error = RedbLog::open(&disk, "raft.log", small_log()).unwrap_err();
-        assert!(error.to_string().contains("raft.log"), "{error}");
+        let error = DurableLog::open(Arc::new(disk.clone()), "raft", small_log()).unwrap_err();
+        assert!(error.to_string().contains("raft.redb"), "{error}");
     });
 }
 
@@ -162,17 +175,22 @@ fn a_damaged_row_is_reported_and_never_served() {
 fn rows_whose_entries_are_purged_are_deleted() {
     simulate(async {
         let disk = RamDisk::default();
-        let log = RedbLog::open(&disk, "raft.log", small_log()).unwrap();
+        let stored = |disk: &RamDisk| super::redb::stored_rows(disk, "raft.redb").unwrap();
+        let log = open_log(&disk);
         log.admit(GROUP, REPLICA).await.unwrap();
         for index in 0..20 {
-            append(&log, entry(index, "purged soon")).await.unwrap();
+            append(&*log, entry(index, "purged soon")).await.unwrap();
         }
         log.purge(GROUP, LogPosition { term: 1, index: 18 }).await.unwrap();
-        append(&log, entry(20, "kept")).await.unwrap();
-        assert_eq!(log.stored_rows(), 2, "the rows of 19 and 20");
+        append(&*log, entry(20, "kept")).await.unwrap();
+        log.close().await.unwrap();
+        assert_eq!(stored(&disk), 2, "the rows of 19 and 20");
+        let log = open_log(&disk);
+        log.admit(GROUP, REPLICA).await.unwrap();
         log.forget(GROUP, REPLICA).await.unwrap();
         log.admit(GroupId(2), ReplicaId(21)).await.unwrap();
-        assert_eq!(log.stored_rows(), 0);
+        log.close().await.unwrap();
+        assert_eq!(stored(&disk), 0);
     });
 }
 
@@ -203,15 +221,15 @@ fn waiting_operations_share_a_commit() {
 fn a_row_damaged_while_running_is_found_by_the_read() {
     simulate(async {
         let disk = RamDisk::default();
-        let config = super::RedbLogConfig { cache_bytes: 0, ..small_log() };
-        let log = RedbLog::open(&disk, "raft.log", config).unwrap();
+        let config = LogConfig { medium: LogMedium::Redb { cache_bytes: 0 }, ..small_log() };
+        let log = DurableLog::open(Arc::new(disk.clone()), "raft", config).unwrap();
         log.admit(GROUP, REPLICA).await.unwrap();
         append(&log, entry(0, "the payload that will be damaged")).await.unwrap();
         append(&log, entry(1, &"x".repeat(1000))).await.unwrap();
         assert!(disk.corrupt(b"that will be damaged") > 0);
         let error = log.read(GROUP, 0..1, usize::MAX).unwrap_err();
-        assert!(matches!(error, LogError::Damaged { sequence: 0, .. }), "{error}");
-        assert!(error.to_string().contains("raft.log"));
+        assert!(matches!(error, LogError::Damaged { place: Place::Row(0), .. }), "{error}");
+        assert!(error.to_string().contains("raft.redb"));
         assert_eq!(log.read(GROUP, 1..2, usize::MAX).unwrap().len(), 1);
     });
 }
@@ -223,14 +241,15 @@ async fn a_lost_or_foreign_log_is_refused() {
     let (ours, theirs) = (DiskId::random(), DiskId::random());
     let open = |disk_id, has_store| {
         let owner = Some(Owner { disk: disk_id, has_store });
-        RedbLog::open(&disk, "raft.log", super::RedbLogConfig { owner, ..small_log() })
+        let config = LogConfig { owner, medium: REDB, ..small_log() };
+        DurableLog::open(Arc::new(disk.clone()), "raft", config)
     };
     for has_store in [false, true] {
         open(ours, has_store).unwrap().close().await.unwrap();
         let refused = open(theirs, has_store);
         assert!(matches!(refused, Err(LogError::Owner { .. })), "{refused:?}");
     }
-    let path = directory.path().join("raft.log");
+    let path = directory.path().join("raft.redb");
     std::fs::remove_file(&path).unwrap();
     let refused = open(ours, true).unwrap_err().to_string();
     assert!(refused.contains("is gone; put it back"), "{refused}");

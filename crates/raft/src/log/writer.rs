@@ -1,29 +1,16 @@
-//! The one writer of the log: drains everything that waits into one
-//! transaction, syncs once, and answers in order.
+//! The one writer of the log: drains everything that waits into one commit,
+//! and answers in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use ::redb::{Database, Durability, TableDefinition};
-use bytes::Bytes;
-use quorate_types::contain::contain;
 use quorate_types::{GroupId, ReplicaId, buggify, planted, runtime};
 
-use super::memory::Placed;
-use super::redb::Shared;
-use super::rows::{BatchBuilder, GroupRow, Location, OwnerRow};
-use super::{Completion, LogEntry, LogError, LogPosition, Vote};
-
-pub(super) const BATCHES: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("batches");
-pub(super) const GROUPS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("groups");
-/// The mark of the directory that the log belongs to.
-pub(super) const OWNER: TableDefinition<'static, (), &[u8]> = TableDefinition::new("owner");
-
-/// A batch row is closed at this size and another begun. A read has to verify
-/// a whole row, so rows stay small; far fewer, larger rows would not make the
-/// commit cheaper.
-const BATCH_ROW_BYTES: usize = 512 << 10;
+use super::durable::Shared;
+use super::medium::{Commit, NewEntry};
+use super::rows::{GroupRow, OwnerRow};
+use super::{Completion, LogEntry, LogPosition, Vote};
 
 /// What the writer is asked to make durable.
 pub(super) enum Change {
@@ -41,6 +28,17 @@ pub(super) struct Operation {
     pub(super) completion: Option<Completion>,
 }
 
+/// What an entry costs on disk besides its payload, at most.
+const ENTRY_BYTES_MAX: usize = 48;
+/// What another change costs: a group's row. One with many tombstones is
+/// larger; they are few.
+const ROW_BYTES: usize = 256;
+
+/// The bytes that an entry with such a payload takes of a commit.
+pub(super) const fn entry_bytes(payload_bytes: usize) -> usize {
+    payload_bytes.saturating_add(ENTRY_BYTES_MAX)
+}
+
 impl Operation {
     pub(super) fn payload_bytes(&self) -> usize {
         match &self.change {
@@ -56,56 +54,86 @@ impl Operation {
         }
         !matches!(self.change, Change::Purge { .. })
     }
+
+    /// The bytes that it takes of a commit.
+    fn bytes(&self) -> usize {
+        match &self.change {
+            Change::Append { entries, .. } => {
+                entries.iter().map(|entry| entry_bytes(entry.payload.len())).sum()
+            }
+            _ => ROW_BYTES,
+        }
+    }
+
+    /// Cuts an append in two, the first of at most so many bytes; `None` if it
+    /// cannot be cut.
+    fn cut(&mut self, bytes_max: usize) -> Option<Self> {
+        let Change::Append { replica, first_ticket, entries } = &mut self.change else {
+            return None;
+        };
+        let mut bytes = 0_usize;
+        let fitting = entries.iter().take_while(|entry| {
+            bytes = bytes.saturating_add(entry_bytes(entry.payload.len()));
+            bytes <= bytes_max
+        });
+        let count = fitting.count().max(1);
+        if count >= entries.len() {
+            return None;
+        }
+        let change = Change::Append {
+            replica: *replica,
+            first_ticket: *first_ticket + count as u64,
+            entries: entries.split_off(count),
+        };
+        Some(Self { group: self.group, change, completion: self.completion.take() })
+    }
 }
 
-/// Everything that goes into one transaction.
-#[derive(Default)]
-struct Commit {
-    batch_rows: Vec<(u64, Bytes)>,
-    group_rows: BTreeMap<GroupId, Bytes>,
-    dead_rows: Vec<u64>,
-    placed: Vec<Placed>,
-    payload_bytes: u64,
+/// Splits off what does not fit into one commit.
+pub(super) fn split_beyond(operations: &mut Vec<Operation>, bytes_max: usize) -> Vec<Operation> {
+    let mut bytes = 0_usize;
+    let fitting = operations.iter().take_while(|operation| {
+        bytes = bytes.saturating_add(operation.bytes());
+        bytes <= bytes_max
+    });
+    let count = fitting.count();
+    let mut rest = operations.split_off(count.max(1).min(operations.len()));
+    if count == 0
+        && let Some(cut) = operations.first_mut().and_then(|first| first.cut(bytes_max))
+    {
+        rest.insert(0, cut);
+    }
+    rest
 }
 
-/// The entries of a batch by place, so that a run's entries lie together.
-type Pending = BTreeMap<(GroupId, u64), PendingEntry>;
-
-struct PendingEntry {
-    replica: ReplicaId,
-    term: u64,
-    ticket: u64,
-    payload: Bytes,
-}
+/// The entries of a commit by place, so that a group's entries lie together.
+type Pending = BTreeMap<(GroupId, u64), NewEntry>;
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
     /// The group rows as they are on disk after the last commit.
     rows: BTreeMap<GroupId, GroupRow>,
-    next_sequence: u64,
 }
 
 impl Writer {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        rows: BTreeMap<GroupId, GroupRow>,
-        next_sequence: u64,
-    ) -> Self {
-        Self { shared, rows, next_sequence }
+    pub(super) fn new(shared: Arc<Shared>, rows: BTreeMap<GroupId, GroupRow>) -> Self {
+        Self { shared, rows }
     }
 
     pub(super) async fn run(mut self) {
-        while let Some((mut operations, dead_rows)) = self.shared.next_batch().await {
+        let shared = Arc::clone(&self.shared);
+        while let Some((mut operations, dead)) = shared.next_batch().await {
             if planted!(AcknowledgedBeforeSync) {
                 acknowledge_appends(&mut operations);
             }
-            let (commit, completions) = self.prepare(operations, dead_rows);
+            let (commit, completions) = self.prepare(operations, dead);
             runtime::sync_delay().await;
             if buggify!("raft log sync is slow") {
                 runtime::sync_delay().await;
             }
-            let result = self.shared.with_database(|database| write(database, &commit));
-            self.shared.committed(&commit.placed, commit.payload_bytes, &commit.rows(), &result);
+            let payload_bytes = commit.entries.iter().map(|entry| entry.payload.len() as u64).sum();
+            let result = shared.medium.commit(&commit);
+            let result = shared.committed(payload_bytes, result);
             for completion in completions {
                 completion(result.clone());
             }
@@ -113,38 +141,38 @@ impl Writer {
                 break;
             }
         }
-        self.shared.finish();
+        shared.finish();
     }
 
-    /// Turns operations into rows, in the order in which they came.
+    /// Turns operations into what is stored, in the order in which they came.
     fn prepare(
         &mut self,
         operations: Vec<Operation>,
-        dead_rows: Vec<u64>,
-    ) -> (Commit, Vec<Completion>) {
-        let mut commit = Commit { dead_rows, ..Commit::default() };
+        dead: Vec<u64>,
+    ) -> (Commit<'_>, Vec<Completion>) {
+        let sequence = self.shared.medium.next_sequence();
         let mut completions = Vec::with_capacity(operations.len());
         let mut pending = Pending::new();
-        let mut changed = Vec::new();
+        let mut changed = BTreeSet::new();
         for operation in operations {
             completions.extend(operation.completion);
-            if self.note(operation.group, operation.change, &mut pending) {
-                changed.push(operation.group);
+            if self.note(sequence, operation.group, operation.change, &mut pending) {
+                changed.insert(operation.group);
             }
         }
-        for group in changed {
-            if let Some(row) = self.rows.get(&group) {
-                commit.group_rows.entry(group).or_insert_with(|| row.seal(group));
-            }
-        }
-        self.lay_out(pending, &mut commit);
-        (commit, completions)
+        let entries = pending.into_values().collect();
+        (Commit { groups: &self.rows, changed, entries, dead }, completions)
     }
 
     /// Applies one change to the group's row and to the entries of this batch;
     /// says whether the row changed.
-    fn note(&mut self, group: GroupId, change: Change, pending: &mut Pending) -> bool {
-        let sequence = self.next_sequence;
+    fn note(
+        &mut self,
+        sequence: u64,
+        group: GroupId,
+        change: Change,
+        pending: &mut Pending,
+    ) -> bool {
         let row = self.rows.entry(group).or_default();
         match change {
             Change::Admit { replica } => {
@@ -159,9 +187,9 @@ impl Writer {
             }
             Change::Append { replica, first_ticket, entries } => {
                 for (ticket, entry) in (first_ticket..).zip(entries) {
-                    let LogPosition { term, index } = entry.position;
-                    let payload = entry.payload;
-                    pending.insert((group, index), PendingEntry { replica, term, ticket, payload });
+                    let LogEntry { position, payload } = entry;
+                    let place = (group, position.index);
+                    pending.insert(place, NewEntry { group, replica, position, ticket, payload });
                 }
                 false
             }
@@ -189,28 +217,6 @@ impl Writer {
             }
         }
     }
-
-    fn lay_out(&mut self, pending: Pending, commit: &mut Commit) {
-        let mut builder = BatchBuilder::default();
-        for ((group, index), entry) in pending {
-            if builder.len() >= BATCH_ROW_BYTES {
-                self.close_row(std::mem::take(&mut builder), commit);
-            }
-            let position = LogPosition { term: entry.term, index };
-            let (offset, len) = builder.push(group, entry.replica, position, &entry.payload);
-            let location = Location { sequence: self.next_sequence, offset, len };
-            commit.placed.push(Placed { group, index, ticket: entry.ticket, location });
-            commit.payload_bytes += u64::from(len);
-        }
-        if builder.len() > 0 {
-            self.close_row(builder, commit);
-        }
-    }
-
-    fn close_row(&mut self, builder: BatchBuilder, commit: &mut Commit) {
-        commit.batch_rows.push((self.next_sequence, builder.seal(self.next_sequence)));
-        self.next_sequence += 1;
-    }
 }
 
 /// Tells callers that their entries are durable, which they are not yet.
@@ -229,46 +235,5 @@ fn discard(pending: &mut Pending, group: GroupId, indexes: RangeInclusive<u64>) 
     let gone: Vec<_> = pending.range(range).map(|(&place, _)| place).collect();
     for place in gone {
         pending.remove(&place);
-    }
-}
-
-impl Commit {
-    fn rows(&self) -> Vec<u64> {
-        self.batch_rows.iter().map(|&(sequence, _)| sequence).collect()
-    }
-}
-
-/// One transaction, one sync.
-fn write(database: &Database, commit: &Commit) -> Result<(), ::redb::Error> {
-    let mut transaction = database.begin_write()?;
-    transaction.set_durability(Durability::Immediate)?;
-    {
-        let mut batches = transaction.open_table(BATCHES)?;
-        for (sequence, row) in &commit.batch_rows {
-            batches.insert(sequence, row.as_ref())?;
-        }
-        for sequence in &commit.dead_rows {
-            batches.remove(sequence)?;
-        }
-        let mut groups = transaction.open_table(GROUPS)?;
-        for (group, row) in &commit.group_rows {
-            groups.insert(group.0, row.as_ref())?;
-        }
-    }
-    transaction.commit()?;
-    Ok(())
-}
-
-/// Runs a use of redb. redb panics on many kinds of damage; the panic becomes
-/// an error here and never reaches the node (law 8).
-pub(super) fn contained<T>(
-    file: &Arc<str>,
-    work: impl FnOnce() -> Result<T, ::redb::Error>,
-) -> Result<T, LogError> {
-    match contain(work) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(::redb::Error::Io(error))) => Err(LogError::disk(file, error)),
-        Ok(Err(error)) => Err(LogError::disk(file, std::io::Error::other(error))),
-        Err(panicked) => Err(LogError::disk(file, std::io::Error::other(panicked))),
     }
 }

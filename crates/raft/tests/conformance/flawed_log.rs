@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use quorate_raft::conformance::Open;
 use quorate_raft::{
-    Completion, LogEngine, LogEntry, LogError, LogFuture, LogPosition, LogState, LogStats, RedbLog,
-    RedbLogConfig, Vote,
+    Completion, DurableLog, LogConfig, LogEngine, LogEntry, LogError, LogFuture, LogPosition,
+    LogState, LogStats, Vote,
 };
 use quorate_testkit::disk::CrashDisk;
 use quorate_types::{GroupId, ReplicaId};
@@ -25,14 +25,14 @@ pub(crate) enum LogFlaw {
 
 struct FlawedLog {
     flaw: LogFlaw,
-    inner: RedbLog,
+    inner: DurableLog,
 }
 
 pub(crate) fn storage(flaw: LogFlaw) -> Open {
     let disk = CrashDisk::new(7);
     Box::new(move || {
-        let inner = RedbLog::open(&disk, "raft.log", RedbLogConfig::default()).unwrap();
-        Arc::new(FlawedLog { flaw, inner })
+        let inner = DurableLog::open(Arc::new(disk.clone()), "raft", LogConfig::default());
+        Arc::new(FlawedLog { flaw, inner: inner.unwrap() })
     })
 }
 

@@ -14,9 +14,9 @@ use futures_util::FutureExt;
 use futures_util::future::select_all;
 use parking_lot::Mutex;
 use quorate_raft::{
-    Batch, Group, GroupClass, GroupSpec, Host, HostConfig, Lane, LogEngine, MachineError,
-    MachineFuture, RedbLog, RedbLogConfig, SnapshotReader, SnapshotWriter, StateMachine, Transport,
-    TransportError,
+    Batch, DurableLog, Group, GroupClass, GroupSpec, Host, HostConfig, Lane, LogConfig, LogEngine,
+    LogMedium, MachineError, MachineFuture, SnapshotReader, SnapshotWriter, StateMachine,
+    Transport, TransportError,
 };
 use quorate_types::disk::{Disk, DiskFile};
 use quorate_types::env::{Rng, SplitMix};
@@ -183,12 +183,22 @@ impl DiskFile for RamHandle {
 }
 
 pub fn open_log(disk: &RamDisk) -> Arc<dyn LogEngine> {
-    Arc::new(RedbLog::open(disk, "raft.log", small_log()).unwrap())
+    open_on(disk, REDB)
 }
 
+pub fn open_on(disk: &RamDisk, medium: LogMedium) -> Arc<dyn LogEngine> {
+    let config = LogConfig { medium, ..small_log() };
+    Arc::new(DurableLog::open(Arc::new(disk.clone()), "raft", config).unwrap())
+}
+
+/// What logs are kept on, small.
+pub const MEDIA: [LogMedium; 2] = [REDB, SEGMENTS];
+pub const REDB: LogMedium = LogMedium::Redb { cache_bytes: 1 << 20 };
+pub const SEGMENTS: LogMedium = LogMedium::Segments { segment_bytes: 64 << 10 };
+
 /// A log with a tail so small that reads go to the disk.
-pub fn small_log() -> RedbLogConfig {
-    RedbLogConfig { tail_bytes_max: 256, cache_bytes: 1 << 20, ..RedbLogConfig::default() }
+pub fn small_log() -> LogConfig {
+    LogConfig { medium: REDB, tail_bytes_max: 256, ..LogConfig::default() }
 }
 
 /// A machine's state: every command it applied.

@@ -26,36 +26,44 @@ const HELD_BYTES_MAX: usize = 256 << 20;
 #[derive(Debug)]
 pub struct DeferredDisk {
     inner: Arc<dyn Disk>,
-    held: Mutex<Vec<Arc<DeferredFile>>>,
+    /// `None` once they have landed.
+    held: Mutex<Option<Vec<Arc<DeferredFile>>>>,
 }
 
 impl DeferredDisk {
     /// Holds back what is written to the files of `inner`.
     #[must_use]
     pub fn over(inner: Arc<dyn Disk>) -> Self {
-        Self { inner, held: Mutex::default() }
+        Self { inner, held: Mutex::new(Some(Vec::new())) }
     }
 
     /// Writes what was held back, each file's writes and syncs in the order in
     /// which they came, so that a crash in between leaves what one without
-    /// the delay would have. From then on the files are the inner disk's.
+    /// the delay would have. From then on the files are the inner disk's, and so
+    /// are those that are opened later.
     ///
     /// # Errors
-    /// The first failure. The file that it befell takes no more writes.
-    pub fn land(self) -> io::Result<()> {
-        let held = self.held.into_inner();
-        held.iter().try_for_each(|file| file.land())
+    /// The first failure. Then no file takes any more writes.
+    pub fn land(&self) -> io::Result<()> {
+        let held = self.held.lock().take().unwrap_or_default();
+        let landed = held.iter().try_for_each(|file| file.land());
+        if landed.is_err() {
+            held.iter().for_each(|file| file.give_up());
+        }
+        landed
     }
 }
 
 impl Disk for DeferredDisk {
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let mut held = self.held.lock();
         let inner = self.inner.open(name)?;
+        let Some(held) = &mut *held else { return Ok(inner) };
         let len = inner.len()?;
         let state = State::Held(Held { len, visible_len: len, ..Held::default() });
         let has_landed = AtomicBool::new(false);
         let file = Arc::new(DeferredFile { inner, has_landed, state: Mutex::new(state) });
-        self.held.lock().push(Arc::clone(&file));
+        held.push(Arc::clone(&file));
         Ok(file)
     }
 
@@ -111,6 +119,11 @@ enum Operation {
 }
 
 impl DeferredFile {
+    fn give_up(&self) {
+        *self.state.lock() = State::Failed;
+        self.has_landed.store(false, Ordering::Release);
+    }
+
     fn land(&self) -> io::Result<()> {
         land(&mut self.state.lock(), &*self.inner)?;
         self.has_landed.store(true, Ordering::Release);

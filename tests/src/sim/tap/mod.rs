@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use quorate::types::disk::Disk;
 use quorate_engine::{Engine, EngineError, RedbConfig, RedbEngine};
-use quorate_raft::{LogEngine, LogError, RedbLog, RedbLogConfig};
+use quorate_raft::{DurableLog, LogConfig, LogEngine, LogError};
 
 pub use engine::TappedEngine;
 pub use log::TappedLog;
@@ -19,8 +19,8 @@ use super::ledger::Tap;
 
 /// The engine's file, as a node names it.
 const ENGINE_FILE: &str = "engine.redb";
-/// The log's file.
-const LOG_FILE: &str = "log.redb";
+/// What the names of the log's files begin with.
+const LOG: &str = "log";
 
 /// Why a node's stores could not be opened.
 #[derive(Debug)]
@@ -40,9 +40,10 @@ pub type Stores = (Arc<dyn LogEngine>, Arc<dyn Engine>);
 ///
 /// # Errors
 /// [`StoresError`]
-pub fn open_stores(disk: &dyn Disk, tap: &Tap) -> Result<Stores, StoresError> {
-    let log = RedbLog::open(disk, LOG_FILE, RedbLogConfig::default()).map_err(StoresError::Log)?;
-    let engine = RedbEngine::open(disk, ENGINE_FILE, RedbConfig::default());
+pub fn open_stores(disk: &Arc<dyn Disk>, tap: &Tap) -> Result<Stores, StoresError> {
+    let log = DurableLog::open(Arc::clone(disk), LOG, LogConfig::default());
+    let log = log.map_err(StoresError::Log)?;
+    let engine = RedbEngine::open(&**disk, ENGINE_FILE, RedbConfig::default());
     let engine: Arc<dyn Engine> = Arc::new(engine.map_err(StoresError::Engine)?);
     let log = TappedLog::over(Arc::new(log), Arc::clone(&engine), tap.clone());
     let log = log.map_err(StoresError::Log)?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use quorate_types::disk::DiskFile;
 
 #[derive(Debug)]
-pub(super) struct FileStorage(pub(super) Arc<dyn DiskFile>);
+pub(in crate::log) struct FileStorage(pub(in crate::log) Arc<dyn DiskFile>);
 
 impl ::redb::StorageBackend for FileStorage {
     fn len(&self) -> io::Result<u64> {

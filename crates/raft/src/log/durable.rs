@@ -1,26 +1,25 @@
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use ::redb::{Builder, Database, ReadableDatabase, ReadableTable};
-use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
-use quorate_types::disk::{Disk, restart_creation};
+use parking_lot::Mutex;
+use quorate_types::disk::Disk;
 use quorate_types::owner::Owner;
 use quorate_types::{GroupId, ReplicaId, buggify, planted, watch};
 use tokio::sync::{Notify, oneshot};
 
-use super::memory::{Memory, Piece, Placed};
-use super::rows::{GroupRow, Location, SEQUENCES_MAX, open_batch, scan_batch};
-use super::storage::FileStorage;
-use super::writer::{BATCHES, Change, GROUPS, OWNER, Operation, Writer, contained};
+use super::medium::{Laid, Medium, Opened, Whose};
+use super::memory::{Memory, Piece};
+use super::writer::{Change, Operation, Writer, entry_bytes, split_beyond};
 use super::{
     Completion, LogEngine, LogEntry, LogError, LogFuture, LogPosition, LogState, LogStats, Vote,
+    redb, segments,
 };
 
-/// Limits of a [`RedbLog`].
+/// Limits of a [`DurableLog`], and what it is kept on.
 #[derive(Clone, Debug)]
-pub struct RedbLogConfig {
+pub struct LogConfig {
+    /// What the log is kept on.
+    pub medium: LogMedium,
     /// Operations that may wait for the writer before callers have to wait
     /// for room. Enough for every group of a busy node to have a few.
     pub queued_operations_max: usize,
@@ -30,60 +29,89 @@ pub struct RedbLogConfig {
     /// Payload bytes of the newest entries kept in memory for all groups
     /// together, so that replication and apply do not read the disk.
     pub tail_bytes_max: usize,
-    /// redb's page cache. The log is written at its end and rarely read, so
-    /// little is enough.
-    pub cache_bytes: usize,
     /// The directory whose log this must be; `None` to take any file.
     pub owner: Option<Owner>,
 }
 
-impl Default for RedbLogConfig {
+impl Default for LogConfig {
     fn default() -> Self {
         Self {
+            medium: LogMedium::default(),
             queued_operations_max: 16 << 10,
             queued_bytes_max: 64 << 20,
             tail_bytes_max: 64 << 20,
-            cache_bytes: 32 << 20,
             owner: None,
         }
     }
 }
 
-/// A [`LogEngine`] in one redb file.
-///
-/// Entries of all groups that arrive while the disk syncs go into the next
-/// commit together, as one row keyed by a global sequence number. Only the end
-/// of one B-tree is touched however many groups write, which is what keeps the
-/// write amplification of a busy node low.
+/// What a [`DurableLog`] is kept on. A directory keeps to the one that its log
+/// was begun with, and refuses the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogMedium {
+    /// One redb file, `STEM.redb`. Entries of all groups that arrive while the
+    /// disk syncs go into the next commit together, as one row keyed by a global
+    /// sequence number: only the end of one B-tree is touched however many
+    /// groups write, which is what keeps the write amplification of a busy node
+    /// low.
+    Redb {
+        /// redb's page cache. The log is written at its end and rarely read, so
+        /// little is enough.
+        cache_bytes: usize,
+    },
+    /// Files of one size, `STEM.NNNNNN`, filled with zeroes beforehand and used
+    /// again: entries of all groups go behind each other, and a commit is one
+    /// write and one sync.
+    Segments {
+        /// The size of a file: 64 KiB to 1 GiB. A commit takes a quarter of one
+        /// at most, and so does an entry.
+        segment_bytes: u64,
+    },
+}
+
+impl LogMedium {
+    /// Segments of a size that suits a node under load.
+    pub const SEGMENTS: Self = Self::Segments { segment_bytes: 64 << 20 };
+}
+
+impl Default for LogMedium {
+    fn default() -> Self {
+        Self::Redb { cache_bytes: 32 << 20 }
+    }
+}
+
+/// The [`LogEngine`] of production: one writer for all groups, whose batches are
+/// what arrived during the last sync, over a [`LogMedium`].
 ///
 /// Dropping the log lets the writer finish what was accepted, in the
 /// background; [`LogEngine::close`] waits for it.
 #[derive(Debug)]
-pub struct RedbLog {
+pub struct DurableLog {
     shared: Arc<Shared>,
 }
 
 pub(super) struct Shared {
-    file: Arc<str>,
-    config: RedbLogConfig,
+    pub(super) medium: Box<dyn Medium>,
+    config: LogConfig,
     state: Mutex<State>,
     /// Wakes the writer.
     work: Notify,
     /// Wakes those who wait for room in the queue.
     room: Notify,
-    database: RwLock<Option<Database>>,
     finished: watch::Sender<bool>,
 }
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("file", &self.file).finish_non_exhaustive()
+        f.debug_struct("Shared").field("medium", &self.medium).finish_non_exhaustive()
     }
 }
 
 struct State {
     memory: Memory,
     queue: Vec<Operation>,
+    /// How many operations there ever were.
+    pushed: u64,
     queued_bytes: usize,
     urgent: bool,
     closing: bool,
@@ -104,6 +132,7 @@ impl State {
         let operation = Operation { group, change, completion };
         self.queued_bytes += operation.payload_bytes();
         self.urgent |= operation.is_urgent();
+        self.pushed += 1;
         self.queue.push(operation);
     }
 }
@@ -124,56 +153,36 @@ const LAZY_OPERATIONS_MAX: usize = 256;
 /// Each time the log has moved on, so more than two are unheard of.
 const READ_ATTEMPTS_MAX: usize = 8;
 
-impl RedbLog {
-    /// Opens the log in the file `name`, creating it when missing, verifies
-    /// every row, and starts the writer. Must be called within a tokio runtime.
+impl DurableLog {
+    /// Opens the log whose files begin with `stem`, creating it when missing,
+    /// verifies what is stored, and starts the writer. Must be called within a
+    /// tokio runtime.
     ///
     /// # Errors
-    /// [`LogError::Disk`] when the file cannot be opened or repaired,
+    /// [`LogError::Disk`] when a file cannot be opened or repaired,
     /// [`LogError::Owner`] when it is not the configured directory's,
-    /// [`LogError::Damaged`] when a row is not what was written.
-    pub fn open(disk: &dyn Disk, name: &str, config: RedbLogConfig) -> Result<Self, LogError> {
-        let file: Arc<str> = name.into();
-        let not_ours = |error| LogError::Owner { file: Arc::clone(&file), source: Arc::new(error) };
-        let is_there = disk.exists(name).map_err(|error| LogError::disk(&file, error))?;
-        if let Some(owner) = config.owner.filter(|_| !is_there) {
-            // Before an empty file takes the place of the lost one.
-            owner.judge(None).map_err(not_ours)?;
-        }
-        let handle = disk.open(name).map_err(|error| LogError::disk(&file, error))?;
-        restart_creation(name, &*handle).map_err(|error| LogError::disk(&file, error))?;
-        let storage = FileStorage(handle);
-        let database = contained(&file, || {
-            let database =
-                Builder::new().set_cache_size(config.cache_bytes).create_with_backend(storage)?;
-            let transaction = database.begin_write()?;
-            transaction.open_table(BATCHES)?;
-            transaction.open_table(GROUPS)?;
-            transaction.open_table(OWNER)?;
-            transaction.commit()?;
-            Ok(database)
-        })?;
-        if let Some(owner) = config.owner {
-            let mark = contained(&file, || {
-                let table = database.begin_read()?.open_table(OWNER)?;
-                Ok(table.get(())?.map(|mark| mark.value().to_vec()))
-            })?;
-            if !owner.judge(mark.as_deref()).map_err(not_ours)? {
-                contained(&file, || {
-                    let transaction = database.begin_write()?;
-                    transaction.open_table(OWNER)?.insert((), &*owner.mark())?;
-                    Ok(transaction.commit()?)
-                })?;
+    /// [`LogError::Medium`] when the directory's log is kept otherwise,
+    /// [`LogError::Damaged`] when something is not what was written.
+    pub fn open(disk: Arc<dyn Disk>, stem: &str, config: LogConfig) -> Result<Self, LogError> {
+        let Opened { memory, groups, medium } = match config.medium {
+            LogMedium::Redb { cache_bytes } => {
+                let file = redb::file_of(stem);
+                if let Some(other) = segments::any(&*disk, stem)? {
+                    return Err(LogError::Medium { file: other, wanted: "redb file" });
+                }
+                redb::open(&*disk, &file, cache_bytes, config.owner, config.tail_bytes_max)?
             }
-        }
-        let Recovered { memory, rows, next_sequence } =
-            Recovered::scan(&file, &database, config.tail_bytes_max)?;
+            LogMedium::Segments { segment_bytes } => {
+                segments::open(&disk, stem, segment_bytes, config.owner, config.tail_bytes_max)?
+            }
+        };
         let shared = Arc::new(Shared {
-            file: Arc::clone(&file),
+            medium,
             config,
             state: Mutex::new(State {
                 memory,
                 queue: Vec::new(),
+                pushed: 0,
                 queued_bytes: 0,
                 urgent: false,
                 closing: false,
@@ -182,135 +191,19 @@ impl RedbLog {
             }),
             work: Notify::new(),
             room: Notify::new(),
-            database: RwLock::new(Some(database)),
             finished: watch::channel(false).0,
         });
-        let writer = Writer::new(Arc::clone(&shared), rows, next_sequence);
+        let writer = Writer::new(Arc::clone(&shared), groups);
         quorate_types::runtime::thread("raft-log", writer.run())
-            .map_err(|error| LogError::disk(&file, error))?;
+            .map_err(|error| LogError::disk(&stem.into(), error))?;
         Ok(Self { shared })
     }
 }
 
-#[cfg(test)]
-impl RedbLog {
-    /// How many batch rows are on disk.
-    pub(super) fn stored_rows(&self) -> u64 {
-        use ::redb::ReadableTableMetadata;
-        let rows = |database: &Database| {
-            let table = database.begin_read()?.open_table(BATCHES)?;
-            Ok(table.len()?)
-        };
-        self.shared.with_database(rows).unwrap_or(u64::MAX)
-    }
-}
-
-impl Drop for RedbLog {
+impl Drop for DurableLog {
     fn drop(&mut self) {
         self.shared.begin_closing();
     }
-}
-
-/// The log as found on disk.
-struct Recovered {
-    memory: Memory,
-    rows: BTreeMap<GroupId, GroupRow>,
-    next_sequence: u64,
-}
-
-type FoundEntries = BTreeMap<(GroupId, u64), (u64, Location)>;
-
-impl Recovered {
-    fn scan(file: &Arc<str>, database: &Database, tail_bytes_max: usize) -> Result<Self, LogError> {
-        let rows = Self::group_rows(file, database)?;
-        let mut memory = Memory::new(tail_bytes_max);
-        for (&group, row) in &rows {
-            memory.restore_group(group, row);
-        }
-        let (entries, sequences) = Self::entries(file, database, &rows)?;
-        for (&(group, index), &(term, location)) in &entries {
-            if !memory.restore(group, LogPosition { term, index }, location) {
-                let what = format!("entries of {group} before index {index} are missing");
-                return Err(LogError::damaged(file, location.sequence, what));
-            }
-        }
-        let cuts = rows.values().filter_map(|row| row.owner.as_ref());
-        let after_cuts = cuts
-            .flat_map(|owner| owner.truncations.iter().map(|cut| cut.before_sequence))
-            .max()
-            .unwrap_or(0);
-        let next_sequence = sequences.last().map_or(0, |last| last + 1).max(after_cuts);
-        for sequence in sequences {
-            memory.note_row(sequence);
-        }
-        Ok(Self { memory, rows, next_sequence })
-    }
-
-    fn group_rows(
-        file: &Arc<str>,
-        database: &Database,
-    ) -> Result<BTreeMap<GroupId, GroupRow>, LogError> {
-        let stored = contained(file, || {
-            let mut stored = Vec::new();
-            for row in database.begin_read()?.open_table(GROUPS)?.iter()? {
-                let (key, value) = row?;
-                stored.push((key.value(), Bytes::copy_from_slice(value.value())));
-            }
-            Ok(stored)
-        })?;
-        let mut rows = BTreeMap::new();
-        for (key, value) in stored {
-            let group = GroupId(key);
-            let row = GroupRow::open(group, &value)
-                .map_err(|error| LogError::codec(file, key, &error))?;
-            if !row.is_sound() {
-                return Err(LogError::damaged(file, key, "positions that no log has"));
-            }
-            rows.insert(group, row);
-        }
-        Ok(rows)
-    }
-
-    /// The entries that are still part of some log, and every row's sequence.
-    fn entries(
-        file: &Arc<str>,
-        database: &Database,
-        rows: &BTreeMap<GroupId, GroupRow>,
-    ) -> Result<(FoundEntries, Vec<u64>), LogError> {
-        let mut entries = BTreeMap::new();
-        let mut sequences = Vec::new();
-        let mut next = 0;
-        while let Some((sequence, row)) = contained(file, || first_batch(database, next))? {
-            if sequence > SEQUENCES_MAX {
-                return Err(LogError::damaged(file, sequence, "a number that no row has"));
-            }
-            next = sequence + 1;
-            sequences.push(sequence);
-            let payload = open_batch(sequence, &row)
-                .map_err(|error| LogError::codec(file, sequence, &error))?;
-            let found = scan_batch(sequence, &payload)
-                .ok_or_else(|| LogError::damaged(file, sequence, "broken structure"))?;
-            for entry in found {
-                let owner = rows.get(&entry.group).and_then(|row| row.owner.as_ref());
-                let index = entry.position.index;
-                if owner.is_some_and(|owner| owner.holds(entry.replica, sequence, index)) {
-                    entries.insert((entry.group, index), (entry.position.term, entry.location));
-                }
-            }
-        }
-        Ok((entries, sequences))
-    }
-}
-
-fn first_batch(database: &Database, from: u64) -> Result<Option<(u64, Bytes)>, ::redb::Error> {
-    let table = database.begin_read()?.open_table(BATCHES)?;
-    let first = table.range(from..)?.next().transpose()?;
-    Ok(first.map(|(key, value)| (key.value(), Bytes::copy_from_slice(value.value()))))
-}
-
-fn batch(database: &Database, sequence: u64) -> Result<Option<Bytes>, ::redb::Error> {
-    let table = database.begin_read()?.open_table(BATCHES)?;
-    Ok(table.get(sequence)?.map(|value| Bytes::copy_from_slice(value.value())))
 }
 
 impl Shared {
@@ -328,19 +221,20 @@ impl Shared {
                 let ripe =
                     state.urgent || state.closing || state.queue.len() >= LAZY_OPERATIONS_MAX;
                 if ripe && !state.queue.is_empty() {
-                    state.urgent = false;
-                    state.queued_bytes = 0;
                     let mut operations = std::mem::take(&mut state.queue);
+                    let bytes_max = self.medium.commit_bytes_max();
+                    let mut rest = split_beyond(&mut operations, bytes_max);
                     if buggify!("raft log writer takes one operation") {
-                        state.put_back(operations.split_off(1));
+                        rest.splice(..0, operations.split_off(1));
                     }
+                    state.put_back(rest);
                     // Rows that died through what was put back have to wait
-                    // for it.
-                    let is_all = state.queue.is_empty();
-                    let dead_rows = if is_all { state.memory.take_dead() } else { Vec::new() };
+                    // for it, and so for the rest of an append that was cut.
+                    let taken = state.pushed - state.queue.len() as u64;
+                    let dead = state.memory.take_dead(taken);
                     drop(state);
                     self.room.notify_waiters();
-                    return Some((operations, dead_rows));
+                    return Some((operations, dead));
                 }
                 if state.closing || state.failed.is_some() {
                     return None;
@@ -350,37 +244,28 @@ impl Shared {
         }
     }
 
-    pub(super) fn with_database<T>(
-        &self,
-        work: impl FnOnce(&Database) -> Result<T, ::redb::Error>,
-    ) -> Result<T, LogError> {
-        let guard = self.database.read();
-        let database = guard.as_ref().ok_or(LogError::Closed)?;
-        contained(&self.file, || work(database))
-    }
-
     /// Notes the outcome of a commit, before anyone is told of it.
     pub(super) fn committed(
         &self,
-        placed: &[Placed],
         payload_bytes: u64,
-        rows: &[u64],
-        result: &Result<(), LogError>,
-    ) {
+        result: Result<Laid, LogError>,
+    ) -> Result<(), LogError> {
         let mut state = self.state.lock();
         match result {
-            Ok(()) => {
+            Ok(laid) => {
                 state.stats.commits += 1;
-                state.stats.entries += placed.len() as u64;
+                state.stats.entries += laid.placed.len() as u64;
                 state.stats.payload_bytes += payload_bytes;
-                state.memory.place(placed);
-                for &sequence in rows {
+                state.memory.place(&laid.placed);
+                for sequence in laid.rows {
                     state.memory.note_row(sequence);
                 }
+                Ok(())
             }
             Err(error) => {
                 tracing::error!(%error, "the log failed; every group of this node stops");
                 state.failed.get_or_insert_with(|| error.clone());
+                Err(error)
             }
         }
     }
@@ -397,11 +282,7 @@ impl Shared {
         for completion in abandoned.into_iter().filter_map(|operation| operation.completion) {
             completion(Err(error.clone()));
         }
-        let database = self.database.write().take();
-        if let Err(error) = contained(&self.file, move || {
-            drop(database);
-            Ok(())
-        }) {
+        if let Err(error) = self.medium.close() {
             tracing::warn!(%error, "closing the log");
         }
         self.finished.send(true);
@@ -452,6 +333,7 @@ impl Shared {
         start: impl FnOnce(&mut Memory) -> Result<(Option<Change>, T), LogError>,
         completion: Option<Completion>,
     ) -> Result<T, LogError> {
+        state.memory.begin_operation(state.pushed + 1);
         match start(&mut state.memory) {
             Ok((Some(change), value)) => {
                 state.push(group, change, completion);
@@ -486,51 +368,37 @@ impl Shared {
         Ok(value)
     }
 
-    fn fetch(&self, sequence: u64) -> Result<Option<Bytes>, LogError> {
-        let row = self.with_database(|database| batch(database, sequence));
-        if let Err(error @ LogError::Disk { .. }) = &row {
+    /// Fetches what a plan names. `None` when something is gone, which is in
+    /// order if the entries were purged since the plan was made.
+    fn execute(
+        &self,
+        group: GroupId,
+        plan: Vec<(LogPosition, Piece)>,
+    ) -> Result<Option<Vec<LogEntry>>, LogError> {
+        let stored = plan.iter().filter_map(|(position, piece)| match piece {
+            Piece::Stored(location) => Some((Whose { group, position: *position }, *location)),
+            Piece::Cached(_) => None,
+        });
+        let wanted: Vec<_> = stored.collect();
+        let fetched = self.medium.fetch(&wanted);
+        if let Err(error @ LogError::Disk { .. }) = &fetched {
             self.state.lock().failed.get_or_insert_with(|| error.clone());
             self.work.notify_one();
         }
-        let Some(row) = row? else { return Ok(None) };
-        open_batch(sequence, &row)
-            .map(Some)
-            .map_err(|error| LogError::codec(&self.file, sequence, &error))
-    }
-
-    /// Fetches what a plan names. `None` when a row is gone, which is in order
-    /// if the entries were purged since the plan was made.
-    fn execute(&self, plan: Vec<Piece>) -> Result<Option<Vec<LogEntry>>, LogError> {
-        let mut entries = Vec::with_capacity(plan.len());
-        let mut opened: Option<(u64, Bytes)> = None;
-        for piece in plan {
-            let (position, location) = match piece {
-                Piece::Cached(entry) => {
-                    entries.push(entry);
-                    continue;
-                }
-                Piece::Stored(position, location) => (position, location),
+        let Some(fetched) = fetched? else { return Ok(None) };
+        let mut fetched = fetched.into_iter();
+        let payloads = plan.into_iter().map_while(|(position, piece)| {
+            let payload = match piece {
+                Piece::Cached(payload) => payload,
+                Piece::Stored(_) => fetched.next()?,
             };
-            let row = match opened.take() {
-                Some((sequence, row)) if sequence == location.sequence => row,
-                _ => match self.fetch(location.sequence)? {
-                    Some(row) => row,
-                    None => return Ok(None),
-                },
-            };
-            let start = location.offset as usize;
-            let end = start + location.len as usize;
-            if end > row.len() {
-                return Err(LogError::damaged(&self.file, location.sequence, "row is too short"));
-            }
-            entries.push(LogEntry { position, payload: row.slice(start..end) });
-            opened = Some((location.sequence, row));
-        }
-        Ok(Some(entries))
+            Some(LogEntry { position, payload })
+        });
+        Ok(Some(payloads.collect()))
     }
 }
 
-impl LogEngine for RedbLog {
+impl LogEngine for DurableLog {
     fn admit(&self, group: GroupId, replica: ReplicaId) -> LogFuture<'_, LogState> {
         Box::pin(self.shared.submit_durably(group, move |memory| {
             let is_new = memory.admit(group, replica)?;
@@ -571,6 +439,13 @@ impl LogEngine for RedbLog {
         completion: Completion,
     ) -> LogFuture<'_, ()> {
         let payload_bytes = entries.iter().map(|entry| entry.payload.len()).sum();
+        let largest = entries.iter().map(|entry| entry.payload.len()).max().unwrap_or(0);
+        let bytes_max = self.shared.medium.commit_bytes_max();
+        if entry_bytes(largest) > bytes_max {
+            let refused = LogError::TooLarge { group, bytes: largest, bytes_max };
+            completion(Err(refused.clone()));
+            return Box::pin(std::future::ready(Err(refused)));
+        }
         let start = move |memory: &mut Memory| {
             let (replica, first_ticket) = memory.append(group, &entries)?;
             Ok((Some(Change::Append { replica, first_ticket, entries }), ()))
@@ -598,7 +473,6 @@ impl LogEngine for RedbLog {
         range: Range<u64>,
         payload_bytes_max: usize,
     ) -> Result<Vec<LogEntry>, LogError> {
-        let mut missing = 0;
         for _ in 0..READ_ATTEMPTS_MAX {
             let plan = {
                 let state = self.shared.state.lock();
@@ -607,16 +481,11 @@ impl LogEngine for RedbLog {
                 }
                 state.memory.plan(group, range.clone(), payload_bytes_max)?
             };
-            if let Some(Piece::Stored(_, location)) =
-                plan.iter().find(|piece| matches!(piece, Piece::Stored(..)))
-            {
-                missing = location.sequence;
-            }
-            if let Some(entries) = self.shared.execute(plan)? {
+            if let Some(entries) = self.shared.execute(group, plan)? {
                 return Ok(entries);
             }
         }
-        Err(LogError::damaged(&self.shared.file, missing, "the row is missing"))
+        Err(LogError::Missing { group, index: range.start })
     }
 
     fn term_at(&self, group: GroupId, index: u64) -> Result<Option<u64>, LogError> {

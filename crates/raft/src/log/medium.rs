@@ -1,0 +1,98 @@
+//! What a log is kept on: one writer hands it commits, readers fetch payloads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use bytes::Bytes;
+use quorate_types::{GroupId, ReplicaId};
+
+use super::memory::{Memory, Placed};
+use super::rows::{GroupRow, Location};
+use super::{LogError, LogPosition};
+
+/// Where commits go.
+///
+/// # Contract
+/// * A commit is on disk as a whole when [`commit`](Self::commit) returns `Ok`.
+///   A crash before that leaves all of it or nothing.
+/// * A sequence stands for one row of entries and is never used twice. Rows of
+///   later commits have higher ones.
+pub(super) trait Medium: fmt::Debug + Send + Sync + 'static {
+    /// The most bytes that one commit may take, by the count of
+    /// [`entry_bytes`](super::writer::entry_bytes).
+    fn commit_bytes_max(&self) -> usize;
+
+    /// No row of the next commit has a lower sequence, and every row so far has.
+    fn next_sequence(&self) -> u64;
+
+    /// Makes a commit durable. After an error nothing more may be asked.
+    fn commit(&self, commit: &Commit<'_>) -> Result<Laid, LogError>;
+
+    /// The payloads at some places; `None` when one of them is gone, which is in
+    /// order if its row was dead by now.
+    fn fetch(&self, wanted: &[(Whose, Location)]) -> Result<Option<Vec<Bytes>>, LogError>;
+
+    /// Releases the files.
+    fn close(&self) -> Result<(), LogError>;
+}
+
+/// What goes to disk together.
+pub(super) struct Commit<'a> {
+    /// The rows of all groups, as they are with this commit.
+    pub(super) groups: &'a BTreeMap<GroupId, GroupRow>,
+    /// Those that it changes.
+    pub(super) changed: BTreeSet<GroupId>,
+    /// In the order of groups and indexes, each once.
+    pub(super) entries: Vec<NewEntry>,
+    /// Rows that nothing needs once this commit is durable.
+    pub(super) dead: Vec<u64>,
+}
+
+impl<'a> Commit<'a> {
+    /// One that changes nothing.
+    pub(super) fn of(groups: &'a BTreeMap<GroupId, GroupRow>) -> Self {
+        Self { groups, changed: BTreeSet::new(), entries: Vec::new(), dead: Vec::new() }
+    }
+
+    /// The rows that it changes.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (GroupId, &GroupRow)> {
+        self.changed.iter().filter_map(|group| Some((*group, self.groups.get(group)?)))
+    }
+}
+
+/// An entry on its way to disk.
+pub(super) struct NewEntry {
+    pub(super) group: GroupId,
+    pub(super) replica: ReplicaId,
+    pub(super) position: LogPosition,
+    pub(super) ticket: u64,
+    pub(super) payload: Bytes,
+}
+
+impl NewEntry {
+    pub(super) fn placed(&self, location: Location) -> Placed {
+        Placed { group: self.group, index: self.position.index, ticket: self.ticket, location }
+    }
+}
+
+/// Which entry a payload belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Whose {
+    pub(super) group: GroupId,
+    pub(super) position: LogPosition,
+}
+
+/// Where the entries of a commit lie.
+#[derive(Default)]
+pub(super) struct Laid {
+    pub(super) placed: Vec<Placed>,
+    /// The rows that it added.
+    pub(super) rows: Vec<u64>,
+}
+
+/// A log as it was found on disk.
+pub(super) struct Opened {
+    pub(super) memory: Memory,
+    pub(super) groups: BTreeMap<GroupId, GroupRow>,
+    pub(super) medium: Box<dyn Medium>,
+}

@@ -1,0 +1,402 @@
+//! What a directory's segments hold, after any crash.
+//!
+//! A crash leaves three things that are in order: a file without a header; one
+//! with a header and no checkpoint; and, behind the frames of the newest
+//! segment, what there is of one more, which is cut off. Anything else is not
+//! what was written, and is refused with the file and the place.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_types::GroupId;
+use quorate_types::disk::{Disk, DiskFile};
+use quorate_types::owner::Owner;
+
+use super::super::memory::{Found, Memory};
+use super::super::rows::GroupRow;
+use super::super::{LogError, Place};
+use super::format::{
+    END_BYTES, FRAME_ALIGN, FRAME_HEADER_BYTES, FRAMES_AT, FrameHeader, HEADER_BYTES, Head, Header,
+    Kind, Rows, Seed, entries, place_of, rows, sequence_of, slot_of,
+};
+use super::yard::Spare;
+use super::{Segment, Use, write_end};
+
+/// The files of a log.
+pub(super) struct Survey {
+    log: Arc<str>,
+    /// By number.
+    segments: BTreeMap<u64, Segment>,
+    blank: Vec<Spare>,
+    next_slot: u32,
+}
+
+impl Survey {
+    /// Whose log it says it is.
+    pub(super) fn mark(&self) -> Bytes {
+        let newest = self.segments.values().next_back();
+        newest.map(|segment| segment.header.mark.clone()).unwrap_or_default()
+    }
+}
+
+/// Opens all files and reads what they say of themselves.
+pub(super) fn survey(
+    disk: &dyn Disk,
+    stem: &str,
+    owner: Option<Owner>,
+) -> Result<Survey, LogError> {
+    let log: Arc<str> = stem.into();
+    let names = disk.list().map_err(|error| LogError::disk(&log, error))?;
+    let (mut segments, mut blank, mut next_slot) = (BTreeMap::new(), Vec::new(), 1);
+    for name in names {
+        let Some(slot) = slot_of(stem, &name) else { continue };
+        let name: Arc<str> = name.into();
+        let file = disk.open(&name).map_err(|error| LogError::disk(&name, error))?;
+        next_slot = next_slot.max(slot.saturating_add(1));
+        let damaged = |what| Err(LogError::damaged(&name, Place::Offset(0), what));
+        match head(&*file).map_err(|error| LogError::disk(&name, error))? {
+            Head::Blank => {
+                let (replaced, is_filled) = (0, false);
+                blank.push(Spare { name, slot, file, replaced, is_filled });
+            }
+            Head::Damaged => return damaged("the header is not what was written"),
+            Head::Newer(format) => {
+                return Err(LogError::Newer { file: name, format });
+            }
+            Head::Segment(header) => {
+                if let Some(owner) = owner {
+                    let mark = Some(&*header.mark).filter(|mark| !mark.is_empty());
+                    owner.judge(mark).map_err(|error| LogError::not_ours(&name, error))?;
+                }
+                let (number, seed) = (header.number, header.seed());
+                let segment = Segment { name: Arc::clone(&name), slot, file, header, seed };
+                if segments.insert(number, segment).is_some() {
+                    return damaged("another file has the same number");
+                }
+            }
+        }
+    }
+    if let Some(owner) = owner.filter(|_| segments.is_empty()) {
+        // Before an empty file takes the place of a lost one.
+        owner.judge(None).map_err(|error| LogError::not_ours(&log, error))?;
+    }
+    Ok(Survey { log, segments, blank, next_slot })
+}
+
+/// What a file says of itself.
+pub(super) fn head(file: &dyn DiskFile) -> std::io::Result<Head> {
+    let len = usize::try_from(file.len()?).unwrap_or(usize::MAX).min(HEADER_BYTES);
+    let mut bytes = vec![0; HEADER_BYTES];
+    file.read(0, bytes.get_mut(..len).unwrap_or_default())?;
+    Ok(Header::decode(&bytes))
+}
+
+/// A log as it was found.
+pub(super) struct Recovered {
+    pub(super) memory: Memory,
+    pub(super) groups: BTreeMap<GroupId, GroupRow>,
+    pub(super) shelf: BTreeMap<u64, Arc<Segment>>,
+    pub(super) uses: BTreeMap<u64, Use>,
+    /// Where the log goes on; `None` if it was never begun.
+    pub(super) tail: Option<(Arc<Segment>, u64)>,
+    pub(super) number_last: u64,
+    pub(super) spares: Vec<Spare>,
+    pub(super) next_slot: u32,
+}
+
+/// Reads the segments that are needed, and cuts off what a crash left of a
+/// commit.
+pub(super) fn recover(
+    survey: Survey,
+    owner: Option<Owner>,
+    tail_bytes_max: usize,
+) -> Result<Recovered, LogError> {
+    let Survey { log, mut segments, blank, next_slot } = survey;
+    let number_last = segments.keys().next_back().copied().unwrap_or(0);
+    let (newest, begun) = newest(&mut segments)?;
+    let mut reading = Reading::default();
+    let tail = match newest {
+        Some((segment, frames)) => {
+            let segment = Arc::new(segment);
+            let (offset, list) = reading.newest(&log, &segment, &frames)?;
+            end_before(&segments, &list, segment.header.number)?;
+            reading.older(&log, &list, &mut segments, &begun)?;
+            Some((segment, offset))
+        }
+        None => {
+            if let Some(later) = begun.iter().find(|segment| segment.header.number > 1) {
+                return Err(later.damaged(FRAMES_AT, "no checkpoint, and no segment before"));
+            }
+            if let Some(owner) = owner {
+                // Its first checkpoint was there before it counted as begun.
+                owner.judge(None).map_err(|error| LogError::not_ours(&log, error))?;
+            }
+            None
+        }
+    };
+    // Those that were begun go first: one with the number 1 must not stay.
+    let begun = begun.into_iter();
+    let mut spares: Vec<Spare> =
+        begun.map(|it| Spare { replaced: it.header.replaced, ..Spare::of(&it) }).collect();
+    spares.extend(segments.into_values().map(|dead| Spare::of(&dead)));
+    spares.extend(blank);
+    let Reading { groups, found, frames, shelf, uses } = reading;
+    let mut memory = Memory::recover(tail_bytes_max, &groups, found).map_err(|hole| {
+        let (number, offset) = place_of(hole.sequence);
+        let file = shelf.get(&number).map_or(&log, |segment| &segment.name);
+        hole.of(file, Place::Offset(offset))
+    })?;
+    for sequence in frames {
+        memory.note_row(sequence);
+    }
+    Ok(Recovered { memory, groups, shelf, uses, tail, number_last, spares, next_slot })
+}
+
+/// Takes out the newest segment that has a checkpoint, and those that were
+/// begun since.
+fn newest(
+    segments: &mut BTreeMap<u64, Segment>,
+) -> Result<(Option<(Segment, Frames)>, Vec<Segment>), LogError> {
+    let mut begun = Vec::new();
+    while let Some((_, segment)) = segments.pop_last() {
+        let frames = Frames::read(&segment, segment.header.capacity)?;
+        if frames.at(FRAMES_AT).is_some_and(|(header, _)| header.kind == Kind::Checkpoint) {
+            return Ok((Some((segment, frames)), begun));
+        }
+        if let Some(offset) = frames.header_behind(FRAMES_AT) {
+            let what = format!("no checkpoint, but a frame at {offset}");
+            return Err(segment.damaged(FRAMES_AT, what));
+        }
+        begun.push(segment);
+    }
+    Ok((None, begun))
+}
+
+/// Ends the segment before the newest one, if a crash came before that.
+fn end_before(
+    segments: &BTreeMap<u64, Segment>,
+    list: &[(u64, u64)],
+    newest: u64,
+) -> Result<(), LogError> {
+    let kind_at = |frames: &Frames, offset| frames.at(offset).map(|(header, _)| header.kind);
+    for (number, segment) in segments.iter().rev() {
+        let frames = Frames::read(segment, segment.header.capacity)?;
+        if kind_at(&frames, FRAMES_AT) != Some(Kind::Checkpoint) {
+            continue;
+        }
+        let listed = list.iter().find(|(listed, _)| listed == number).map(|(_, end)| *end);
+        let end = listed.unwrap_or_else(|| frames.end_of_commits());
+        let has_room = end + END_BYTES <= frames.end();
+        if kind_at(&frames, end) != Some(Kind::End) && has_room {
+            write_end(segment, end, newest)?;
+        }
+        break;
+    }
+    Ok(())
+}
+
+/// The bytes of a segment from its first frame on.
+struct Frames {
+    seed: Seed,
+    bytes: Vec<u8>,
+}
+
+impl Frames {
+    /// As far as the file goes, up to `end`.
+    fn read(segment: &Segment, end: u64) -> Result<Self, LogError> {
+        let read = || {
+            let len = segment.file.len()?.min(end).saturating_sub(FRAMES_AT);
+            let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+            segment.file.read(FRAMES_AT, &mut bytes)?;
+            Ok(bytes)
+        };
+        let bytes = read().map_err(|error| segment.failed(error))?;
+        Ok(Self { seed: segment.seed, bytes })
+    }
+
+    fn end(&self) -> u64 {
+        FRAMES_AT + self.bytes.len() as u64
+    }
+
+    fn from(&self, offset: u64) -> Option<&[u8]> {
+        let at = usize::try_from(offset.checked_sub(FRAMES_AT)?).ok()?;
+        self.bytes.get(at..)
+    }
+
+    /// The frame at an offset, and its body.
+    fn at(&self, offset: u64) -> Option<(FrameHeader, &[u8])> {
+        let bytes = self.from(offset)?;
+        let header = FrameHeader::decode(self.seed, offset, bytes)?;
+        let len = usize::try_from(header.body_bytes()).ok()?;
+        let body = bytes.get(FRAME_HEADER_BYTES..)?.get(..len)?;
+        header.has_body(self.seed, offset, body).then_some((header, body))
+    }
+
+    /// Where the last commit ends.
+    fn end_of_commits(&self) -> u64 {
+        let mut offset = FRAMES_AT;
+        while let Some((header, _)) = self.at(offset).filter(|(it, _)| it.kind != Kind::End) {
+            offset = header.end(offset);
+        }
+        offset
+    }
+
+    /// Where the next frame begins behind an offset, whole or not.
+    fn header_behind(&self, offset: u64) -> Option<u64> {
+        let step = usize::try_from(FRAME_ALIGN).unwrap_or(1);
+        let offsets = (offset + FRAME_ALIGN..self.end()).step_by(step);
+        let mut begins = offsets.filter(|offset| {
+            let bytes = self.from(*offset).unwrap_or_default();
+            let header = FrameHeader::decode(self.seed, *offset, bytes);
+            header.is_some_and(|header| header.end(*offset) <= self.end())
+        });
+        begins.next()
+    }
+}
+
+/// What was read so far.
+#[derive(Default)]
+struct Reading {
+    groups: BTreeMap<GroupId, GroupRow>,
+    found: Vec<Found>,
+    /// Frames with entries.
+    frames: Vec<u64>,
+    shelf: BTreeMap<u64, Arc<Segment>>,
+    uses: BTreeMap<u64, Use>,
+}
+
+impl Reading {
+    /// Reads the segment in which the log ends. Says where, and which other
+    /// segments are needed.
+    fn newest(
+        &mut self,
+        log: &Arc<str>,
+        segment: &Arc<Segment>,
+        frames: &Frames,
+    ) -> Result<(u64, Vec<(u64, u64)>), LogError> {
+        if frames.end() < segment.header.capacity {
+            return Err(segment.damaged(frames.end(), "the file is cut off"));
+        }
+        let mut list = Vec::new();
+        let mut used = Use::default();
+        let (mut offset, mut last) = (FRAMES_AT, FRAMES_AT);
+        while let Some((header, body)) = frames.at(offset) {
+            let rows = self.frame(segment, offset, header, body, &mut used)?;
+            if let Some(next) = rows.next {
+                return Err(gone(log, next));
+            }
+            if offset == FRAMES_AT {
+                list = rows.segments;
+            }
+            self.groups.extend(rows.groups);
+            last = offset;
+            offset = header.end(offset);
+        }
+        if let Some(later) = frames.header_behind(offset) {
+            let what = format!("a frame that was durable before the one at {later} was written");
+            return Err(segment.damaged(offset, what));
+        }
+        cut(segment, frames, last, offset)?;
+        self.keep(Arc::clone(segment), used);
+        Ok((offset, list))
+    }
+
+    /// Reads the segments that a checkpoint lists.
+    fn older(
+        &mut self,
+        log: &Arc<str>,
+        list: &[(u64, u64)],
+        segments: &mut BTreeMap<u64, Segment>,
+        begun: &[Segment],
+    ) -> Result<(), LogError> {
+        // Nothing was needed of a segment whose file was taken.
+        let taken: BTreeSet<u64> = begun.iter().map(|segment| segment.header.replaced).collect();
+        for (number, end) in list {
+            match segments.remove(number) {
+                Some(segment) => self.full(Arc::new(segment), *end)?,
+                None if taken.contains(number) => {}
+                None => return Err(gone(log, *number)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a segment that was full when its successor was begun.
+    fn full(&mut self, segment: Arc<Segment>, end: u64) -> Result<(), LogError> {
+        let frames = Frames::read(&segment, end)?;
+        let mut used = Use { end, frames: 0 };
+        let mut offset = FRAMES_AT;
+        while offset < end {
+            let Some((header, body)) = frames.at(offset) else {
+                return Err(segment.damaged(offset, "a frame is not what was written"));
+            };
+            self.frame(&segment, offset, header, body, &mut used)?;
+            offset = header.end(offset);
+        }
+        self.keep(segment, used);
+        Ok(())
+    }
+
+    fn frame(
+        &mut self,
+        segment: &Segment,
+        offset: u64,
+        header: FrameHeader,
+        body: &[u8],
+        used: &mut Use,
+    ) -> Result<Rows, LogError> {
+        let sequence = sequence_of(segment.header.number, offset);
+        let mut read = || {
+            let (rows_bytes, entry_bytes) = body.split_at_checked(header.rows_len as usize)?;
+            entries(sequence, header.rows_len, entry_bytes, &mut self.found)?;
+            rows(header.kind, rows_bytes)
+        };
+        let is_first = header.kind == Kind::Checkpoint;
+        let read = if is_first == (offset == FRAMES_AT) { read() } else { None };
+        let is_sound = |rows: &Rows| {
+            let owners = rows.groups.iter().filter_map(|(_, row)| row.owner.as_ref());
+            let mut cuts = owners.flat_map(|owner| &*owner.truncations);
+            // What a cut hides was written before it.
+            cuts.all(|cut| cut.before_sequence <= sequence)
+        };
+        let read = read.filter(is_sound);
+        if header.entries_len > 0 {
+            used.frames += 1;
+            self.frames.push(sequence);
+        }
+        read.ok_or_else(|| segment.damaged(offset, "a frame that no log has written"))
+    }
+
+    fn keep(&mut self, segment: Arc<Segment>, used: Use) {
+        self.uses.insert(segment.header.number, used);
+        self.shelf.insert(segment.header.number, segment);
+    }
+}
+
+fn gone(log: &Arc<str>, number: u64) -> LogError {
+    LogError::damaged(log, Place::Segment(number), "its file is gone, or is not what was written")
+}
+
+/// Ends a segment at `offset`: whatever a crash left there of a commit was
+/// acknowledged to nobody. Then makes sure that what was read is on disk. The
+/// process that wrote the last frame may have died before its sync, or of one
+/// that failed, after which the system may take the frame for written: it is
+/// written once more. All before it were durable when it was written.
+fn cut(segment: &Segment, frames: &Frames, last: u64, offset: u64) -> Result<(), LogError> {
+    let rest = frames.from(offset).unwrap_or_default();
+    if FrameHeader::decode(segment.seed, offset, rest).is_some() {
+        tracing::warn!(file = &*segment.name, offset, "a commit that was cut short is removed");
+    }
+    let stale = rest.get(..FRAME_HEADER_BYTES).unwrap_or(rest);
+    let write = || {
+        if stale.iter().any(|byte| *byte != 0) {
+            segment.file.write(offset, &vec![0; stale.len()])?;
+        }
+        let len = usize::try_from(offset - last).unwrap_or(usize::MAX);
+        let frame = frames.from(last).and_then(|bytes| bytes.get(..len));
+        segment.file.write(last, frame.unwrap_or_default())?;
+        segment.file.sync()
+    };
+    write().map_err(|error| segment.failed(error))
+}

@@ -1,0 +1,233 @@
+//! The files that no segment needs: one is always kept ready for the next, so
+//! that no commit waits while a file is filled with zeroes.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use quorate_types::disk::{Disk, DiskFile};
+use tokio::sync::Notify;
+
+use super::super::LogError;
+use super::Segment;
+use super::format::file_of;
+
+/// Files that are kept for later use. More are removed.
+const SPARES_MAX: usize = 4;
+/// How much of a file is filled at a time.
+const FILL_BYTES: usize = 1 << 20;
+
+/// A file that a segment may be begun in.
+#[derive(Debug)]
+pub(super) struct Spare {
+    pub(super) name: Arc<str>,
+    pub(super) slot: u32,
+    pub(super) file: Arc<dyn DiskFile>,
+    /// The number under which the newest checkpoint may list it; zero for none.
+    pub(super) replaced: u64,
+    /// Whether all of it is known to be on disk. A blank file that was found may
+    /// be one that nobody waited for.
+    pub(super) is_filled: bool,
+}
+
+impl Spare {
+    /// The file of a segment that nothing is needed of.
+    pub(super) fn of(segment: &Segment) -> Self {
+        Self {
+            name: Arc::clone(&segment.name),
+            slot: segment.slot,
+            file: Arc::clone(&segment.file),
+            replaced: segment.header.number,
+            is_filled: true,
+        }
+    }
+
+    /// Extends the file with zeroes that are on disk: a later write there
+    /// changes data, and no file.
+    fn fill(&mut self, bytes: u64, goes_on: impl Fn() -> bool) -> Result<(), LogError> {
+        let mut fill = || {
+            let mut at = if self.is_filled { self.file.len()? } else { 0 };
+            if at >= bytes {
+                return Ok(());
+            }
+            self.is_filled = false;
+            let zeroes = vec![0; FILL_BYTES];
+            while at < bytes {
+                if !goes_on() {
+                    return Err(io::Error::other("the log is closed"));
+                }
+                let step = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(FILL_BYTES);
+                self.file.write(at, zeroes.get(..step).unwrap_or_default())?;
+                at += step as u64;
+            }
+            self.file.sync()?;
+            self.is_filled = true;
+            Ok(())
+        };
+        fill().map_err(|error: io::Error| LogError::disk(&self.name, error))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Yard {
+    disk: Arc<dyn Disk>,
+    stem: String,
+    segment_bytes: u64,
+    state: Mutex<State>,
+    /// Held while files are filled or removed.
+    busy: Mutex<()>,
+    wake: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    spares: VecDeque<Spare>,
+    /// Filled, and the next to be used.
+    ready: Option<Spare>,
+    surplus: Vec<Spare>,
+    next_slot: u32,
+    is_closed: bool,
+    /// Whether the last attempt to have one ready failed. The next segment
+    /// tries again, and tells its caller.
+    has_failed: bool,
+}
+
+impl Yard {
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        stem: &str,
+        segment_bytes: u64,
+        spares: Vec<Spare>,
+        next_slot: u32,
+    ) -> Self {
+        let state = State {
+            spares: spares.into(),
+            ready: None,
+            surplus: Vec::new(),
+            next_slot,
+            is_closed: false,
+            has_failed: false,
+        };
+        Self {
+            disk,
+            stem: stem.to_owned(),
+            segment_bytes,
+            state: Mutex::new(state),
+            busy: Mutex::new(()),
+            wake: Notify::new(),
+        }
+    }
+
+    /// A file with at least so many bytes.
+    pub(super) fn take(&self, bytes: u64) -> Result<Spare, LogError> {
+        let ready = {
+            let mut state = self.state.lock();
+            state.has_failed = false;
+            state.ready.take().or_else(|| state.spares.pop_front())
+        };
+        let mut spare = match ready {
+            Some(spare) => spare,
+            None => self.create()?,
+        };
+        spare.fill(bytes, || true)?;
+        self.wake.notify_one();
+        Ok(spare)
+    }
+
+    fn create(&self) -> Result<Spare, LogError> {
+        let slot = {
+            let mut state = self.state.lock();
+            let slot = state.next_slot;
+            let full = || io::Error::other("there is no number for another file of the log");
+            let next = slot.checked_add(1).ok_or_else(full);
+            state.next_slot =
+                next.map_err(|error| LogError::disk(&self.stem.as_str().into(), error))?;
+            slot
+        };
+        let name = file_of(&self.stem, slot);
+        let file = self.disk.open(&name).map_err(|error| LogError::disk(&name, error))?;
+        Ok(Spare { name, slot, file, replaced: 0, is_filled: false })
+    }
+
+    /// Takes a file back.
+    pub(super) fn give(&self, spare: Spare) {
+        self.state.lock().spares.push_back(spare);
+        self.wake.notify_one();
+    }
+
+    /// Lets the files go that are too many. To be called when a checkpoint has
+    /// just been written: it lists none of them, so that nobody misses them.
+    pub(super) fn prune(&self) {
+        let mut state = self.state.lock();
+        let keep = state.spares.len().min(SPARES_MAX);
+        let surplus = state.spares.split_off(keep);
+        state.surplus.extend(surplus);
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Keeps a file ready, and removes those that are too many, until the log
+    /// is closed.
+    pub(super) async fn run(self: Arc<Self>) {
+        while !self.state.lock().is_closed {
+            if !self.work() {
+                self.wake.notified().await;
+            }
+        }
+    }
+
+    /// One step; false if there is nothing to do.
+    fn work(&self) -> bool {
+        let _busy = self.busy.lock();
+        let mut state = self.state.lock();
+        if state.is_closed {
+            return false;
+        }
+        if let Some(spare) = state.surplus.pop() {
+            drop(state);
+            if let Err(error) = self.disk.remove(&spare.name) {
+                tracing::warn!(file = &*spare.name, %error, "a file of the log cannot be removed");
+            }
+            return true;
+        }
+        if state.ready.is_some() || state.has_failed {
+            return false;
+        }
+        let spare = state.spares.pop_front();
+        drop(state);
+        let goes_on = || !self.state.lock().is_closed;
+        let filled = spare.map_or_else(|| self.create(), Ok).map(|mut spare| {
+            let filled = spare.fill(self.segment_bytes, goes_on);
+            (spare, filled)
+        });
+        let mut state = self.state.lock();
+        let error = match filled {
+            Ok((spare, Ok(()))) if state.ready.is_none() => {
+                state.ready = Some(spare);
+                None
+            }
+            Ok((spare, filled)) => {
+                state.spares.push_front(spare);
+                filled.err()
+            }
+            Err(error) => Some(error),
+        };
+        if let Some(error) = error.filter(|_| !state.is_closed) {
+            tracing::warn!(%error, "no file is ready for the log's next segment");
+            state.has_failed = true;
+        }
+        true
+    }
+
+    /// Releases the files.
+    pub(super) fn close(&self) {
+        self.state.lock().is_closed = true;
+        self.wake.notify_one();
+        let _busy = self.busy.lock();
+        let mut state = self.state.lock();
+        state.ready = None;
+        state.spares.clear();
+        state.surplus.clear();
+    }
+}
