@@ -12,8 +12,9 @@ use bytes::{Buf, Bytes};
 use futures_util::future::select_all;
 use quorate_raft::tcp::{Mesh, MeshConfig, RaftService};
 use quorate_raft::{
-    Batch, ChannelTransport, Group, GroupClass, GroupSpec, Host, HostConfig, MachineError,
-    MachineFuture, SnapshotReader, SnapshotWriter, StateMachine, host_row_index, seeded_host_row,
+    Batch, ChannelTransport, DurableLog, Group, GroupClass, GroupSpec, Host, HostConfig, LogConfig,
+    MachineError, MachineFuture, SnapshotReader, SnapshotWriter, StateMachine, host_row_index,
+    seeded_host_row,
 };
 use quorate_types::disk::DirectoryDisk;
 use quorate_types::hello::{Hello, Protocol};

@@ -23,6 +23,8 @@ use super::shrink::shrink;
 
 /// Runs that once found a bug, as files of options.
 const REGRESSIONS: &str = "tests/seeds";
+/// How a finding begins in the trace.
+const FOUND: &str = " FOUND ";
 /// Lines of the trace that are shown with a finding.
 const EXCERPT_LINES: usize = 40;
 
@@ -463,7 +465,19 @@ fn tell(run: &Run, what: &str) {
     );
     show(&run.findings);
     if !run.findings.is_empty() {
+        let trace = std::fs::read_to_string(folder(what).join("trace.txt")).unwrap_or_default();
+        for line in before_finding(&trace) {
+            println!("{line}");
+        }
         println!("replay: {}", replay_command(what));
         println!("left in {}", folder(what).display());
     }
+}
+
+/// The lines of a trace that led to what was found first.
+fn before_finding(trace: &str) -> Vec<&str> {
+    let lines: Vec<&str> = trace.lines().collect();
+    let found = lines.iter().position(|line| line.contains(FOUND));
+    let end = found.map_or(lines.len(), |at| at + 1);
+    lines[end.saturating_sub(EXCERPT_LINES)..end].to_vec()
 }

@@ -256,9 +256,10 @@ pub(super) fn plan(options: &Options, chance: &mut Draw) -> Vec<Strike> {
     }
     let gap_millis_max = chance.pick(&[1_000, 4_000, 8_000]);
     let mut strikes = sequence(options, chance, &enabled, gap_millis_max);
-    if options.founders > 1 && chance.one_in(2) {
+    if options.founders > 1 && chance.one_in(3) {
+        // With longer rests, or clients get nothing done.
         enabled.retain(|fault| fault.lane() == Lane::Machines);
-        let others = sequence(options, chance, &enabled, gap_millis_max);
+        let others = sequence(options, chance, &enabled, 8_000);
         strikes.extend(others.into_iter().map(|strike| Strike { track: 1, ..strike }));
     }
     strikes

@@ -27,8 +27,10 @@ pub(super) fn check(file: &TextFile) -> Vec<Violation> {
         if file.path.contains("src/") {
             violations.extend(inline_tests(file, &lines));
         }
-        if file.path.starts_with("crates/") {
+        if file.path.starts_with("crates/") || file.path.starts_with("tests/src/sim/") {
             violations.extend(disorder(file, &lines));
+        }
+        if file.path.starts_with("crates/") {
             violations.extend(bare_tasks(file, &lines));
         }
     } else if !file.path.ends_with(".md") && !file.path.ends_with(".lock") {

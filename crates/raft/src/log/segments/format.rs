@@ -154,7 +154,7 @@ pub(super) const fn sequence_of(number: u64, offset: u64) -> u64 {
 
 /// The segment and the offset of a frame.
 pub(super) const fn place_of(sequence: u64) -> (u64, u64) {
-    (sequence >> 32, sequence & (1 << 32) - 1)
+    (sequence >> 32, sequence & u32::MAX as u64)
 }
 
 /// What the checksums of a segment begin with.

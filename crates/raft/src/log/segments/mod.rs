@@ -279,8 +279,10 @@ impl SegmentMedium {
             }
         }
         let current = pen.segment.header.number;
-        let free = pen.uses.extract_if(.., |number, it| *number != current && it.frames == 0);
-        for (number, _) in free {
+        let is_free = |(number, it): &(&u64, &Use)| **number != current && it.frames == 0;
+        let free: Vec<u64> = pen.uses.iter().filter(is_free).map(|(number, _)| *number).collect();
+        for number in free {
+            pen.uses.remove(&number);
             if let Some(segment) = self.shelf.write().remove(&number) {
                 self.yard.give(Spare::of(&segment));
             }

@@ -117,7 +117,7 @@ pub(super) fn recover(
     let (newest, begun) = newest(&mut segments)?;
     let mut reading = Reading::default();
     let tail = match newest {
-        Some((segment, frames)) => {
+        Some(Newest { segment, frames }) => {
             let segment = Arc::new(segment);
             let (offset, list) = reading.newest(&log, &segment, &frames)?;
             end_before(&segments, &list, segment.header.number)?;
@@ -153,16 +153,22 @@ pub(super) fn recover(
     Ok(Recovered { memory, groups, shelf, uses, tail, number_last, spares, next_slot })
 }
 
+/// The segment in which a log ends, as far as is known.
+struct Newest {
+    segment: Segment,
+    frames: Frames,
+}
+
 /// Takes out the newest segment that has a checkpoint, and those that were
 /// begun since.
 fn newest(
     segments: &mut BTreeMap<u64, Segment>,
-) -> Result<(Option<(Segment, Frames)>, Vec<Segment>), LogError> {
+) -> Result<(Option<Newest>, Vec<Segment>), LogError> {
     let mut begun = Vec::new();
     while let Some((_, segment)) = segments.pop_last() {
         let frames = Frames::read(&segment, segment.header.capacity)?;
         if frames.at(FRAMES_AT).is_some_and(|(header, _)| header.kind == Kind::Checkpoint) {
-            return Ok((Some((segment, frames)), begun));
+            return Ok((Some(Newest { segment, frames }), begun));
         }
         if let Some(offset) = frames.header_behind(FRAMES_AT) {
             let what = format!("no checkpoint, but a frame at {offset}");
