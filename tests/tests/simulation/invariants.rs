@@ -151,6 +151,32 @@ fn r3_a_late_leader_of_an_old_term_is_in_order() {
     assert_eq!(found(&stage), [] as [&str; 0]);
 }
 
+/// Logs with one entry in common have all before it in common.
+#[test]
+fn r2_logs_that_do_not_match_are_found() {
+    let before = |term| {
+        let mut stage = Stage::new();
+        stage.append(0, GROUP, &[entry(1, 11, blank()), entry(3, 12, blank())]);
+        stage.append(1, GROUP, &[entry(term, 11, blank()), entry(3, 12, blank())]);
+        found(&stage)
+    };
+    assert_eq!(before(1), [] as [&str; 0]);
+    assert_eq!(before(2), ["R2"]);
+}
+
+#[test]
+fn r2_a_gap_in_a_log_is_found() {
+    let next = |index| {
+        let mut stage = Stage::new();
+        stage.append(0, GROUP, &[entry(1, 11, blank())]);
+        stage.append(0, GROUP, &[entry(1, index, blank())]);
+        found(&stage)
+    };
+    assert_eq!(next(12), [] as [&str; 0]);
+    assert_eq!(next(13), ["R2"]);
+    assert_eq!(next(11), ["R2"]);
+}
+
 #[test]
 fn r3_the_removal_of_what_is_committed_is_found() {
     let mut stage = Stage::new();
@@ -204,7 +230,8 @@ fn r3_a_conflict_that_stays_is_no_excuse() {
     stage.commit(LOW, &committed);
     stage.append(2, GROUP, &[entry(1, 11, blank()), entry(2, 12, command(&committed[1]))]);
     stage.taps[2].truncating(GROUP, 12);
-    assert_eq!(found(&stage), ["R3"]);
+    // Nor do such logs match.
+    assert_eq!(found(&stage), ["R2", "R3"]);
 }
 
 #[test]
