@@ -155,7 +155,7 @@ fn r3_a_late_leader_of_an_old_term_is_in_order() {
 #[test]
 fn r2_logs_that_do_not_match_are_found() {
     let before = |term| {
-        let mut stage = Stage::new();
+        let stage = Stage::new();
         stage.append(0, GROUP, &[entry(1, 11, blank()), entry(3, 12, blank())]);
         stage.append(1, GROUP, &[entry(term, 11, blank()), entry(3, 12, blank())]);
         found(&stage)
@@ -167,7 +167,7 @@ fn r2_logs_that_do_not_match_are_found() {
 #[test]
 fn r2_a_gap_in_a_log_is_found() {
     let next = |index| {
-        let mut stage = Stage::new();
+        let stage = Stage::new();
         stage.append(0, GROUP, &[entry(1, 11, blank())]);
         stage.append(0, GROUP, &[entry(1, index, blank())]);
         found(&stage)
