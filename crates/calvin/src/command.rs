@@ -350,6 +350,12 @@ pub struct MapShard {
 }
 
 impl ShardMap {
+    /// The sequencer's first map, of shards in key order; none without shards.
+    pub fn first(shards: impl Iterator<Item = MapShard>) -> Option<Self> {
+        let shards: Seq<MapShard> = shards.collect();
+        (!shards.is_empty()).then_some(Self { version: 1, shards })
+    }
+
     /// The shard that holds `key`.
     #[must_use]
     pub fn locate(&self, key: &[u8]) -> Option<&MapShard> {

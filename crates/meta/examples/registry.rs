@@ -68,7 +68,7 @@ fn three_nodes() -> Bootstrap {
 }
 
 /// Plans, orders and installs a split. Between the steps a real coordinator
-/// lets the sequencer order the map change and waits for the cut.
+/// lets the sequencer order the map change and waits for the child.
 fn split_first_shard(log: &mut Log) -> Result<(), Box<dyn Error>> {
     let operator = MigrationId::random();
     let (shard, generation) = (ShardId(1), 1);
@@ -80,7 +80,8 @@ fn split_first_shard(log: &mut Log) -> Result<(), Box<dyn Error>> {
     let (from, to) = (to, SplitPhase::Ordered { epoch: Epoch(17) });
     log.propose(Command::AdvanceSplit { operator, from, to })?;
     let (parent_epoch, child_epoch) = (ShardEpoch(2), ShardEpoch(2));
-    log.propose(Command::FinishSplit { operator, parent_epoch, child_epoch })?;
+    log.propose(Command::InstallSplit { operator, parent_epoch, child_epoch })?;
+    log.propose(Command::FinishSplit { operator })?;
     Ok(())
 }
 

@@ -45,10 +45,12 @@ impl ClusterView {
 }
 
 impl ReplicaGroup {
-    /// Whether the membership is still the one that the group was seeded with.
+    /// Whether the voters are still those that the group was seeded with. A
+    /// learner is none yet: a move that waits for the group must not keep the
+    /// group from coming into being. Once a move has ended, a majority was
+    /// there to agree to it.
     fn is_as_founded(&self) -> bool {
-        self.retired.is_empty()
-            && self.replicas.iter().all(|replica| replica.origin == Origin::Seeded)
+        self.retired.is_empty() && self.voters().all(|replica| replica.origin == Origin::Seeded)
     }
 
     fn first_members(&self) -> Vec<(ReplicaId, NodeId)> {

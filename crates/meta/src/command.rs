@@ -66,9 +66,9 @@ pub enum Command {
         /// The next phase.
         to: SplitPhase,
     },
-    /// Installs both ranges after the cut took effect.
+    /// Installs both ranges after the sequencer has ordered the cut.
     #[msgpack(key = 7)]
-    FinishSplit {
+    InstallSplit {
         /// The split.
         operator: MigrationId,
         /// The epoch of the shrunken parent.
@@ -104,6 +104,12 @@ pub enum Command {
     /// Writes a journal row if nobody else has written it since.
     #[msgpack(key = 12)]
     Journal(JournalWrite),
+    /// Ends a split whose child no longer needs the parent's replicas.
+    #[msgpack(key = 13)]
+    FinishSplit {
+        /// The split.
+        operator: MigrationId,
+    },
 }
 
 impl Command {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use quorate_types::runtime::BoxFuture;
 
 use crate::client::{AdminError, MetadataClient};
-use crate::driver::Sequencer;
+use crate::driver::Splitting;
 use crate::operators::{Operator, Task};
 use crate::view::ClusterView;
 
@@ -15,7 +15,7 @@ use crate::view::ClusterView;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// What coordination brings about outside of the metadata (port).
-pub trait Effects: Sequencer + 'static {
+pub trait Effects: Splitting + 'static {
     /// Notes in which term this node coordinates now, if it does.
     fn coordinates(&self, term: Option<u64>);
 
@@ -56,7 +56,7 @@ impl MetadataClient {
         effects.publish(&view);
         for operator in view.running_operators() {
             let advanced = match &operator.task {
-                Task::Split(split) => self.advance_split(operator.id, split, &*effects).await,
+                Task::Split(_) => self.advance_split(operator.id, &*effects).await,
                 Task::Move(_) => Arc::clone(&effects).begin_move(operator.clone()).await,
             };
             if let Err(error) = advanced {

@@ -1,16 +1,26 @@
 //! Carrying a split out, step by step.
 
+use std::time::Duration;
+
 use quorate_types::runtime::BoxFuture;
-use quorate_types::{Blob, Epoch, MigrationId, NodeId, ReplicaId, ShardEpoch, ShardId};
+use quorate_types::{
+    Blob, Epoch, GroupId, MigrationId, NodeId, ReplicaId, ShardEpoch, ShardId, sometimes,
+};
+use tokio::time::timeout;
 
 use crate::client::{AdminError, MetadataClient};
 use crate::command::Command;
-use crate::operators::Operator;
+use crate::operators::Task;
 use crate::splits::{CutRefusal, Split, SplitPhase};
 use crate::view::ClusterView;
 
-/// Where the cut of a shard gets its place in the order of transactions.
-pub trait Sequencer: Send + Sync {
+/// How long a child's group may take to tell whether it has its first state.
+/// Whoever coordinates has other things to do meanwhile.
+const BIRTH_DEADLINE: Duration = Duration::from_secs(1);
+
+/// What a split brings about outside of the metadata (port): the cut gets its
+/// place in the order of transactions, and the child its replicas.
+pub trait Splitting: Send + Sync {
     /// Orders a cut, unless it was ordered before: the sequencer's map decides.
     ///
     /// # Errors
@@ -18,6 +28,10 @@ pub trait Sequencer: Send + Sync {
     /// ordered, or it was refused for a reason that may pass; asking again is
     /// safe.
     fn order(&self, cut: Cut) -> BoxFuture<Result<Ordered, AdminError>>;
+
+    /// Whether a majority of the group's voters holds its state durably, by a
+    /// leader that has just confirmed that it leads. Not while nobody can tell.
+    fn is_born(&self, child: GroupId) -> BoxFuture<bool>;
 }
 
 /// A cut that is to be ordered.
@@ -62,37 +76,55 @@ impl MetadataClient {
     /// the version of the sequencer's map at the most, and
     /// [`Ordered::Never`] is said of a cut whichever version it is asked for.
     ///
+    /// Once both halves are in the map, the split runs on, and keeps its group
+    /// from having another operator, until the child is born. The child's
+    /// replicas are named by where the parent's were; those fork it when they
+    /// apply the cut, which may be much later. Were one moved away before, its
+    /// fork would come into being on a node that has no use for it: a move of
+    /// an only replica, or moves of a majority, would lose every key of the
+    /// child. While the parent's voters stay, whoever committed the cut is a
+    /// majority of them and forks the child in due time.
+    ///
     /// # Errors
     /// [`AdminError`]; the split stays in its phase and the next look decides
     /// anew.
     pub async fn advance_split(
         &self,
         operator: MigrationId,
-        split: &Split,
-        sequencer: &dyn Sequencer,
+        splitting: &dyn Splitting,
     ) -> Result<(), AdminError> {
         let view = self.directory().view();
-        if !view.operator(operator).is_some_and(Operator::is_running) {
-            // It ended elsewhere; from here on the parent has another epoch.
-            return Ok(());
-        }
+        let running = view.operator(operator).filter(|operator| operator.is_running());
+        let Some(Task::Split(split)) = running.map(|operator| &operator.task) else {
+            return Ok(()); // It ended elsewhere.
+        };
+        // Of the view that the phase is of: once the split is installed, the
+        // parent has another epoch.
         let epoch = epoch_after(&view, split);
-        let finish = Command::FinishSplit { operator, parent_epoch: epoch, child_epoch: epoch };
+        let install = Command::InstallSplit { operator, parent_epoch: epoch, child_epoch: epoch };
         let command = match split.phase {
             SplitPhase::Planned => advance(operator, split.phase, SplitPhase::Ordering),
-            SplitPhase::Ordering => match sequencer.order(Cut::of(split, epoch)).await? {
+            SplitPhase::Ordering => match splitting.order(Cut::of(split, epoch)).await? {
                 Ordered::Now(epoch) => {
                     advance(operator, split.phase, SplitPhase::Ordered { epoch })
                 }
-                Ordered::Before => finish,
+                Ordered::Before => install,
                 Ordered::Never(reason) => {
                     let shard = split.shard;
                     tracing::warn!(%operator, %shard, ?reason, "a split is given up");
                     Command::AbortSplit { operator, expected: split.phase, reason }
                 }
             },
-            SplitPhase::Ordered { .. } => finish,
-            SplitPhase::Installed { .. } | SplitPhase::Refused { .. } => return Ok(()),
+            SplitPhase::Ordered { .. } => install,
+            SplitPhase::Installed { .. } => {
+                let born = timeout(BIRTH_DEADLINE, splitting.is_born(split.child_group)).await;
+                if !born.unwrap_or(false) {
+                    sometimes!("a split waits for its child");
+                    return Err(AdminError::Unavailable("the child is not born yet".into()));
+                }
+                Command::FinishSplit { operator }
+            }
+            SplitPhase::Refused { .. } => return Ok(()),
         };
         self.run(&command).await.map(drop)
     }

@@ -73,6 +73,12 @@ pub enum Violation {
     /// Rows exist, but not the header that every apply writes.
     #[error("rows without a header row")]
     HeaderMissing,
+    /// Two rows have one key.
+    #[error("two rows with one key")]
+    RowRepeated,
+    /// An operator's row has the key of another.
+    #[error("the row of operator {0} has the key of another one")]
+    OperatorMisnamed(MigrationId),
     /// Nodes, groups or shards exist although no cluster was bootstrapped.
     #[error("members without a bootstrapped cluster")]
     NotBootstrapped,

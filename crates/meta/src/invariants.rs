@@ -100,10 +100,8 @@ fn check_replica_ids(view: &ClusterView) -> Result<(), Violation> {
         group.replicas.iter().for_each(|replica| note(replica.id));
         group.retired.iter().for_each(|retired| note(retired.id));
     }
-    for operator in view.running_operators() {
-        if let Task::Split(split) = &operator.task {
-            split.child_replicas.iter().for_each(|child| note(child.id));
-        }
+    for split in view.promised_children() {
+        split.child_replicas.iter().for_each(|child| note(child.id));
     }
     let broken = uses.iter().find(|(id, count)| **count > 1 || **id >= view.header.next_replica);
     broken.map_or(Ok(()), |(id, _)| Err(Violation::ReplicaNotUnique(*id)))

@@ -37,7 +37,7 @@ pub use client::{AdminError, MetadataClient};
 pub use command::{COMMAND_VERSION, Command};
 pub use coordinator::Effects;
 pub use directory::Directory;
-pub use driver::{Cut, Ordered, Sequencer};
+pub use driver::{Cut, Ordered, Splitting};
 pub use error::{MetaError, Violation};
 pub use groups::{
     METADATA_GROUP, Origin, Replica, ReplicaGroup, RetiredReplica, Role, SEQUENCER_GROUP,

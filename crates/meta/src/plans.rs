@@ -7,6 +7,7 @@ use crate::client::{AdminError, MetadataClient};
 use crate::command::Command;
 use crate::moves::{BeginMove, ReplicaChange};
 use crate::reply::Reply;
+use crate::shards::Shard;
 use crate::splits::BeginSplit;
 use crate::view::ClusterView;
 
@@ -32,6 +33,15 @@ impl ClusterView {
         let (epoch, generation) = (record.epoch, self.group(record.group)?.generation);
         Some(Command::BeginSplit(BeginSplit { operator, shard, at, epoch, generation }))
     }
+
+    /// A shard that somebody has named.
+    ///
+    /// # Errors
+    /// [`AdminError::NotFound`]
+    pub fn named_shard(&self, shard: ShardId) -> Result<&Shard, AdminError> {
+        self.shard(shard).ok_or_else(|| no_shard(shard))
+    }
+
     /// The replica on a node, to be handed its group's leadership. Whether it
     /// may have it is for the group to say: Raft's membership decides.
     ///
@@ -65,8 +75,7 @@ impl MetadataClient {
     /// As [`MetadataClient::begin_move`].
     pub async fn begin_split(&self, shard: ShardId, at: Blob) -> Result<MigrationId, AdminError> {
         let planned = self.directory().view().plan_split(MigrationId::random(), shard, at);
-        let missing = || AdminError::NotFound(format!("there is no shard {shard}"));
-        self.begin(planned.ok_or_else(missing)?).await
+        self.begin(planned.ok_or_else(|| no_shard(shard))?).await
     }
 
     async fn begin(&self, command: Command) -> Result<MigrationId, AdminError> {
@@ -75,6 +84,10 @@ impl MetadataClient {
             other => Err(AdminError::Unavailable(format!("unexpected reply {other:?}"))),
         }
     }
+}
+
+fn no_shard(shard: ShardId) -> AdminError {
+    AdminError::NotFound(format!("there is no shard {}", shard.0))
 }
 
 fn no_group(group: GroupId) -> AdminError {

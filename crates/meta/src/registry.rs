@@ -58,13 +58,16 @@ impl Registry {
     /// invariant that the rows break. The replica must halt.
     pub fn load(rows: impl IntoIterator<Item = (Blob, Blob)>) -> Result<Self, MetaError> {
         let mut view = ClusterView::default();
-        let (mut any, mut header) = (false, false);
+        let mut keys = BTreeSet::new();
         for (key, row) in rows {
+            // Of a row that came twice, what the first said could remain.
+            if keys.contains(&key) {
+                return Err(Violation::RowRepeated.into());
+            }
             view.read_row(&key, &row)?;
-            any = true;
-            header |= key == RowKey::Header.encode();
+            keys.insert(key);
         }
-        if any && !header {
+        if !keys.is_empty() && !keys.contains(&RowKey::Header.encode()) {
             return Err(Violation::HeaderMissing.into());
         }
         invariants::check(&view)?;
@@ -116,9 +119,10 @@ impl Registry {
             Command::Set { name, value } => self.set(name, value),
             Command::BeginSplit(wanted) => self.begin_split(index, wanted),
             Command::AdvanceSplit { operator, from, to } => self.advance_split(operator, from, to),
-            Command::FinishSplit { operator, parent_epoch, child_epoch } => {
-                self.finish_split(index, operator, parent_epoch, child_epoch)
+            Command::InstallSplit { operator, parent_epoch, child_epoch } => {
+                self.install_split(operator, parent_epoch, child_epoch)
             }
+            Command::FinishSplit { operator } => self.finish_split(index, operator),
             Command::AbortSplit { operator, expected, reason } => {
                 self.abort_split(index, operator, expected, reason)
             }

@@ -8,7 +8,7 @@ use quorate_types::codec::{CodecError, decode, encode, open_row, seal_row};
 use quorate_types::{Blob, ClusterId, GroupId, MigrationId, NodeId, ReplicaId, ShardId};
 use zerompk::{FromMessagePack, ToMessagePack};
 
-use crate::error::MetaError;
+use crate::error::{MetaError, Violation};
 use crate::view::ClusterView;
 
 /// The newest row format of this build.
@@ -127,23 +127,29 @@ impl ClusterView {
         let Some(name) = RowKey::decode(key) else {
             return Err(MetaError::UnknownRow { key: key.clone() });
         };
-        self.read_named(name, key, row)
-            .map_err(|source| MetaError::Row { key: key.clone(), source })
+        self.read_named(&name, key, row)
+            .map_err(|source| MetaError::Row { key: key.clone(), source })?;
+        match name {
+            RowKey::Operator(id) if self.operator(id).is_none_or(|found| found.id != id) => {
+                Err(Violation::OperatorMisnamed(id).into())
+            }
+            _ => Ok(()),
+        }
     }
 
-    fn read_named(&mut self, name: RowKey, key: &[u8], row: &[u8]) -> Result<(), CodecError> {
+    fn read_named(&mut self, name: &RowKey, key: &[u8], row: &[u8]) -> Result<(), CodecError> {
         let (_, payload) = open_row(key, ROW_VERSION, row)?;
         match name {
             RowKey::Header => self.header = decode(payload)?,
             RowKey::Bootstrap => self.bootstrap = Some(decode(payload)?),
             RowKey::Setting(name) => {
-                self.settings.insert(name, decode(payload)?);
+                self.settings.insert(name.clone(), decode(payload)?);
             }
-            RowKey::Node(id) => self.insert_node(id, decode(payload)?),
-            RowKey::Group(id) => self.insert_group(id, decode(payload)?),
-            RowKey::Shard(id) => self.insert_shard(id, decode(payload)?),
+            RowKey::Node(id) => self.insert_node(*id, decode(payload)?),
+            RowKey::Group(id) => self.insert_group(*id, decode(payload)?),
+            RowKey::Shard(id) => self.insert_shard(*id, decode(payload)?),
             RowKey::Operator(_) => self.insert_operator(decode(payload)?),
-            RowKey::Journal(id) => self.insert_journal(id, decode(payload)?),
+            RowKey::Journal(id) => self.insert_journal(*id, decode(payload)?),
         }
         Ok(())
     }

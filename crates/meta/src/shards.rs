@@ -13,7 +13,7 @@ pub struct Lineage {
 }
 
 /// A contiguous range of keys. Every shard of the map is in service: one that
-/// a split is about to create appears with [`Command::FinishSplit`](crate::Command::FinishSplit),
+/// a split is about to create appears with [`Command::InstallSplit`](crate::Command::InstallSplit),
 /// and until then only in the split's own record.
 #[derive(Clone, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
 pub struct Shard {

@@ -18,6 +18,7 @@ use crate::operators::{Operator, OperatorState, Task};
 use crate::registry::Registry;
 use crate::reply::{Limited, Refusal, Reply};
 use crate::shards::{Lineage, Shard};
+use crate::view::ClusterView;
 
 /// Asks for a split.
 #[derive(Clone, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
@@ -52,7 +53,10 @@ pub enum SplitPhase {
         /// Its position in the sequencer's log.
         epoch: Epoch,
     },
-    /// Both ranges are in the map.
+    /// Both ranges are in the map. The split runs on until a majority of the
+    /// child's replicas holds its first state: until then that state may come
+    /// from the parent's replicas only, which therefore must stay where they
+    /// are.
     #[msgpack(key = 3)]
     Installed {
         /// The epoch of the shrunken parent.
@@ -125,6 +129,16 @@ pub struct Split {
     pub phase: SplitPhase,
 }
 
+impl ClusterView {
+    /// The splits whose child has its ids and is not in the map yet.
+    pub(crate) fn promised_children(&self) -> impl Iterator<Item = &Split> {
+        self.running_operators().filter_map(|operator| match &operator.task {
+            Task::Split(Split { phase: SplitPhase::Installed { .. }, .. }) | Task::Move(_) => None,
+            Task::Split(split) => Some(split),
+        })
+    }
+}
+
 impl Registry {
     pub(crate) fn begin_split(&mut self, index: u64, wanted: BeginSplit) -> Result<Reply, Refusal> {
         if let Some(known) = self.view().operator(wanted.operator) {
@@ -175,10 +189,7 @@ impl Registry {
         if shard.range.split_at(&wanted.at).is_none() {
             return Err(Refusal::SplitKeyOutside { shard: id });
         }
-        let planned = view
-            .running_operators()
-            .filter(|operator| matches!(operator.task, Task::Split(_)))
-            .count();
+        let planned = view.promised_children().count();
         if view.shards().len() + planned >= SHARDS_MAX {
             return Err(Limited::Shards.at(SHARDS_MAX));
         }
@@ -214,9 +225,8 @@ impl Registry {
         Ok(self.record_operator(Operator { task, ..operator }))
     }
 
-    pub(crate) fn finish_split(
+    pub(crate) fn install_split(
         &mut self,
-        index: u64,
         id: MigrationId,
         parent: ShardEpoch,
         child: ShardEpoch,
@@ -232,15 +242,28 @@ impl Registry {
         if split.phase == SplitPhase::Planned {
             return Err(Refusal::PhaseOrder { current: split.phase });
         }
-        self.install_split(&split, parent, child)?;
-        self.renew_group(operator.group, |_| {});
+        self.divide(&split, parent, child)?;
         let task = Task::Split(Split { phase: installed, ..split });
+        Ok(self.record_operator(Operator { task, ..operator }))
+    }
+
+    pub(crate) fn finish_split(&mut self, index: u64, id: MigrationId) -> Result<Reply, Refusal> {
+        let (operator, split) = self.known_split(id)?;
+        match operator.state {
+            OperatorState::Finished { .. } => return Ok(Reply::Operator(operator)),
+            OperatorState::Aborted { .. } => return Err(Refusal::OperatorEnded { operator: id }),
+            OperatorState::Running => {}
+        }
+        if !matches!(split.phase, SplitPhase::Installed { .. }) {
+            return Err(Refusal::PhaseOrder { current: split.phase });
+        }
+        self.renew_group(operator.group, |_| {});
         let state = OperatorState::Finished { at: index };
-        Ok(self.end_operator(Operator { task, state, ..operator }))
+        Ok(self.end_operator(Operator { state, ..operator }))
     }
 
     /// Shrinks the parent and adds the child with its seeded replicas.
-    fn install_split(
+    fn divide(
         &mut self,
         split: &Split,
         parent_epoch: ShardEpoch,

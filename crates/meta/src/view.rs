@@ -9,7 +9,7 @@ use crate::bootstrap::Bootstrap;
 use crate::groups::{Replica, ReplicaGroup, Role};
 use crate::journal::JournalRow;
 use crate::nodes::{Node, NodeState};
-use crate::operators::{Operator, Task};
+use crate::operators::Operator;
 use crate::rows::Header;
 use crate::settings::{SettingValue, TARGET_REPLICAS};
 use crate::shards::Shard;
@@ -145,13 +145,11 @@ impl ClusterView {
     #[must_use]
     pub fn is_retired(&self, group: GroupId, replica: ReplicaId) -> bool {
         let is_member = self.group(group).is_some_and(|group| group.replica(replica).is_some());
-        let is_planned = || {
-            self.running_operators().any(|operator| match &operator.task {
-                Task::Split(split) => split.child_replicas.iter().any(|child| child.id == replica),
-                Task::Move(_) => false,
-            })
+        let is_promised = || {
+            let mut children = self.promised_children().flat_map(|split| &split.child_replicas);
+            children.any(|child| child.id == replica)
         };
-        replica < self.header.next_replica && !is_member && !is_planned()
+        replica < self.header.next_replica && !is_member && !is_promised()
     }
 
     /// A shard.

@@ -16,10 +16,10 @@ use common::drivers::{Group, Others};
 use common::*;
 use quorate_meta::{
     AdminError, Command, Cut, Directory, JournalWrite, MetadataClient, Operator, Ordered, Registry,
-    Reply, Request, Response, Sequencer, SplitPhase,
+    Reply, Request, Response, SplitPhase, Splitting, shard_group,
 };
 use quorate_types::runtime::BoxFuture;
-use quorate_types::{Blob, Epoch, NodeId};
+use quorate_types::{Blob, Epoch, GroupId, NodeId, ShardId};
 use tokio::time::Instant;
 
 fn knows(node: u64, others: &[u64]) -> Arc<Directory> {
@@ -151,14 +151,19 @@ async fn a_move_ends_in_the_map_before_its_row_is_closed() {
     assert_eq!(view.open_journal().count(), 0);
 }
 
-/// A sequencer that answers with one and the same.
+/// A sequencer that answers with one and the same. Children are born at once.
 struct Fixed(Result<Ordered, AdminError>);
 
-impl Sequencer for Fixed {
+impl Splitting for Fixed {
     fn order(&self, cut: Cut) -> BoxFuture<Result<Ordered, AdminError>> {
         assert_eq!((cut.at, cut.members.len(), cut.epoch.0), ("f".into(), 3, 2));
         let answer = self.0.clone();
         Box::pin(async move { answer })
+    }
+
+    fn is_born(&self, child: GroupId) -> BoxFuture<bool> {
+        assert_eq!(child, shard_group(ShardId(3)));
+        Box::pin(std::future::ready(true))
     }
 }
 
@@ -172,8 +177,7 @@ async fn ordering() -> MetadataClient {
 }
 
 async fn step(client: &MetadataClient, sequencer: &Fixed) -> Result<(), AdminError> {
-    let split = split_of(client.directory().view().operator(SPLIT).unwrap().clone());
-    client.advance_split(SPLIT, &split, sequencer).await
+    client.advance_split(SPLIT, sequencer).await
 }
 
 fn phase(client: &MetadataClient) -> SplitPhase {
@@ -188,8 +192,11 @@ async fn a_split_is_ordered_recorded_and_installed() {
     assert_eq!(phase(&client), ORDERED);
     step(&client, &now).await.unwrap();
     assert!(matches!(phase(&client), SplitPhase::Installed { .. }));
-    step(&client, &now).await.unwrap();
     assert_eq!(client.directory().view().shards().len(), 3);
+    assert!(client.directory().view().operator(SPLIT).unwrap().is_running());
+    step(&client, &now).await.unwrap();
+    assert!(!client.directory().view().operator(SPLIT).unwrap().is_running());
+    step(&client, &now).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -208,11 +215,11 @@ async fn a_sequencer_that_cannot_tell_leaves_the_split_where_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_split_that_ended_elsewhere_is_not_asked_for_with_another_epoch() {
+async fn a_split_that_is_in_the_map_is_not_asked_for_with_another_epoch() {
     let client = ordering().await;
-    let seen = split_of(client.directory().view().operator(SPLIT).unwrap().clone());
     step(&client, &Fixed(Ok(Ordered::Before))).await.unwrap();
     // The parent's epoch is 2 by now. `Fixed` insists on cuts for that one.
     let late = Fixed(Err(AdminError::Refused("nobody asks".into())));
-    client.advance_split(SPLIT, &seen, &late).await.unwrap();
+    step(&client, &late).await.unwrap();
+    step(&client, &late).await.unwrap();
 }

@@ -17,28 +17,39 @@ use common::drivers::{Group, Others};
 use common::*;
 use quorate_meta::{
     AdminError, ClusterView, Command, Cut, CutRefusal, Directory, Effects, MetadataClient,
-    Operator, OperatorState, Ordered, Sequencer, SplitPhase, shard_group,
+    Operator, OperatorState, Ordered, SplitPhase, Splitting, shard_group,
 };
 use quorate_types::runtime::BoxFuture;
-use quorate_types::{Epoch, MigrationId, NodeId, ShardId};
+use quorate_types::{Epoch, GroupId, MigrationId, NodeId, ShardId};
 
 /// Long enough for every step of an operator.
 const LOOKS: Duration = Duration::from_secs(5);
 
 /// What was brought about. Moves fail; the sequencer orders at once, unless
-/// it never will.
+/// it never will, and children are born unless none is.
 #[derive(Default)]
 struct Outside {
     never: Option<CutRefusal>,
+    is_barren: bool,
     terms: Mutex<Vec<Option<u64>>>,
     published: Mutex<Vec<u64>>,
     moves: Mutex<Vec<MigrationId>>,
 }
 
-impl Sequencer for Outside {
+impl Splitting for Outside {
     fn order(&self, _: Cut) -> BoxFuture<Result<Ordered, AdminError>> {
         let ordered = self.never.map_or(Ordered::Now(Epoch(9)), Ordered::Never);
         Box::pin(std::future::ready(Ok(ordered)))
+    }
+
+    fn is_born(&self, _: GroupId) -> BoxFuture<bool> {
+        let is_born = !self.is_barren;
+        Box::pin(async move {
+            if !is_born {
+                std::future::pending::<()>().await;
+            }
+            is_born
+        })
     }
 }
 
@@ -116,6 +127,27 @@ async fn a_split_that_is_never_ordered_is_given_up_and_its_shard_is_free_again()
     coordinate(&client).await;
     let ended = client.directory().view().operator(again).unwrap().clone();
     assert!(matches!(ended.state, OperatorState::Finished { .. }), "{ended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_parent_s_replicas_stay_until_the_child_is_born() {
+    let (_, client) = leader();
+    let parent = shard_group(ShardId(2));
+    let split = client.begin_split(ShardId(2), "t".into()).await.unwrap();
+    let barren = Outside { is_barren: true, ..Outside::default() };
+    let outside = coordinate_with(&client, barren).await;
+    let view = client.directory().view();
+    let running = view.operator(split).unwrap().clone();
+    assert!(running.is_running());
+    assert!(matches!(split_of(running).phase, SplitPhase::Installed { .. }));
+    assert_eq!(view.shards().len(), 3, "the map shows the child, or it could not be asked");
+    let refused = client.begin_move(parent, replace(1, 4)).await.unwrap_err();
+    assert!(refused.to_string().contains("wait for its end"), "{refused}");
+    // The child that is not born keeps nobody else waiting.
+    assert!(outside.terms.lock().unwrap().len() > 2);
+    coordinate(&client).await;
+    assert!(!client.directory().view().operator(split).unwrap().is_running());
+    client.begin_move(parent, replace(1, 4)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -256,7 +256,7 @@ fn the_journal_is_bounded() {
 }
 
 #[test]
-fn a_replica_is_seeded_until_its_group_has_changed() {
+fn a_replica_is_seeded_until_its_group_s_voters_have_changed() {
     let mut host = Host::with_spare();
     let born = |host: &Host, id, at| {
         let view = host.registry.view();
@@ -268,7 +268,10 @@ fn a_replica_is_seeded_until_its_group_has_changed() {
         assert_eq!(born(&host, id, 0), Birth::Seeded(members));
     }
     assert_eq!(born(&host, METADATA_GROUP, 0), Birth::Joined, "it is formed by hand");
+    let seeded = born(&host, GROUP, 0);
     host.operator(host.begin_move(GROUP, replace(1, 4)));
     assert_eq!(born(&host, GROUP, 3), Birth::Joined, "the learner");
+    assert_eq!(born(&host, GROUP, 0), seeded, "the move waits for the group to come into being");
+    host.operator(Command::CommitMove { migration: MOVE });
     assert_eq!(born(&host, GROUP, 0), Birth::Joined, "its siblings have moved on");
 }

@@ -60,11 +60,14 @@ fn command(view: &ClusterView, (kind, a, b, c): Wish) -> Command {
         },
         5 | 6 => begin_split(view, id, a, c),
         7 => advance_split(view, operator, c),
-        8 => Command::FinishSplit {
+        8 => Command::InstallSplit {
             operator,
             parent_epoch: ShardEpoch(1 + b % 6),
             child_epoch: ShardEpoch(1 + c % 6),
         },
+        9 if matches!(phase(view, operator), SplitPhase::Installed { .. }) => {
+            Command::FinishSplit { operator }
+        }
         9 => Command::AbortSplit {
             operator,
             expected: phase(view, operator),

@@ -43,8 +43,7 @@ fn an_ordered_split_installs_both_ranges() {
     let mut host = Host::bootstrapped();
     let split = host.ordered_split();
     let version = host.registry.view().version();
-    let ended = host.operator(finish(2, 2));
-    assert_eq!(ended.state, OperatorState::Finished { at: host.index });
+    assert!(host.operator(install(2, 2)).is_running(), "its child may not be born");
 
     let view = host.registry.view();
     assert_eq!(view.version(), version + 1);
@@ -58,6 +57,10 @@ fn an_ordered_split_installs_both_ranges() {
     assert_eq!(view.locate(b"a").map(|(id, _)| id), Some(FIRST));
     assert_eq!(view.locate(b"z").map(|(id, _)| id), Some(ShardId(2)));
     assert_eq!(host.reloaded(), host.registry);
+    let ended = host.operator(FINISH);
+    assert_eq!(ended.state, OperatorState::Finished { at: host.index });
+    assert_eq!(host.registry.view().version(), version + 2);
+    assert_eq!(host.reloaded(), host.registry);
 }
 
 #[test]
@@ -70,9 +73,13 @@ fn every_step_of_a_split_may_be_repeated() {
     assert_eq!(host.operator(advance(SplitPhase::Planned, SplitPhase::Ordering)), ordering);
     assert_eq!(host.operator(begin.clone()), ordering);
     host.operator(advance(SplitPhase::Ordering, ORDERED));
-    let ended = host.operator(finish(2, 2));
+    let installed = host.operator(install(2, 2));
+    assert_eq!(host.operator(install(2, 2)), installed);
+    assert_eq!(host.operator(begin.clone()), installed);
+    let ended = host.operator(FINISH);
     let version = host.registry.view().version();
-    assert_eq!(host.operator(finish(2, 2)), ended);
+    assert_eq!(host.operator(FINISH), ended);
+    assert_eq!(host.operator(install(2, 2)), ended);
     assert_eq!(host.operator(begin), ended);
     assert_eq!(host.registry.view().version(), version);
 }
@@ -83,7 +90,8 @@ fn phases_never_go_back_or_skip() {
     host.operator(host.begin_split(1, "f"));
     let planned = Refusal::PhaseOrder { current: SplitPhase::Planned };
     assert_eq!(host.refused(advance(SplitPhase::Planned, ORDERED)), planned);
-    assert_eq!(host.refused(finish(2, 2)), planned);
+    assert_eq!(host.refused(install(2, 2)), planned);
+    assert_eq!(host.refused(FINISH), planned);
     host.operator(advance(SplitPhase::Planned, SplitPhase::Ordering));
     let mismatch = Refusal::PhaseMismatch { current: SplitPhase::Ordering };
     assert_eq!(host.refused(advance(SplitPhase::Planned, ORDERED)), mismatch);
@@ -92,6 +100,7 @@ fn phases_never_go_back_or_skip() {
     let installed = SplitPhase::Installed { parent: ShardEpoch(2), child: ShardEpoch(2) };
     let skip = host.refused(advance(SplitPhase::Ordering, installed));
     assert_eq!(skip, Refusal::PhaseOrder { current: SplitPhase::Ordering });
+    assert_eq!(host.refused(FINISH), Refusal::PhaseOrder { current: SplitPhase::Ordering });
 }
 
 #[test]
@@ -106,15 +115,18 @@ fn an_abort_needs_the_phase_and_stops_at_the_order() {
     assert_eq!(split_of(ended.clone()).phase, REFUSED, "whoever looks sees why");
     assert_eq!(host.operator(abort(SplitPhase::Ordering)), ended);
     assert_eq!(host.reloaded(), host.registry);
-    assert_eq!(host.refused(finish(2, 2)), Refusal::OperatorEnded { operator: SPLIT });
+    assert_eq!(host.refused(install(2, 2)), Refusal::OperatorEnded { operator: SPLIT });
+    assert_eq!(host.refused(FINISH), Refusal::OperatorEnded { operator: SPLIT });
     let view = host.registry.view();
     assert!(view.is_retired(split.child_group, split.child_replicas[0].id));
 
     let mut host = Host::bootstrapped();
     host.ordered_split();
     assert_eq!(host.refused(abort(ORDERED)), Refusal::PhaseOrder { current: ORDERED });
-    host.operator(finish(2, 2));
-    assert_eq!(host.refused(abort(ORDERED)), Refusal::OperatorEnded { operator: SPLIT });
+    let installed = split_of(host.operator(install(2, 2))).phase;
+    assert_eq!(host.refused(abort(installed)), Refusal::PhaseOrder { current: installed });
+    host.operator(FINISH);
+    assert_eq!(host.refused(abort(installed)), Refusal::OperatorEnded { operator: SPLIT });
 }
 
 #[test]
@@ -167,6 +179,12 @@ fn one_operator_works_on_a_shard_at_a_time() {
     host.operator(host.begin_split(1, "f"));
     let busy = Refusal::Busy { group, operator: SPLIT };
     assert_eq!(host.refused(host.begin_move(group, replace(1, 4))), busy);
+    for (from, to) in [(SplitPhase::Planned, SplitPhase::Ordering), (SplitPhase::Ordering, ORDERED)]
+    {
+        host.operator(advance(from, to));
+    }
+    host.operator(install(2, 2));
+    assert_eq!(host.refused(host.begin_move(group, replace(1, 4))), busy, "the child needs it");
     let other = shard_group(ShardId(2));
     assert!(host.operator(host.begin_move(other, replace(1, 4))).is_running());
 }
@@ -176,8 +194,8 @@ fn both_epochs_must_rise() {
     let mut host = Host::bootstrapped();
     host.ordered_split();
     let current = ShardEpoch(1);
-    assert_eq!(host.refused(finish(1, 2)), Refusal::EpochNotAbove { current });
-    assert_eq!(host.refused(finish(2, 1)), Refusal::EpochNotAbove { current });
+    assert_eq!(host.refused(install(1, 2)), Refusal::EpochNotAbove { current });
+    assert_eq!(host.refused(install(2, 1)), Refusal::EpochNotAbove { current });
 }
 
 #[test]
@@ -201,6 +219,6 @@ fn a_child_s_replica_is_born_by_the_fork_beside_it() {
         view.birth(split.child_group, &replica?)
     };
     assert_eq!(born(&host), None, "the map does not show it yet");
-    host.propose(finish(2, 2));
+    host.propose(install(2, 2));
     assert_eq!(born(&host), Some(Birth::Forked { parent: FIRST, at: "f".into() }));
 }

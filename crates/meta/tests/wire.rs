@@ -184,7 +184,8 @@ fn replies_travel() {
     let mut host = full();
     let replies = [
         host.propose(advance(ORDERED, SplitPhase::Planned)),
-        host.propose(finish(2, 2)),
+        host.propose(install(2, 2)),
+        host.propose(FINISH),
         host.propose(Command::Join(node(5))),
         host.propose(Command::Bootstrap(bootstrap(3, &["m"]))),
     ];

@@ -187,8 +187,7 @@ async fn listen(given: Option<Links>, address: &str) -> Result<(Links, String), 
     };
     let bound = listener.local_addr().map_err(failed)?;
     // A port that was chosen by the system is only known now.
-    let is_chosen = address.ends_with(":0");
-    let shown = if is_chosen { bound.to_string() } else { address.to_owned() };
+    let shown = if address.ends_with(":0") { bound.to_string() } else { address.to_owned() };
     Ok((Links::Tcp(listener), shown))
 }
 

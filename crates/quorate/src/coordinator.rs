@@ -5,10 +5,10 @@ use std::sync::Arc;
 use quorate_calvin::{ChangeOrder, MapChange, Member, NeverFits, order_change};
 use quorate_crdt::Allocation;
 use quorate_meta::{
-    ClusterView, Cut, CutRefusal, Effects, Operator, Ordered, Role, Sequencer, Shard,
+    ClusterView, Cut, CutRefusal, Effects, Operator, Ordered, Role, Shard, Splitting,
 };
-use quorate_types::ShardId;
 use quorate_types::runtime::BoxFuture;
+use quorate_types::{GroupId, ShardId};
 
 use crate::error::AdminError;
 use crate::node::NodeInner;
@@ -36,8 +36,9 @@ impl Effects for NodeInner {
     }
 }
 
-/// The calvin sequencer, wherever it is, as meta's driver of splits uses it.
-impl Sequencer for NodeInner {
+/// Meta's driver of splits has the calvin sequencer order the cut, wherever it
+/// is, and asks the child's group.
+impl Splitting for NodeInner {
     fn order(&self, cut: Cut) -> BoxFuture<Result<Ordered, AdminError>> {
         let (calls, directory) = (Arc::clone(&self.calls), Arc::clone(&self.directory));
         let members = cut.members.into_iter().map(|(replica, node)| Member { replica, node });
@@ -56,6 +57,13 @@ impl Sequencer for NodeInner {
                 Ok(ChangeOrder::Never(reason)) => Ok(Ordered::Never(refusal(reason))),
                 Err(error) => Err(AdminError::Unavailable(error.to_string())),
             }
+        })
+    }
+
+    fn is_born(&self, child: GroupId) -> BoxFuture<bool> {
+        let groups = self.groups.clone();
+        Box::pin(async move {
+            groups.progress(child).await.is_ok_and(|child| child.is_held_by_majority())
         })
     }
 }

@@ -236,7 +236,15 @@ impl Hosting {
         let log = Arc::new(RaftLog::new(raft, self.proposal_deadline));
         let directory = Arc::clone(&self.directory);
         let retention_millis = u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX);
-        let first_map = move || initial_map(&directory.view()).map(|map| (map, retention_millis));
+        let first_map = move || {
+            let view = directory.view();
+            let shards = view.shards_in_key_order().map(|(shard, found)| MapShard {
+                shard,
+                range: found.range.clone(),
+                epoch: found.epoch,
+            });
+            ShardMap::first(shards).map(|map| (map, retention_millis))
+        };
         self.services.set_sequencer(core, log, Arc::new(first_map));
         Ok(())
     }
@@ -311,13 +319,4 @@ fn space_of(group: GroupId) -> ShardId {
         None if group == METADATA_GROUP => METADATA_SPACE,
         None => SEQUENCER_SPACE,
     }
-}
-
-/// The sequencer's first map: the shards as the metadata founded them.
-fn initial_map(view: &ClusterView) -> Option<ShardMap> {
-    let shards: Vec<MapShard> = view
-        .shards_in_key_order()
-        .map(|(shard, record)| MapShard { shard, range: record.range.clone(), epoch: record.epoch })
-        .collect();
-    (!shards.is_empty()).then(|| ShardMap { version: 1, shards: shards.into() })
 }

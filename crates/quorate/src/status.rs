@@ -113,7 +113,7 @@ impl Node {
         from: NodeId,
         to: NodeId,
     ) -> Result<MigrationId, AdminError> {
-        self.known(shard)?;
+        self.view().named_shard(shard)?;
         self.inner.begin_move(shard_group(shard), from, to).await
     }
 
@@ -122,7 +122,7 @@ impl Node {
     /// # Errors
     /// [`AdminError`] says what stands in the way.
     pub async fn transfer_leader(&self, shard: ShardId, to: NodeId) -> Result<(), AdminError> {
-        self.known(shard)?;
+        self.view().named_shard(shard)?;
         self.inner.transfer(shard_group(shard), to).await
     }
 
@@ -135,7 +135,7 @@ impl Node {
         shard: ShardId,
         at: Option<Blob>,
     ) -> Result<MigrationId, AdminError> {
-        self.known(shard)?;
+        self.view().named_shard(shard)?;
         self.inner.begin_split(shard, at).await
     }
 
@@ -146,11 +146,5 @@ impl Node {
     pub async fn drain_node(&self, node: NodeId) -> Result<(), AdminError> {
         let command = Command::SetNodeState { node, state: NodeState::Draining };
         self.inner.metadata.run(&command).await.map(drop)
-    }
-
-    fn known(&self, shard: ShardId) -> Result<(), AdminError> {
-        let is_known = self.view().shard(shard).is_some();
-        let missing = || AdminError::NotFound(format!("there is no shard {}", shard.0));
-        is_known.then_some(()).ok_or_else(missing)
     }
 }

@@ -3,11 +3,15 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 use quorate::types::fault::{Canary, HAS_CANARIES};
 use quorate_testkit::sim::{Keep, TRACE_LINES_MAX};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 
 use super::child::{Child, FOLDER, POLL};
 use super::finding::Finding;
@@ -100,6 +104,10 @@ struct ReplayArgs {
     /// Where to leave options, trace and histories.
     #[arg(long)]
     to: Option<PathBuf>,
+    /// Print what the nodes log to standard error, filtered as by `RUST_LOG`,
+    /// with virtual time.
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
 }
 
 #[derive(clap::Args, Debug)]
@@ -221,6 +229,12 @@ fn options(what: &str) -> Result<Options, Box<dyn std::error::Error>> {
 }
 
 fn replay(args: &ReplayArgs) -> Outcome {
+    if let Some(filter) = &args.log {
+        let filter = EnvFilter::try_new(filter)?;
+        let logs =
+            tracing_subscriber::fmt().with_env_filter(filter).with_timer(VirtualTime::default());
+        logs.with_writer(std::io::stderr).with_ansi(false).init();
+    }
     let record = perform(options(&args.what)?);
     for line in record.excerpt(EXCERPT_LINES) {
         println!("{line}");
@@ -235,6 +249,17 @@ fn replay(args: &ReplayArgs) -> Outcome {
     report.add(record.run, replay_command(&args.what));
     print!("{report}");
     Ok(is_clean)
+}
+
+/// Milliseconds since the first line, by the clock of the simulation.
+#[derive(Default)]
+struct VirtualTime(OnceLock<tokio::time::Instant>);
+
+impl FormatTime for VirtualTime {
+    fn format_time(&self, line: &mut Writer<'_>) -> std::fmt::Result {
+        let begun = self.0.get_or_init(tokio::time::Instant::now);
+        write!(line, "{:>9}", begun.elapsed().as_millis())
+    }
 }
 
 /// Registries are small: they run here, one after the other.

@@ -198,10 +198,10 @@ impl Operator {
         }
         let view = node.view();
         if let Some(operator) = view.running_operators().next() {
-            return Err(format!("{} still knows of {:?}", node.id(), operator.id));
+            return Err(format!("{} still knows of {operator:?}", node.id()));
         }
-        if let Some((id, _)) = view.open_journal().next() {
-            return Err(format!("{} has an open journal of {id:?}", node.id()));
+        if let Some((id, row)) = view.open_journal().next() {
+            return Err(format!("{} has an open journal of {id:?}: {row:?}", node.id()));
         }
         let members = self.cluster.options.founders.min(self.cluster.options.replicas.into());
         let replicas = usize::try_from(members).unwrap();

@@ -13,7 +13,7 @@ use quorate_testkit::sim::SiteCounts;
 pub(super) const FIXED_SEEDS: std::ops::RangeInclusive<u64> = 1..=40;
 
 /// Every run of the fixed set must reach these.
-const DEMANDED: [&str; 40] = [
+const DEMANDED: [&str; 41] = [
     "a checkpoint meets another",
     "a client hears that its request has expired",
     "a command finds its shard split",
@@ -43,6 +43,7 @@ const DEMANDED: [&str; 40] = [
     "a snapshot is begun anew",
     "a snapshot is installed",
     "a snapshot is sent",
+    "a split waits for its child",
     "a staged shard is put in place of another",
     "a submission finds its place",
     "a submission has expired",

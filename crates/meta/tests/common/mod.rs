@@ -117,8 +117,10 @@ pub(crate) fn advance(from: SplitPhase, to: SplitPhase) -> Command {
     Command::AdvanceSplit { operator: SPLIT, from, to }
 }
 
-pub(crate) fn finish(parent: u64, child: u64) -> Command {
-    Command::FinishSplit {
+pub(crate) const FINISH: Command = Command::FinishSplit { operator: SPLIT };
+
+pub(crate) fn install(parent: u64, child: u64) -> Command {
+    Command::InstallSplit {
         operator: SPLIT,
         parent_epoch: ShardEpoch(parent),
         child_epoch: ShardEpoch(child),

@@ -163,7 +163,7 @@ fn setting(choices: &mut Choices<'_>) -> Command {
 /// Any command.
 pub(crate) fn command(choices: &mut Choices<'_>, registry: &Registry) -> Command {
     let view = registry.view();
-    match choices.below(18) {
+    match choices.below(19) {
         0 => Command::Bootstrap(a_bootstrap(choices)),
         1 | 2 => Command::Join(spec(choices)),
         3 => {
@@ -179,7 +179,7 @@ pub(crate) fn command(choices: &mut Choices<'_>, registry: &Registry) -> Command
             let from = phase(choices, view, operator);
             Command::AdvanceSplit { operator, from, to: next_phase(choices, from) }
         }
-        11 => Command::FinishSplit {
+        11 => Command::InstallSplit {
             operator: operator(choices, view),
             parent_epoch: ShardEpoch(id(choices, 12)),
             child_epoch: ShardEpoch(id(choices, 12)),
@@ -192,6 +192,7 @@ pub(crate) fn command(choices: &mut Choices<'_>, registry: &Registry) -> Command
         13 | 14 => Command::BeginMove(begin_move(choices, view)),
         15 => Command::CommitMove { migration: operator(choices, view) },
         16 => Command::AbandonMove { migration: operator(choices, view) },
+        17 => Command::FinishSplit { operator: operator(choices, view) },
         _ => Command::Journal(journal(choices, view)),
     }
 }

@@ -119,8 +119,14 @@ impl Context {
             Delay::Backoff { failures } => sleep(self.backoff(failures)).await,
         }
         match self.call(self.control.progress(machine.row().group)).await {
-            Ok(progress) => machine.handle_progress(&progress),
-            Err(error) => machine.handle_control_error(error),
+            Ok(progress) => {
+                tracing::trace!(id = %machine.row().id, ?progress, "observed");
+                machine.handle_progress(&progress);
+            }
+            Err(error) => {
+                tracing::debug!(id = %machine.row().id, %error, "not observed");
+                machine.handle_control_error(error);
+            }
         }
     }
 
