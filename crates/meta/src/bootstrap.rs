@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_types::{Blob, ClusterId, KeyRange, NodeId, ReplicaId, Seq, ShardEpoch};
+use quorate_types::{Blob, ClusterId, KeyRange, NodeId, ReplicaId, Seq, ShardEpoch, ShardId};
 use zerompk::{FromMessagePack, ToMessagePack};
 
 use crate::groups::{METADATA_GROUP, ReplicaGroup, SEQUENCER_GROUP, shard_group};
@@ -12,6 +12,9 @@ use crate::registry::Registry;
 use crate::reply::{BootstrapFlaw, Limited, Refusal, Reply};
 use crate::settings::{SettingValue, TARGET_REPLICAS};
 use crate::shards::Shard;
+
+/// The epoch of every shard that is founded.
+pub(crate) const FIRST_EPOCH: ShardEpoch = ShardEpoch(1);
 
 /// A cluster to be. Everything else about it follows from this: the same
 /// bootstrap allocates the same ids everywhere.
@@ -97,7 +100,7 @@ impl Registry {
             let shard = self.allocate_shard();
             let group = shard_group(shard);
             self.put_group(group, ReplicaGroup::seeded(members));
-            self.put_shard(shard, Shard { group, range, epoch: ShardEpoch(1), parent: None });
+            self.put_shard(shard, Shard { group, range, epoch: FIRST_EPOCH, parent: None });
         }
     }
 }
@@ -157,6 +160,12 @@ impl Bootstrap {
             circle.extend(zones.values_mut().filter_map(BTreeSet::pop_first));
         }
         circle
+    }
+
+    /// The keys of a shard that it founds, as they were then. Ids are given out
+    /// from 1 on, in the order of the keys.
+    pub(crate) fn range_of(&self, shard: ShardId) -> Option<KeyRange> {
+        self.ranges().into_iter().zip(1..).find(|(_, id)| *id == shard.0).map(|(range, _)| range)
     }
 
     /// The ranges between the split keys.

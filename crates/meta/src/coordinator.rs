@@ -4,6 +4,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use quorate_types::runtime::BoxFuture;
 
 use crate::client::{AdminError, MetadataClient};
@@ -54,14 +55,22 @@ impl MetadataClient {
         }
         let view = self.directory().view();
         effects.publish(&view);
-        for operator in view.running_operators() {
-            let advanced = match &operator.task {
-                Task::Split(_) => self.advance_split(operator.id, &*effects).await,
-                Task::Move(_) => Arc::clone(&effects).begin_move(operator.clone()).await,
-            };
-            if let Err(error) = advanced {
-                tracing::debug!(operator = %operator.id, %error, "an operator waits");
-            }
+        // Whoever waits for a group does so beside the others that do.
+        let (waiting, busy): (Vec<_>, Vec<_>) =
+            view.running_operators().partition(|operator| operator.is_installed());
+        for operator in busy {
+            self.carry_out(operator, &effects).await;
+        }
+        join_all(waiting.into_iter().map(|operator| self.carry_out(operator, &effects))).await;
+    }
+
+    async fn carry_out<E: Effects>(&self, operator: &Operator, effects: &Arc<E>) {
+        let advanced = match &operator.task {
+            Task::Split(_) => self.advance_split(operator.id, &**effects).await,
+            Task::Move(_) => Arc::clone(effects).begin_move(operator.clone()).await,
+        };
+        if let Err(error) = advanced {
+            tracing::debug!(operator = %operator.id, %error, "an operator waits");
         }
     }
 }

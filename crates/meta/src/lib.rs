@@ -31,7 +31,7 @@ mod view;
 mod welcome;
 mod wire;
 
-pub use birth::Birth;
+pub use birth::{Birth, Founding};
 pub use bootstrap::{Bootstrap, metadata_replicas};
 pub use client::{AdminError, MetadataClient};
 pub use command::{COMMAND_VERSION, Command};

@@ -8,7 +8,7 @@ use crate::limits::{OPERATORS_ENDED_KEPT, OPERATORS_RUNNING_MAX};
 use crate::moves::Move;
 use crate::registry::Registry;
 use crate::reply::{Limited, Refusal, Reply};
-use crate::splits::Split;
+use crate::splits::{Split, SplitPhase};
 
 /// What an operator does.
 #[derive(Clone, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
@@ -61,6 +61,11 @@ impl Operator {
     #[must_use]
     pub const fn is_running(&self) -> bool {
         matches!(self.state, OperatorState::Running)
+    }
+
+    /// Whether it is a split whose both halves are in the map.
+    pub(crate) const fn is_installed(&self) -> bool {
+        matches!(&self.task, Task::Split(split) if matches!(split.phase, SplitPhase::Installed { .. }))
     }
 
     /// The log index of its end, if it has ended.

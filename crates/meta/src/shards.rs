@@ -12,9 +12,10 @@ pub struct Lineage {
     pub at: Blob,
 }
 
-/// A contiguous range of keys. Every shard of the map is in service: one that
-/// a split is about to create appears with [`Command::InstallSplit`](crate::Command::InstallSplit),
-/// and until then only in the split's own record.
+/// A contiguous range of keys. One that a split is about to create appears with
+/// [`Command::InstallSplit`](crate::Command::InstallSplit), and until then only
+/// in the split's own record; it is in service once the split has ended, or
+/// soon before.
 #[derive(Clone, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
 pub struct Shard {
     /// The group that replicates it.

@@ -15,10 +15,10 @@ use quorate_meta::limits::{
     RETIRED_KEPT_PER_GROUP,
 };
 use quorate_meta::{
-    BeginMove, Birth, Command, JournalWrite, Limited, METADATA_GROUP, NodeState, OperatorState,
-    Origin, Refusal, ReplicaChange, Reply, Role, SEQUENCER_GROUP, Task, shard_group,
+    BeginMove, Birth, Command, Founding, JournalWrite, Limited, METADATA_GROUP, NodeState,
+    OperatorState, Origin, Refusal, ReplicaChange, Reply, Role, SEQUENCER_GROUP, Task, shard_group,
 };
-use quorate_types::{GroupId, MigrationId, NodeId, ReplicaId, ShardId};
+use quorate_types::{GroupId, KeyRange, MigrationId, NodeId, ReplicaId, ShardEpoch, ShardId};
 
 const GROUP: GroupId = shard_group(ShardId(1));
 const COMMIT: Command = Command::CommitMove { migration: MOVE };
@@ -265,10 +265,16 @@ fn a_replica_is_seeded_until_its_group_s_voters_have_changed() {
     for id in [GROUP, SEQUENCER_GROUP] {
         let group = host.registry.view().group(id).unwrap();
         let members: Vec<_> = group.voters().map(|voter| (voter.id, voter.node)).collect();
-        assert_eq!(born(&host, id, 0), Birth::Seeded(members));
+        let range = if id == GROUP { KeyRange::new("", "m") } else { KeyRange::all() };
+        let founding = Founding { members, range, epoch: ShardEpoch(1) };
+        assert_eq!(born(&host, id, 0), Birth::Seeded(founding));
     }
     assert_eq!(born(&host, METADATA_GROUP, 0), Birth::Joined, "it is formed by hand");
     let seeded = born(&host, GROUP, 0);
+    host.ordered_split();
+    host.operator(install(2, 2));
+    host.operator(FINISH);
+    assert_eq!(born(&host, GROUP, 0), seeded, "its log has the cut");
     host.operator(host.begin_move(GROUP, replace(1, 4)));
     assert_eq!(born(&host, GROUP, 3), Birth::Joined, "the learner");
     assert_eq!(born(&host, GROUP, 0), seeded, "the move waits for the group to come into being");

@@ -129,17 +129,14 @@ impl Hosting {
         if self.exists(space) {
             return true;
         }
-        let record = shard_of(group).and_then(|shard| view.shard(shard));
-        match (view.birth(group, replica), record) {
-            (None, _) => false,
-            (Some(Birth::Seeded(members)), Some(shard)) => {
-                let rows = ShardMachine::seed(shard.range.clone(), shard.epoch);
-                self.seed(space, shard.range.clone(), &members, rows)
+        match view.birth(group, replica) {
+            None => false,
+            Some(Birth::Seeded(first)) => {
+                let is_shard = shard_of(group).is_some();
+                let rows = is_shard.then(|| ShardMachine::seed(first.range.clone(), first.epoch));
+                self.seed(space, first.range, &first.members, rows.unwrap_or_default())
             }
-            (Some(Birth::Seeded(members)), None) => {
-                self.seed(space, KeyRange::all(), &members, Vec::new())
-            }
-            (Some(Birth::Forked { parent, at }), _) => match self.engine.range(parent) {
+            Some(Birth::Forked { parent, at }) => match self.engine.range(parent) {
                 Ok(Some(range)) => !range.contains(&at),
                 Ok(None) => {
                     let parent = shard_group(parent);
@@ -147,10 +144,10 @@ impl Hosting {
                 }
                 Err(_) => false,
             },
-            (Some(Birth::Joined), _) if shard_of(group).is_none() => {
+            Some(Birth::Joined) if shard_of(group).is_none() => {
                 self.created(self.engine.create(space, KeyRange::all(), 0, Vec::new()))
             }
-            (Some(Birth::Joined), _) => true,
+            Some(Birth::Joined) => true,
         }
     }
 

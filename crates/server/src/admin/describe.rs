@@ -11,7 +11,8 @@ use quorate_crdt::NodeLoad;
 use quorate_engine::StateHash;
 use quorate_gossip::Status;
 use quorate_meta::{
-    ClusterView, CutRefusal, METADATA_GROUP, NodeState, Operator, Role, SplitPhase, Task, shard_of,
+    ClusterView, CutRefusal, METADATA_GROUP, NodeState, Operator, Role, Split, SplitPhase, Task,
+    shard_of,
 };
 use quorate_migration::{MigrationRow, Outcome};
 use quorate_types::{GroupId, KeyRange, MigrationId, NodeId, ShardId};
@@ -147,6 +148,11 @@ fn migration(operator: &Operator, row: Option<&MigrationRow>) -> MigrationInfo {
     };
     let phase = match (&operator.task, row, &error) {
         (_, _, Some(reason)) => format!("Aborted: {reason}"),
+        (Task::Split(Split { phase: SplitPhase::Installed { .. }, .. }), ..)
+            if operator.is_running() =>
+        {
+            "Installed: the new shard's replicas are not there yet".to_owned()
+        }
         (Task::Split(split), ..) => split.phase.to_string(),
         (Task::Move(_), Some(row), None) => row.phase().to_string(),
         (Task::Move(_), None, None) => "Planned".to_owned(),
