@@ -7,7 +7,7 @@ use quorate_types::owner::Owner;
 use quorate_types::{GroupId, ReplicaId, buggify, planted, watch};
 use tokio::sync::{Notify, oneshot};
 
-use super::medium::{Laid, Medium, Opened, Whose};
+use super::medium::{Laid, Medium, NewEntry, Opened, Whose};
 use super::memory::{Memory, Piece};
 use super::writer::{Change, Operation, Writer, entry_bytes, split_beyond};
 use super::{
@@ -104,6 +104,29 @@ pub(super) struct Shared {
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared").field("medium", &self.medium).finish_non_exhaustive()
+    }
+}
+
+/// What a commit writes.
+#[derive(Clone, Copy)]
+pub(super) struct Written {
+    entries: u64,
+    payload_bytes: u64,
+    rewritten_bytes: u64,
+}
+
+impl Written {
+    pub(super) fn of(entries: &[NewEntry]) -> Self {
+        let bytes = |is_rewritten| {
+            let written = entries.iter().filter(|entry| entry.is_rewritten == is_rewritten);
+            written.map(|entry| entry.payload.len() as u64).sum()
+        };
+        let new = entries.iter().filter(|entry| !entry.is_rewritten);
+        Self {
+            entries: new.count() as u64,
+            payload_bytes: bytes(false),
+            rewritten_bytes: bytes(true),
+        }
     }
 }
 
@@ -247,15 +270,16 @@ impl Shared {
     /// Notes the outcome of a commit, before anyone is told of it.
     pub(super) fn committed(
         &self,
-        payload_bytes: u64,
+        written: Written,
         result: Result<Laid, LogError>,
     ) -> Result<(), LogError> {
         let mut state = self.state.lock();
         match result {
             Ok(laid) => {
                 state.stats.commits += 1;
-                state.stats.entries += laid.placed.len() as u64;
-                state.stats.payload_bytes += payload_bytes;
+                state.stats.entries += written.entries;
+                state.stats.payload_bytes += written.payload_bytes;
+                state.stats.rewritten_bytes += written.rewritten_bytes;
                 state.memory.place(&laid.placed);
                 for sequence in laid.rows {
                     state.memory.note_row(sequence);
@@ -263,11 +287,39 @@ impl Shared {
                 Ok(())
             }
             Err(error) => {
-                tracing::error!(%error, "the log failed; every group of this node stops");
-                state.failed.get_or_insert_with(|| error.clone());
-                Err(error)
+                drop(state);
+                Err(self.fail(error))
             }
         }
+    }
+
+    /// Notes that the log can no longer be used.
+    pub(super) fn fail(&self, error: LogError) -> LogError {
+        tracing::error!(%error, "the log failed; every group of this node stops");
+        self.state.lock().failed.get_or_insert_with(|| error.clone()).clone()
+    }
+
+    pub(super) fn with_memory<T>(&self, look: impl FnOnce(&Memory) -> T) -> T {
+        look(&self.state.lock().memory)
+    }
+
+    /// Has entries that are still needed written once more, behind everything
+    /// that waits.
+    pub(super) fn rewrite<T>(&self, needed: impl FnOnce(&Memory) -> T)
+    where
+        T: IntoIterator<Item = ((GroupId, ReplicaId), Vec<(u64, LogEntry)>)>,
+    {
+        let mut state = self.state.lock();
+        if state.closing {
+            return;
+        }
+        for ((group, replica), entries) in needed(&state.memory) {
+            let number = state.pushed + 1;
+            state.memory.begin_operation(number);
+            state.push(group, Change::Rewrite { replica, entries }, None);
+        }
+        drop(state);
+        self.work.notify_one();
     }
 
     /// The writer's last act: fails what still waits and releases the file.

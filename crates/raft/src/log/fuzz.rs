@@ -50,7 +50,14 @@ fn batches() -> Vec<Bytes> {
             let (group, replica) = (GroupId(group), ReplicaId(replica));
             let payload = Bytes::from_static(b"payload");
             let position = at(2, index);
-            builder.push(&NewEntry { group, replica, position, ticket: 0, payload });
+            builder.push(&NewEntry {
+                group,
+                replica,
+                position,
+                ticket: 0,
+                payload,
+                is_rewritten: false,
+            });
         }
         builder.seal(0).slice(ROW_HEADER_BYTES..)
     };

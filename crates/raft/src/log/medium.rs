@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Range;
 
 use bytes::Bytes;
 use quorate_types::{GroupId, ReplicaId};
 
-use super::memory::{Memory, Placed};
+use super::memory::{Found, Memory, Placed};
 use super::rows::{GroupRow, Location};
 use super::{LogError, LogPosition};
 
@@ -32,8 +33,29 @@ pub(super) trait Medium: fmt::Debug + Send + Sync + 'static {
     /// order if its row was dead by now.
     fn fetch(&self, wanted: &[(Whose, Location)]) -> Result<Option<Vec<Bytes>>, LogError>;
 
+    /// The parts of the disk that could be used again if the entries that are
+    /// needed of them stood elsewhere. None where each row is freed by itself.
+    fn shelves(&self) -> Vec<Shelf> {
+        Vec::new()
+    }
+
+    /// The entries of a row that is on a shelf. To be called by the one who
+    /// commits, while something in it is needed.
+    fn row(&self, sequence: u64) -> Result<Vec<(Found, Bytes)>, LogError> {
+        let _ = sequence;
+        Ok(Vec::new())
+    }
+
     /// Releases the files.
     fn close(&self) -> Result<(), LogError>;
+}
+
+/// A part of the disk that is used again as a whole.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Shelf {
+    /// The sequences that its rows may have.
+    pub(super) rows: Range<u64>,
+    pub(super) bytes: u64,
 }
 
 /// What goes to disk together.
@@ -67,6 +89,8 @@ pub(super) struct NewEntry {
     pub(super) position: LogPosition,
     pub(super) ticket: u64,
     pub(super) payload: Bytes,
+    /// Whether it stands on disk already, where it is not to stay.
+    pub(super) is_rewritten: bool,
 }
 
 impl NewEntry {
@@ -88,6 +112,8 @@ pub(super) struct Laid {
     pub(super) placed: Vec<Placed>,
     /// The rows that it added.
     pub(super) rows: Vec<u64>,
+    /// Whether one shelf more is full.
+    pub(super) has_filled_shelf: bool,
 }
 
 /// A log as it was found on disk.

@@ -115,10 +115,17 @@ pub(super) enum Piece {
     Stored(Location),
 }
 
+/// How much of a row is needed.
+#[derive(Clone, Copy, Default)]
+struct Live {
+    entries: u64,
+    payload_bytes: u64,
+}
+
 pub(super) struct Memory {
     groups: BTreeMap<GroupId, Group>,
-    /// Entries still needed, by the row that holds them.
-    live: BTreeMap<u64, u64>,
+    /// What is still needed, by the row that holds it.
+    live: BTreeMap<u64, Live>,
     /// Rows of entries that nothing needs any more once an operation is durable:
     /// its number, which does not fall along the list, and the row.
     dead: VecDeque<(u64, u64)>,
@@ -233,8 +240,31 @@ impl Memory {
         }
         let (term, location) = (entry.position.term, Some(entry.location));
         owner.slots.push_back(Slot { ticket: 0, term, location, payload: None });
-        *self.live.entry(entry.location.sequence).or_default() += 1;
+        self.hold_row(entry.location);
         true
+    }
+
+    fn hold_row(&mut self, location: Location) {
+        let live = self.live.entry(location.sequence).or_default();
+        live.entries += 1;
+        live.payload_bytes += u64::from(location.len);
+    }
+
+    /// The payload bytes that are needed of some rows.
+    pub(super) fn needed_bytes(&self, rows: Range<u64>) -> u64 {
+        self.live.range(rows).map(|(_, live)| live.payload_bytes).sum()
+    }
+
+    /// Which of some rows are needed.
+    pub(super) fn needed_rows(&self, rows: Range<u64>) -> Vec<u64> {
+        self.live.range(rows).map(|(row, _)| *row).collect()
+    }
+
+    /// The ticket of an entry, if what lies there is needed.
+    pub(super) fn needed(&self, found: &Found) -> Option<u64> {
+        let owner = self.owner(found.group).ok()?;
+        let slot = owner.slot(found.position.index)?;
+        (slot.location == Some(found.location)).then_some(slot.ticket)
     }
 
     /// Notes a row of entries, so that it is found dead if nothing in it is live.
@@ -328,23 +358,24 @@ impl Memory {
                 self.tail_bytes -= payload.len();
             }
             if let Some(location) = slot.location {
-                self.release_row(location.sequence);
+                self.release_row(location);
             }
         }
     }
 
-    fn release_row(&mut self, sequence: u64) {
-        if let Some(live) = self.live.get_mut(&sequence) {
-            *live -= 1;
-            if *live == 0 {
-                self.live.remove(&sequence);
-                self.dead.push_back((self.operation, sequence));
+    fn release_row(&mut self, location: Location) {
+        if let Some(live) = self.live.get_mut(&location.sequence) {
+            live.entries -= 1;
+            live.payload_bytes -= u64::from(location.len);
+            if live.entries == 0 {
+                self.live.remove(&location.sequence);
+                self.dead.push_back((self.operation, location.sequence));
             }
         }
     }
 
-    /// Notes where entries lie now that they are durable, and lets the oldest
-    /// payloads go where the tail is full.
+    /// Notes where entries lie now that they are durable, be it once more, and
+    /// lets the oldest payloads go where the tail is full.
     pub(super) fn place(&mut self, placed: &[Placed]) {
         for entry in placed {
             let slot = self
@@ -354,8 +385,11 @@ impl Memory {
                 .and_then(|owner| owner.slot_mut(entry.index))
                 .filter(|slot| slot.ticket == entry.ticket);
             if let Some(slot) = slot {
-                slot.location = Some(entry.location);
-                *self.live.entry(entry.location.sequence).or_default() += 1;
+                let before = slot.location.replace(entry.location);
+                self.hold_row(entry.location);
+                if let Some(before) = before {
+                    self.release_row(before);
+                }
             }
         }
         self.evict();

@@ -7,6 +7,7 @@ mod fuzz;
 mod medium;
 mod memory;
 mod redb;
+mod rewriting;
 mod rows;
 mod runs;
 mod segments;
@@ -93,6 +94,9 @@ pub struct LogStats {
     pub entries: u64,
     /// Payload bytes of those entries.
     pub payload_bytes: u64,
+    /// Payload bytes that were written once more so that files could be used
+    /// again.
+    pub rewritten_bytes: u64,
 }
 
 /// One durable log for all groups of a node.

@@ -7,19 +7,38 @@ use std::sync::Arc;
 
 use quorate_types::{GroupId, ReplicaId, buggify, planted, runtime};
 
-use super::durable::Shared;
+use super::durable::{Shared, Written};
 use super::medium::{Commit, NewEntry};
+use super::rewriting::Rewriting;
 use super::rows::{GroupRow, OwnerRow};
 use super::{Completion, LogEntry, LogPosition, Vote};
 
 /// What the writer is asked to make durable.
 pub(super) enum Change {
-    Admit { replica: ReplicaId },
+    Admit {
+        replica: ReplicaId,
+    },
     Vote(Vote),
-    Append { replica: ReplicaId, first_ticket: u64, entries: Vec<LogEntry> },
-    Truncate { from: u64, removed_upto: u64 },
-    Purge { upto: LogPosition },
-    Forget { replica: ReplicaId },
+    Append {
+        replica: ReplicaId,
+        first_ticket: u64,
+        entries: Vec<LogEntry>,
+    },
+    /// Entries that stand on disk already are written once more.
+    Rewrite {
+        replica: ReplicaId,
+        entries: Vec<(u64, LogEntry)>,
+    },
+    Truncate {
+        from: u64,
+        removed_upto: u64,
+    },
+    Purge {
+        upto: LogPosition,
+    },
+    Forget {
+        replica: ReplicaId,
+    },
 }
 
 pub(super) struct Operation {
@@ -60,6 +79,9 @@ impl Operation {
         match &self.change {
             Change::Append { entries, .. } => {
                 entries.iter().map(|entry| entry_bytes(entry.payload.len())).sum()
+            }
+            Change::Rewrite { entries, .. } => {
+                entries.iter().map(|(_, entry)| entry_bytes(entry.payload.len())).sum()
             }
             _ => ROW_BYTES,
         }
@@ -113,11 +135,12 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     /// The group rows as they are on disk after the last commit.
     rows: BTreeMap<GroupId, GroupRow>,
+    rewriting: Rewriting,
 }
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, rows: BTreeMap<GroupId, GroupRow>) -> Self {
-        Self { shared, rows }
+        Self { shared, rows, rewriting: Rewriting::default() }
     }
 
     pub(super) async fn run(mut self) {
@@ -131,13 +154,14 @@ impl Writer {
             if buggify!("raft log sync is slow") {
                 runtime::sync_delay().await;
             }
-            let payload_bytes = commit.entries.iter().map(|entry| entry.payload.len() as u64).sum();
+            let share = Written::of(&commit.entries);
             let result = shared.medium.commit(&commit);
-            let result = shared.committed(payload_bytes, result);
+            let has_filled_shelf = result.as_ref().is_ok_and(|laid| laid.has_filled_shelf);
+            let result = shared.committed(share, result);
             for completion in completions {
                 completion(result.clone());
             }
-            if result.is_err() {
+            if result.is_err() || self.rewriting.step(&shared, has_filled_shelf).is_err() {
                 break;
             }
         }
@@ -188,8 +212,19 @@ impl Writer {
             Change::Append { replica, first_ticket, entries } => {
                 for (ticket, entry) in (first_ticket..).zip(entries) {
                     let LogEntry { position, payload } = entry;
-                    let place = (group, position.index);
-                    pending.insert(place, NewEntry { group, replica, position, ticket, payload });
+                    let is_rewritten = false;
+                    let entry =
+                        NewEntry { group, replica, position, ticket, payload, is_rewritten };
+                    pending.insert((group, position.index), entry);
+                }
+                false
+            }
+            Change::Rewrite { replica, entries } => {
+                for (ticket, LogEntry { position, payload }) in entries {
+                    let is_rewritten = true;
+                    let entry =
+                        NewEntry { group, replica, position, ticket, payload, is_rewritten };
+                    pending.insert((group, position.index), entry);
                 }
                 false
             }

@@ -41,6 +41,7 @@ fn bodies(kind: Kind) -> Vec<Vec<u8>> {
             position: LogPosition { term: 1, index },
             ticket: 0,
             payload: b"payload"[..].into(),
+            is_rewritten: false,
         };
         let entries: Vec<_> = (4..4 + count).map(entry).collect();
         let frame = frame.finish(1, &entries);

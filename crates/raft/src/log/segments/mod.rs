@@ -35,7 +35,8 @@ use self::format::{
     place_of, sequence_of,
 };
 use self::yard::{Spare, Yard};
-use super::medium::{Commit, Laid, Medium, Opened, Whose};
+use super::medium::{Commit, Laid, Medium, Opened, Shelf, Whose};
+use super::memory::Found;
 use super::rows::Location;
 use super::{LogError, Place, redb};
 
@@ -49,7 +50,7 @@ const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 const COMMITS_PER_SEGMENT: u64 = 4;
 
 /// A segment that is read or written.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Segment {
     name: Arc<str>,
     slot: u32,
@@ -166,6 +167,16 @@ pub(super) fn any(disk: &dyn Disk, stem: &str) -> Result<Option<Arc<str>>, LogEr
         }
     }
     Ok(None)
+}
+
+/// Where an entry begins in its frame.
+const fn entry_at(location: &Location) -> usize {
+    (location.offset as usize).saturating_sub(ENTRY_HEADER_BYTES)
+}
+
+/// Whether an entry lies right behind another.
+fn is_behind(one: &Location, next: &Location) -> bool {
+    one.sequence == next.sequence && entry_at(next) == one.offset as usize + one.len as usize
 }
 
 /// Gives a file the number of a segment. Without frames it is none yet.
@@ -293,20 +304,38 @@ impl SegmentMedium {
         self.shelf.read().get(&number).map(Arc::clone)
     }
 
-    fn payload(&self, whose: Whose, location: Location) -> Result<Option<Bytes>, LogError> {
-        let (number, frame_at) = place_of(location.sequence);
+    /// The payloads of entries that lie one behind the other in one frame.
+    fn payloads(
+        &self,
+        wanted: &[(Whose, Location)],
+        found: &mut Vec<Bytes>,
+    ) -> Result<Option<()>, LogError> {
+        let Some(((_, first), (_, last))) = wanted.first().zip(wanted.last()) else {
+            return Ok(Some(()));
+        };
+        let (number, frame_at) = place_of(first.sequence);
         let Some(segment) = self.segment(number) else { return Ok(None) };
-        let at = frame_at + u64::from(location.offset) - ENTRY_HEADER_BYTES as u64;
-        let mut stored = vec![0; ENTRY_HEADER_BYTES + location.len as usize];
+        let (start, end) = (entry_at(first), last.offset as usize + last.len as usize);
+        let at = frame_at + start as u64;
+        let mut stored = vec![0; end - start];
         segment.file.read(at, &mut stored).map_err(|error| segment.failed(error))?;
-        if let Some(payload) = format::payload(segment.seed, whose, &Bytes::from(stored)) {
-            return Ok(Some(payload));
+        let stored = Bytes::from(stored);
+        for (whose, location) in wanted {
+            let from = entry_at(location) - start;
+            let entry = stored.slice(from..from + ENTRY_HEADER_BYTES + location.len as usize);
+            let Some(payload) = format::payload(segment.seed, *whose, &entry) else {
+                // The file may have got its next use while it was read.
+                return match self.segment(number) {
+                    Some(segment) => {
+                        let at = at + from as u64;
+                        Err(segment.damaged(at, "an entry is not what was written"))
+                    }
+                    None => Ok(None),
+                };
+            };
+            found.push(payload);
         }
-        // The file may have got its next use while it was read.
-        match self.segment(number) {
-            Some(segment) => Err(segment.damaged(at, "an entry is not what was written")),
-            None => Ok(None),
-        }
+        Ok(Some(()))
     }
 }
 
@@ -330,8 +359,10 @@ impl Medium for SegmentMedium {
             started.map_err(|error| pen.segment.failed(error))?;
             pen.has_yard = true;
         }
+        let before = pen.segment.header.number;
         let (sequence, locations) = self.write(pen, commit)?;
-        let mut laid = Laid::default();
+        let has_filled_shelf = pen.segment.header.number != before;
+        let mut laid = Laid { has_filled_shelf, ..Laid::default() };
         if !locations.is_empty() {
             pen.uses.entry(place_of(sequence).0).or_default().frames += 1;
             laid.rows.push(sequence);
@@ -347,7 +378,32 @@ impl Medium for SegmentMedium {
         if *is_closed {
             return Err(LogError::Closed);
         }
-        wanted.iter().map(|(whose, location)| self.payload(*whose, *location)).collect()
+        let mut found = Vec::with_capacity(wanted.len());
+        for run in wanted.chunk_by(|(_, one), (_, next)| is_behind(one, next)) {
+            if self.payloads(run, &mut found)?.is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(found))
+    }
+
+    fn shelves(&self) -> Vec<Shelf> {
+        let pen = self.pen.lock();
+        let Some(pen) = pen.as_ref() else { return Vec::new() };
+        let current = pen.segment.header.number;
+        let full = pen.uses.keys().filter(|number| **number != current);
+        let shelf = |number: &u64| Shelf {
+            rows: sequence_of(*number, 0)..sequence_of(number + 1, 0),
+            bytes: self.capacity,
+        };
+        full.map(shelf).collect()
+    }
+
+    fn row(&self, sequence: u64) -> Result<Vec<(Found, Bytes)>, LogError> {
+        let (number, offset) = place_of(sequence);
+        let segment = self.segment(number).ok_or(LogError::Closed)?;
+        let read = recovery::frame(&segment, offset).map_err(|error| segment.failed(error))?;
+        read.ok_or_else(|| segment.damaged(offset, "a frame is not what was written"))
     }
 
     fn close(&self) -> Result<(), LogError> {

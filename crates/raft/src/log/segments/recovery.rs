@@ -14,7 +14,7 @@ use quorate_types::disk::{Disk, DiskFile};
 use quorate_types::owner::Owner;
 
 use super::super::memory::{Found, Memory};
-use super::super::rows::GroupRow;
+use super::super::rows::{GroupRow, Location};
 use super::super::{LogError, Place};
 use super::format::{
     END_BYTES, FRAME_ALIGN, FRAME_HEADER_BYTES, FRAMES_AT, FrameHeader, HEADER_BYTES, Head, Header,
@@ -116,12 +116,14 @@ pub(super) fn recover(
     let number_last = segments.keys().next_back().copied().unwrap_or(0);
     let (newest, begun) = newest(&mut segments)?;
     let mut reading = Reading::default();
+    let mut mending = None;
     let tail = match newest {
         Some(Newest { segment, frames }) => {
             let segment = Arc::new(segment);
-            let (offset, list) = reading.newest(&log, &segment, &frames)?;
-            end_before(&segments, &list, segment.header.number)?;
+            let (last, offset, list) = reading.newest(&log, &segment, &frames)?;
+            let unended = unended(&segments, &list)?;
             reading.older(&log, &list, &mut segments, &begun)?;
+            mending = Some(Mending { unended, frames, last });
             Some((segment, offset))
         }
         None => {
@@ -149,6 +151,10 @@ pub(super) fn recover(
     })?;
     for sequence in frames {
         memory.note_row(sequence);
+    }
+    // Nothing was written so far, and now all that was found is sound.
+    if let Some((mending, (segment, offset))) = mending.zip(tail.as_ref()) {
+        mending.mend(segment, *offset)?;
     }
     Ok(Recovered { memory, groups, shelf, uses, tail, number_last, spares, next_slot })
 }
@@ -179,12 +185,12 @@ fn newest(
     Ok((None, begun))
 }
 
-/// Ends the segment before the newest one, if a crash came before that.
-fn end_before(
+/// The segment before the newest one and where it is to be ended, if a crash
+/// came before that.
+fn unended(
     segments: &BTreeMap<u64, Segment>,
     list: &[(u64, u64)],
-    newest: u64,
-) -> Result<(), LogError> {
+) -> Result<Option<(Segment, u64)>, LogError> {
     let kind_at = |frames: &Frames, offset| frames.at(offset).map(|(header, _)| header.kind);
     for (number, segment) in segments.iter().rev() {
         let frames = Frames::read(segment, segment.header.capacity)?;
@@ -194,12 +200,10 @@ fn end_before(
         let listed = list.iter().find(|(listed, _)| listed == number).map(|(_, end)| *end);
         let end = listed.unwrap_or_else(|| frames.end_of_commits());
         let has_room = end + END_BYTES <= frames.end();
-        if kind_at(&frames, end) != Some(Kind::End) && has_room {
-            write_end(segment, end, newest)?;
-        }
-        break;
+        let is_unended = kind_at(&frames, end) != Some(Kind::End) && has_room;
+        return Ok(is_unended.then(|| (segment.clone(), end)));
     }
-    Ok(())
+    Ok(None)
 }
 
 /// The bytes of a segment from its first frame on.
@@ -261,6 +265,47 @@ impl Frames {
     }
 }
 
+/// The entries of a frame, with their payloads. `None` if it is not what was
+/// written.
+pub(super) fn frame(
+    segment: &Segment,
+    offset: u64,
+) -> std::io::Result<Option<Vec<(Found, Bytes)>>> {
+    let mut bytes = vec![0; FRAME_HEADER_BYTES];
+    segment.file.read(offset, &mut bytes)?;
+    let Some(header) = FrameHeader::decode(segment.seed, offset, &bytes) else { return Ok(None) };
+    if header.end(offset) > segment.header.capacity {
+        return Ok(None);
+    }
+    bytes.resize(FRAME_HEADER_BYTES + usize::try_from(header.body_bytes()).unwrap_or(0), 0);
+    let body = bytes.get_mut(FRAME_HEADER_BYTES..).unwrap_or_default();
+    segment.file.read(offset + FRAME_HEADER_BYTES as u64, body)?;
+    let mut found = Vec::new();
+    let entries_at = usize::try_from(header.rows_len).unwrap_or(usize::MAX);
+    let is_read = header.has_body(segment.seed, offset, body)
+        && body.get(entries_at..).is_some_and(|bytes| {
+            let sequence = sequence_of(segment.header.number, offset);
+            entries(sequence, header.rows_len, bytes, &mut found).is_some()
+        });
+    if !is_read {
+        return Ok(None);
+    }
+    let bytes = Bytes::from(bytes);
+    let payload = |location: Location| {
+        let at = location.offset as usize;
+        bytes.slice(at..at + location.len as usize)
+    };
+    Ok(Some(
+        found
+            .into_iter()
+            .map(|found| {
+                let payload = payload(found.location);
+                (found, payload)
+            })
+            .collect(),
+    ))
+}
+
 /// What was read so far.
 #[derive(Default)]
 struct Reading {
@@ -273,14 +318,14 @@ struct Reading {
 }
 
 impl Reading {
-    /// Reads the segment in which the log ends. Says where, and which other
-    /// segments are needed.
+    /// Reads the segment in which the log ends. Says where the last frame begins
+    /// and ends, and which other segments are needed.
     fn newest(
         &mut self,
         log: &Arc<str>,
         segment: &Arc<Segment>,
         frames: &Frames,
-    ) -> Result<(u64, Vec<(u64, u64)>), LogError> {
+    ) -> Result<(u64, u64, Vec<(u64, u64)>), LogError> {
         if frames.end() < segment.header.capacity {
             return Err(segment.damaged(frames.end(), "the file is cut off"));
         }
@@ -303,9 +348,8 @@ impl Reading {
             let what = format!("a frame that was durable before the one at {later} was written");
             return Err(segment.damaged(offset, what));
         }
-        cut(segment, frames, last, offset)?;
         self.keep(Arc::clone(segment), used);
-        Ok((offset, list))
+        Ok((last, offset, list))
     }
 
     /// Reads the segments that a checkpoint lists.
@@ -382,6 +426,27 @@ impl Reading {
 
 fn gone(log: &Arc<str>, number: u64) -> LogError {
     LogError::damaged(log, Place::Segment(number), "its file is gone, or is not what was written")
+}
+
+/// What a crash left to be done.
+struct Mending {
+    /// The segment before the newest, if it lacks its last frame.
+    unended: Option<(Segment, u64)>,
+    /// Of the newest one.
+    frames: Frames,
+    /// Where the last whole one begins.
+    last: u64,
+}
+
+impl Mending {
+    /// To be called with the newest segment and where its last frame ends.
+    fn mend(self, newest: &Segment, offset: u64) -> Result<(), LogError> {
+        cut(newest, &self.frames, self.last, offset)?;
+        if let Some((before, end)) = self.unended {
+            write_end(&before, end, newest.header.number)?;
+        }
+        Ok(())
+    }
 }
 
 /// Ends a segment at `offset`: whatever a crash left there of a commit was

@@ -1,0 +1,95 @@
+//! Room for a log that one slow group would not let go of: entries that are
+//! still needed of a shelf are written once more, behind the newest, and the
+//! shelf is free.
+//!
+//! An entry that stands twice is one entry: of two at one index of a group the
+//! later row's counts. What hides an entry hides both: a purge and a removal do
+//! by the index and the replica, and a truncation by the row as well, but the
+//! rewriting of an entry that is still needed goes into the queue before the
+//! truncation of it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+
+use bytes::Bytes;
+use quorate_types::{GroupId, ReplicaId, buggify, sometimes};
+
+use super::durable::Shared;
+use super::medium::Shelf;
+use super::memory::{Found, Memory};
+use super::{LogEntry, LogError};
+
+/// So many shelves are never too many.
+const SHELVES_MIN: usize = 4;
+/// A log takes at most so many times the bytes that are needed of it, save the
+/// shelves that are never too many.
+const BYTES_PER_NEEDED_BYTE: u64 = 2;
+/// What is rewritten beside one commit, at least: little, since it waits for
+/// none.
+const STEP_BYTES: usize = 1 << 20;
+
+/// The entries of one replica with their tickets.
+type Rewritten = BTreeMap<(GroupId, ReplicaId), Vec<(u64, LogEntry)>>;
+
+/// The shelf that is being emptied.
+#[derive(Default)]
+pub(super) struct Rewriting {
+    rows: VecDeque<u64>,
+}
+
+impl Rewriting {
+    /// Rewrites some more, if the log takes too much room.
+    pub(super) fn step(&mut self, shared: &Shared, has_filled_shelf: bool) -> Result<(), LogError> {
+        if self.rows.is_empty() && has_filled_shelf {
+            let shelves = shared.medium.shelves();
+            let found = shared.with_memory(|memory| {
+                let emptied = emptied(&shelves, |rows| memory.needed_bytes(rows))?;
+                sometimes!("a segment of the log is rewritten");
+                Some(memory.needed_rows(emptied))
+            });
+            self.rows = found.unwrap_or_default().into();
+        }
+        let bytes_max = STEP_BYTES.min(shared.medium.commit_bytes_max() / 2);
+        let mut bytes = 0_usize;
+        let mut read = Vec::new();
+        while bytes < bytes_max
+            && let Some(row) = self.rows.pop_front()
+        {
+            // Nobody but the caller can free it now.
+            if shared.with_memory(|memory| memory.needed_bytes(row..row + 1)) == 0 {
+                continue;
+            }
+            let entries = shared.medium.row(row).map_err(|error| shared.fail(error))?;
+            bytes += entries.iter().map(|(_, payload)| payload.len()).sum::<usize>();
+            read.extend(entries);
+        }
+        if !read.is_empty() {
+            shared.rewrite(|memory| needed(memory, read));
+        }
+        Ok(())
+    }
+}
+
+/// The shelf of which the least is needed, if there are too many.
+fn emptied(shelves: &[Shelf], needed_bytes: impl Fn(Range<u64>) -> u64) -> Option<Range<u64>> {
+    let needed: Vec<u64> = shelves.iter().map(|shelf| needed_bytes(shelf.rows.clone())).collect();
+    let (all, total) = (shelves.iter().map(|shelf| shelf.bytes).sum::<u64>(), needed.iter().sum());
+    let allowed = u64::saturating_mul(total, BYTES_PER_NEEDED_BYTE);
+    let is_crowded = shelves.len() > SHELVES_MIN && all > allowed;
+    if !is_crowded && !buggify!("raft log rewrites early") {
+        return None;
+    }
+    let least = shelves.iter().zip(needed).min_by_key(|(_, needed)| *needed)?;
+    Some(least.0.rows.clone())
+}
+
+fn needed(memory: &Memory, read: Vec<(Found, Bytes)>) -> Rewritten {
+    let mut rewritten = Rewritten::new();
+    for (found, payload) in read {
+        if let Some(ticket) = memory.needed(&found) {
+            let entry = LogEntry { position: found.position, payload };
+            rewritten.entry((found.group, found.replica)).or_default().push((ticket, entry));
+        }
+    }
+    rewritten
+}
