@@ -22,6 +22,9 @@ use crate::log::{LogEngine, LogError, LogState, LogStats, Vote};
 use crate::machine::{MachineError, StateMachine};
 use crate::transport::Transport;
 
+/// What an entry holds besides a command, at most.
+const ENTRY_OVERHEAD_BYTES: usize = 1 << 10;
+
 /// A replica to be run.
 pub struct GroupSpec {
     /// The group.
@@ -164,6 +167,13 @@ impl Host {
         for class in [GroupClass::Metadata, GroupClass::Sequencer, GroupClass::Shard] {
             config.timing(class).validate().map_err(RaftError::Config)?;
             config.raft(class).map_err(|error| RaftError::Config(error.to_string()))?;
+        }
+        let (command, entry) = (config.command_bytes_max, log.entry_bytes_max());
+        if command.saturating_add(ENTRY_OVERHEAD_BYTES) > entry {
+            return Err(RaftError::Config(format!(
+                "command_bytes_max is {command}, and the log takes entries of {entry} bytes: \
+                 configure larger segments, or smaller commands"
+            )));
         }
         let inner = Arc::new(Inner {
             sending: Arc::new(Semaphore::new(config.snapshots_sending_max.max(1))),

@@ -413,6 +413,19 @@ fn deadlines_of_snapshots_that_do_not_fit_are_refused_in_words() {
     }
 }
 
+/// An admitted command that the log did not take would halt its group.
+#[test]
+fn commands_that_no_segment_takes_are_refused_in_words() {
+    simulate(async {
+        let log = || open_on(&RamDisk::default(), SEGMENTS);
+        let wire = Network::default().wire(NodeId(1));
+        let refused = Host::open(config(), log(), wire).unwrap_err().to_string();
+        assert!(refused.contains("configure larger segments"), "{refused}");
+        let fitting = HostConfig { command_bytes_max: 8 << 10, ..config() };
+        Host::open(fitting, log(), Network::default().wire(NodeId(1))).unwrap();
+    });
+}
+
 #[test]
 fn timings_that_do_not_fit_are_refused_in_words() {
     let network = Network::default();

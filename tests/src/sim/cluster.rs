@@ -14,6 +14,7 @@ use quorate::types::runtime::BoxFuture;
 use quorate::types::{NodeId, ShardId};
 use quorate::{Node, NodeConfig};
 use quorate_calvin::kv::KeyValue;
+use quorate_raft::LogMedium;
 use quorate_testkit::check::Verdict;
 use quorate_testkit::disk::{CrashDisk, DiskCounters, DiskImage, Faults};
 use quorate_testkit::sim::{Coverage, Sim, SimClock, SimNetwork, SimNode};
@@ -303,7 +304,7 @@ impl Cluster {
         let (port, inbound) = Port::open(self.medium(), &life, tap.clone());
         let mut builder = Node::builder(self.config(life.id()));
         if let Some(tap) = &tap {
-            let (log, engine) = open_tapped(&life, &disk, tap).await?;
+            let (log, engine) = open_tapped(&life, &disk, self.options.log_medium(), tap).await?;
             builder = builder.log(log).engine(engine);
         }
         let disk: Arc<dyn Disk> = Arc::new(disk);
@@ -624,8 +625,13 @@ impl Cluster {
     }
 }
 
-async fn open_tapped(life: &Arc<SimNode>, disk: &CrashDisk, tap: &Tap) -> Result<Stores, String> {
-    life.run(async { open_stores(&(Arc::new(disk.clone()) as Arc<dyn Disk>), tap) })
+async fn open_tapped(
+    life: &Arc<SimNode>,
+    disk: &CrashDisk,
+    medium: LogMedium,
+    tap: &Tap,
+) -> Result<Stores, String> {
+    life.run(async { open_stores(&(Arc::new(disk.clone()) as Arc<dyn Disk>), medium, tap) })
         .await
         .map_err(|error| format!("{error:?}"))
 }

@@ -4,11 +4,16 @@ use std::time::Duration;
 
 use quorate::NodeConfig;
 use quorate::types::env::{Rng, SplitMix};
-use quorate_raft::Timing;
+use quorate_raft::{LogMedium, Timing};
 use quorate_testkit::sim::LinkConfig;
 use serde::{Deserialize, Serialize};
 
 use super::faults::{self, Fault, Strike};
+
+/// So small that a run fills many.
+const SEGMENT_BYTES: u64 = 512 << 10;
+/// What fits into such a segment, and is more than any command of the load.
+const COMMAND_BYTES_MAX: usize = 120 << 10;
 
 /// Between keys of the load: where shards may be cut.
 pub(super) const CUTS: [&str; 5] = ["b", "h", "k", "p", "y"];
@@ -47,6 +52,9 @@ pub struct Options {
     pub purge_after_entries: u64,
     /// Applied entries that a purge leaves.
     pub purge_keeps_entries: u64,
+    /// Whether logs are kept in segments, small ones; else in a redb file.
+    #[serde(default)]
+    pub has_segments: bool,
     /// Appends on their way to one follower.
     pub appends_in_flight_max: usize,
     /// Transactions that the sequencer takes before it refuses.
@@ -220,6 +228,7 @@ impl Default for Options {
             election_millis: 2000,
             purge_after_entries: 10_000,
             purge_keeps_entries: 1_000,
+            has_segments: false,
             appends_in_flight_max: 4,
             inbox_txns_max: 16 << 10,
             retention_millis: 600_000,
@@ -264,6 +273,9 @@ impl Options {
         options.strikes = faults::plan(&options, &mut chance);
         options.draw_further_work(&mut chance);
         options.draw_noise(&mut chance);
+        // Padded work may make commands that no small segment takes.
+        let has_segments = chance.one_in(2) && options.load.padding_bytes == 0;
+        options.has_segments = is_tapped && has_segments;
         options
     }
 
@@ -380,6 +392,9 @@ impl Options {
         // Half-received snapshots go while the cluster comes to rest.
         raft.snapshot_staging_idle_max = Duration::from_secs(20);
         raft.appends_in_flight_max = self.appends_in_flight_max;
+        if self.has_segments {
+            raft.command_bytes_max = COMMAND_BYTES_MAX;
+        }
         config.services.tick = millis(self.tick_millis);
         config.services.sequencer.inbox_txns_max = self.inbox_txns_max;
         config.services.sequencer.unlogged_wait_max = millis(self.unlogged_wait_millis);
@@ -387,6 +402,15 @@ impl Options {
         config.client.attempt_deadline = millis(self.attempt_millis);
         if !self.has_placement {
             config.scheduler = None;
+        }
+    }
+
+    /// What logs are kept on.
+    pub(super) fn log_medium(&self) -> LogMedium {
+        if self.has_segments {
+            LogMedium::Segments { segment_bytes: SEGMENT_BYTES }
+        } else {
+            LogMedium::default()
         }
     }
 

@@ -13,7 +13,7 @@ use quorate_testkit::sim::SiteCounts;
 pub(super) const FIXED_SEEDS: std::ops::RangeInclusive<u64> = 1..=40;
 
 /// Every run of the fixed set must reach these.
-const DEMANDED: [&str; 41] = [
+const DEMANDED: [&str; 42] = [
     "a checkpoint meets another",
     "a client hears that its request has expired",
     "a command finds its shard split",
@@ -39,6 +39,7 @@ const DEMANDED: [&str; 41] = [
     "a retry finds its request in the gate",
     "a retry finds its result",
     "a sender asks again whether its snapshot is installed",
+    "a segment of the log is rewritten",
     "a shard is split while work waits",
     "a snapshot is begun anew",
     "a snapshot is installed",
@@ -92,7 +93,7 @@ const EXCUSED: [(&str, &str); 17] = [
 ];
 
 /// The rare branches, each of which the fixed set must take at least once.
-const STUMBLES: [&str; 21] = [
+const STUMBLES: [&str; 22] = [
     "calvin client loses a reply",
     "calvin drops an early contribution",
     "calvin feeds one slice at a time",
@@ -108,6 +109,7 @@ const STUMBLES: [&str; 21] = [
     "raft answers before a snapshot is installed",
     "raft applies one entry at a time",
     "raft has no room for a proposal",
+    "raft log rewrites early",
     "raft log sync is slow",
     "raft log writer takes one operation",
     "raft loses a half-received snapshot",

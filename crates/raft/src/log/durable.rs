@@ -5,11 +5,11 @@ use parking_lot::Mutex;
 use quorate_types::disk::Disk;
 use quorate_types::owner::Owner;
 use quorate_types::{GroupId, ReplicaId, buggify, planted, watch};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::medium::{Laid, Medium, NewEntry, Opened, Whose};
 use super::memory::{Memory, Piece};
-use super::writer::{Change, Operation, Writer, entry_bytes, split_beyond};
+use super::writer::{Change, ENTRY_BYTES_MAX, Operation, Writer, split_beyond};
 use super::{
     Completion, LogEngine, LogEntry, LogError, LogFuture, LogPosition, LogState, LogStats, Vote,
     redb, segments,
@@ -21,10 +21,12 @@ pub struct LogConfig {
     /// What the log is kept on.
     pub medium: LogMedium,
     /// Operations that may wait for the writer before callers have to wait
-    /// for room. Enough for every group of a busy node to have a few.
+    /// for room, which they get in the order in which they came. Enough for every
+    /// group of a busy node to have a few.
     pub queued_operations_max: usize,
     /// Payload bytes that may wait likewise. A single larger append passes
-    /// when nothing else waits.
+    /// when nothing else waits. Each operation counts for its payload and for
+    /// its share of these, so that both limits hold.
     pub queued_bytes_max: usize,
     /// Payload bytes of the newest entries kept in memory for all groups
     /// together, so that replication and apply do not read the disk.
@@ -42,6 +44,13 @@ impl Default for LogConfig {
             tail_bytes_max: 64 << 20,
             owner: None,
         }
+    }
+}
+
+impl LogConfig {
+    /// All the room that there is.
+    fn room(&self) -> usize {
+        self.queued_bytes_max.clamp(1, u32::MAX as usize)
     }
 }
 
@@ -96,8 +105,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Wakes the writer.
     work: Notify,
-    /// Wakes those who wait for room in the queue.
-    room: Notify,
+    /// The bytes that may still be queued. Closed with the log.
+    room: Arc<Semaphore>,
     finished: watch::Sender<bool>,
 }
 
@@ -135,7 +144,6 @@ struct State {
     queue: Vec<Operation>,
     /// How many operations there ever were.
     pushed: u64,
-    queued_bytes: usize,
     urgent: bool,
     closing: bool,
     failed: Option<LogError>,
@@ -151,20 +159,16 @@ impl State {
         }
     }
 
-    fn push(&mut self, group: GroupId, change: Change, completion: Option<Completion>) {
-        let operation = Operation { group, change, completion };
-        self.queued_bytes += operation.payload_bytes();
+    fn push(&mut self, operation: Operation) {
         self.urgent |= operation.is_urgent();
         self.pushed += 1;
         self.queue.push(operation);
     }
-}
 
-impl State {
-    /// Lets operations wait on.
+    /// Lets operations wait on, for the next commit: somebody may wait for the
+    /// room that they take.
     fn put_back(&mut self, operations: Vec<Operation>) {
-        self.queued_bytes = operations.iter().map(Operation::payload_bytes).sum();
-        self.urgent = operations.iter().any(Operation::is_urgent);
+        self.urgent = !operations.is_empty();
         self.queue = operations;
     }
 }
@@ -199,6 +203,7 @@ impl DurableLog {
                 segments::open(&disk, stem, segment_bytes, config.owner, config.tail_bytes_max)?
             }
         };
+        let room = Arc::new(Semaphore::new(config.room()));
         let shared = Arc::new(Shared {
             medium,
             config,
@@ -206,14 +211,13 @@ impl DurableLog {
                 memory,
                 queue: Vec::new(),
                 pushed: 0,
-                queued_bytes: 0,
                 urgent: false,
                 closing: false,
                 failed: None,
                 stats: LogStats::default(),
             }),
             work: Notify::new(),
-            room: Notify::new(),
+            room,
             finished: watch::channel(false).0,
         });
         let writer = Writer::new(Arc::clone(&shared), groups);
@@ -233,7 +237,7 @@ impl Shared {
     fn begin_closing(&self) {
         self.state.lock().closing = true;
         self.work.notify_one();
-        self.room.notify_waiters();
+        self.room.close();
     }
 
     /// Everything that waits, once something urgent does; `None` at the end.
@@ -255,8 +259,6 @@ impl Shared {
                     // for it, and so for the rest of an append that was cut.
                     let taken = state.pushed - state.queue.len() as u64;
                     let dead = state.memory.take_dead(taken);
-                    drop(state);
-                    self.room.notify_waiters();
                     return Some((operations, dead));
                 }
                 if state.closing || state.failed.is_some() {
@@ -316,7 +318,8 @@ impl Shared {
         for ((group, replica), entries) in needed(&state.memory) {
             let number = state.pushed + 1;
             state.memory.begin_operation(number);
-            state.push(group, Change::Rewrite { replica, entries }, None);
+            let change = Change::Rewrite { replica, entries };
+            state.push(Operation { group, change, completion: None, room: None });
         }
         drop(state);
         self.work.notify_one();
@@ -330,7 +333,7 @@ impl Shared {
             let error = state.failed.clone().unwrap_or(LogError::Closed);
             (std::mem::take(&mut state.queue), error)
         };
-        self.room.notify_waiters();
+        self.room.close();
         for completion in abandoned.into_iter().filter_map(|operation| operation.completion) {
             completion(Err(error.clone()));
         }
@@ -338,6 +341,21 @@ impl Shared {
             tracing::warn!(%error, "closing the log");
         }
         self.finished.send(true);
+    }
+
+    /// Waits for room behind those that came before; none is left in a log that
+    /// is closed.
+    async fn room(&self, payload_bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let share = self.config.room() / self.config.queued_operations_max.max(1);
+        let bytes = payload_bytes.saturating_add(share).clamp(1, self.config.room());
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(bytes) {
+            return Some(room);
+        }
+        // What waits may be purges only; let them go.
+        self.state.lock().urgent = true;
+        self.work.notify_one();
+        Arc::clone(&self.room).acquire_many_owned(bytes).await.ok()
     }
 
     /// Waits for room, then starts an operation: `start` changes the memory
@@ -349,46 +367,19 @@ impl Shared {
         start: impl FnOnce(&mut Memory) -> Result<(Option<Change>, T), LogError> + Send,
         completion: Option<Completion>,
     ) -> Result<T, LogError> {
-        let mut waiting = Some((start, completion));
-        loop {
-            let room = self.room.notified();
-            tokio::pin!(room);
-            room.as_mut().enable();
-            {
-                let mut state = self.state.lock();
-                if let Err(error) = state.usable() {
-                    if let Some((_, Some(completion))) = waiting {
-                        completion(Err(error.clone()));
-                    }
-                    return Err(error);
-                }
-                let fits = state.queue.len() < self.config.queued_operations_max
-                    && state.queued_bytes.saturating_add(payload_bytes)
-                        <= self.config.queued_bytes_max;
-                if (fits || state.queue.is_empty())
-                    && let Some((start, completion)) = waiting.take()
-                {
-                    return self.start(&mut state, group, start, completion);
-                }
-                // What waits may be purges only; let them go.
-                state.urgent = true;
+        let room = self.room(payload_bytes).await;
+        let mut state = self.state.lock();
+        if let Err(error) = state.usable() {
+            if let Some(completion) = completion {
+                completion(Err(error.clone()));
             }
-            self.work.notify_one();
-            room.await;
+            return Err(error);
         }
-    }
-
-    fn start<T>(
-        &self,
-        state: &mut State,
-        group: GroupId,
-        start: impl FnOnce(&mut Memory) -> Result<(Option<Change>, T), LogError>,
-        completion: Option<Completion>,
-    ) -> Result<T, LogError> {
-        state.memory.begin_operation(state.pushed + 1);
+        let number = state.pushed + 1;
+        state.memory.begin_operation(number);
         match start(&mut state.memory) {
             Ok((Some(change), value)) => {
-                state.push(group, change, completion);
+                state.push(Operation { group, change, completion, room });
                 self.work.notify_one();
                 Ok(value)
             }
@@ -492,8 +483,8 @@ impl LogEngine for DurableLog {
     ) -> LogFuture<'_, ()> {
         let payload_bytes = entries.iter().map(|entry| entry.payload.len()).sum();
         let largest = entries.iter().map(|entry| entry.payload.len()).max().unwrap_or(0);
-        let bytes_max = self.shared.medium.commit_bytes_max();
-        if entry_bytes(largest) > bytes_max {
+        let bytes_max = self.entry_bytes_max();
+        if largest > bytes_max {
             let refused = LogError::TooLarge { group, bytes: largest, bytes_max };
             completion(Err(refused.clone()));
             return Box::pin(std::future::ready(Err(refused)));
@@ -549,6 +540,10 @@ impl LogEngine for DurableLog {
             memory.forget(group, replica);
             Ok((Some(Change::Forget { replica }), ()))
         }))
+    }
+
+    fn entry_bytes_max(&self) -> usize {
+        self.shared.medium.commit_bytes_max().saturating_sub(ENTRY_BYTES_MAX)
     }
 
     fn stats(&self) -> LogStats {

@@ -41,7 +41,7 @@ pub(super) trait Medium: fmt::Debug + Send + Sync + 'static {
 
     /// The entries of a row that is on a shelf. To be called by the one who
     /// commits, while something in it is needed.
-    fn row(&self, sequence: u64) -> Result<Vec<(Found, Bytes)>, LogError> {
+    fn row(&self, sequence: u64) -> Result<Vec<Stored>, LogError> {
         let _ = sequence;
         Ok(Vec::new())
     }
@@ -49,6 +49,9 @@ pub(super) trait Medium: fmt::Debug + Send + Sync + 'static {
     /// Releases the files.
     fn close(&self) -> Result<(), LogError>;
 }
+
+/// An entry that was read, with its payload.
+pub(super) type Stored = (Found, Bytes);
 
 /// A part of the disk that is used again as a whole.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -183,6 +183,9 @@ pub trait LogEngine: Send + Sync + 'static {
     /// tombstone; ready once both are durable.
     fn forget(&self, group: GroupId, replica: ReplicaId) -> LogFuture<'_, ()>;
 
+    /// The most payload bytes that an entry may have.
+    fn entry_bytes_max(&self) -> usize;
+
     /// Counters since the log was opened.
     fn stats(&self) -> LogStats;
 

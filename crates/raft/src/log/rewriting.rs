@@ -11,12 +11,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-use bytes::Bytes;
 use quorate_types::{GroupId, ReplicaId, buggify, sometimes};
 
 use super::durable::Shared;
-use super::medium::Shelf;
-use super::memory::{Found, Memory};
+use super::medium::{Shelf, Stored};
+use super::memory::Memory;
 use super::{LogEntry, LogError};
 
 /// So many shelves are never too many.
@@ -40,10 +39,11 @@ pub(super) struct Rewriting {
 impl Rewriting {
     /// Rewrites some more, if the log takes too much room.
     pub(super) fn step(&mut self, shared: &Shared, has_filled_shelf: bool) -> Result<(), LogError> {
-        if self.rows.is_empty() && has_filled_shelf {
+        let is_early = buggify!("raft log rewrites early");
+        if self.rows.is_empty() && (has_filled_shelf || is_early) {
             let shelves = shared.medium.shelves();
             let found = shared.with_memory(|memory| {
-                let emptied = emptied(&shelves, |rows| memory.needed_bytes(rows))?;
+                let emptied = emptied(&shelves, is_early, |rows| memory.needed_bytes(rows))?;
                 sometimes!("a segment of the log is rewritten");
                 Some(memory.needed_rows(emptied))
             });
@@ -70,20 +70,24 @@ impl Rewriting {
     }
 }
 
-/// The shelf of which the least is needed, if there are too many.
-fn emptied(shelves: &[Shelf], needed_bytes: impl Fn(Range<u64>) -> u64) -> Option<Range<u64>> {
+/// The shelf of which the least is needed, if there are too many or all the same.
+fn emptied(
+    shelves: &[Shelf],
+    is_early: bool,
+    needed_bytes: impl Fn(Range<u64>) -> u64,
+) -> Option<Range<u64>> {
     let needed: Vec<u64> = shelves.iter().map(|shelf| needed_bytes(shelf.rows.clone())).collect();
     let (all, total) = (shelves.iter().map(|shelf| shelf.bytes).sum::<u64>(), needed.iter().sum());
     let allowed = u64::saturating_mul(total, BYTES_PER_NEEDED_BYTE);
     let is_crowded = shelves.len() > SHELVES_MIN && all > allowed;
-    if !is_crowded && !buggify!("raft log rewrites early") {
+    if !is_crowded && !is_early {
         return None;
     }
     let least = shelves.iter().zip(needed).min_by_key(|(_, needed)| *needed)?;
     Some(least.0.rows.clone())
 }
 
-fn needed(memory: &Memory, read: Vec<(Found, Bytes)>) -> Rewritten {
+fn needed(memory: &Memory, read: Vec<Stored>) -> Rewritten {
     let mut rewritten = Rewritten::new();
     for (found, payload) in read {
         if let Some(ticket) = memory.needed(&found) {

@@ -217,6 +217,39 @@ fn waiting_operations_share_a_commit() {
     });
 }
 
+/// Small appends that never cease do not keep a large one waiting.
+#[test]
+fn room_is_given_in_the_order_in_which_it_was_asked_for() {
+    for medium in MEDIA {
+        simulate(async move {
+            let config = LogConfig { medium, queued_bytes_max: 8 << 10, ..LogConfig::default() };
+            let disk = Arc::new(RamDisk::default());
+            let log = Arc::new(DurableLog::open(disk, "raft", config).unwrap());
+            let small: Vec<GroupId> = (2..10).map(GroupId).collect();
+            for &group in small.iter().chain([&GROUP]) {
+                log.admit(group, ReplicaId(group.0 * 10 + 1)).await.unwrap();
+            }
+            let busy = small.into_iter().map(|group| {
+                let log = Arc::clone(&log);
+                quorate_types::runtime::spawn(async move {
+                    for index in 0.. {
+                        let some = vec![entry(index, &"x".repeat(1_500))];
+                        if log.append(group, some, Box::new(|_| {})).await.is_err() {
+                            break;
+                        }
+                    }
+                })
+            });
+            let busy: Vec<_> = busy.collect();
+            log.append(GROUP, vec![entry(0, "small")], Box::new(|_| {})).await.unwrap();
+            let commits = log.stats().commits;
+            append(&*log, entry(1, &"x".repeat(8 << 10))).await.unwrap();
+            assert!(log.stats().commits - commits < 20, "{:?}", log.stats());
+            busy.iter().for_each(tokio::task::JoinHandle::abort);
+        });
+    }
+}
+
 #[test]
 fn a_row_damaged_while_running_is_found_by_the_read() {
     simulate(async {

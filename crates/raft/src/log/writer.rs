@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use quorate_types::{GroupId, ReplicaId, buggify, planted, runtime};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::durable::{Shared, Written};
 use super::medium::{Commit, NewEntry};
@@ -45,10 +46,12 @@ pub(super) struct Operation {
     pub(super) group: GroupId,
     pub(super) change: Change,
     pub(super) completion: Option<Completion>,
+    /// Given back when the last of it goes to disk.
+    pub(super) room: Option<OwnedSemaphorePermit>,
 }
 
 /// What an entry costs on disk besides its payload, at most.
-const ENTRY_BYTES_MAX: usize = 48;
+pub(super) const ENTRY_BYTES_MAX: usize = 48;
 /// What another change costs: a group's row. One with many tombstones is
 /// larger; they are few.
 const ROW_BYTES: usize = 256;
@@ -59,13 +62,6 @@ pub(super) const fn entry_bytes(payload_bytes: usize) -> usize {
 }
 
 impl Operation {
-    pub(super) fn payload_bytes(&self) -> usize {
-        match &self.change {
-            Change::Append { entries, .. } => entries.iter().map(|e| e.payload.len()).sum(),
-            _ => 0,
-        }
-    }
-
     /// A purge loses nothing by waiting for the next commit.
     pub(super) fn is_urgent(&self) -> bool {
         if planted!(VoteNotSynced) && matches!(self.change, Change::Vote(_)) {
@@ -107,7 +103,8 @@ impl Operation {
             first_ticket: *first_ticket + count as u64,
             entries: entries.split_off(count),
         };
-        Some(Self { group: self.group, change, completion: self.completion.take() })
+        let (completion, room) = (self.completion.take(), self.room.take());
+        Some(Self { group: self.group, change, completion, room })
     }
 }
 

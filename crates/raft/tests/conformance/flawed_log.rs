@@ -123,6 +123,10 @@ impl LogEngine for FlawedLog {
         }
     }
 
+    fn entry_bytes_max(&self) -> usize {
+        self.inner.entry_bytes_max()
+    }
+
     fn stats(&self) -> LogStats {
         self.inner.stats()
     }

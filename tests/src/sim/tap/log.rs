@@ -140,6 +140,10 @@ impl LogEngine for TappedLog {
         })
     }
 
+    fn entry_bytes_max(&self) -> usize {
+        self.inner.entry_bytes_max()
+    }
+
     fn stats(&self) -> LogStats {
         self.inner.stats()
     }

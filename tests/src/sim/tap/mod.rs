@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use quorate::types::disk::Disk;
 use quorate_engine::{Engine, EngineError, RedbConfig, RedbEngine};
-use quorate_raft::{DurableLog, LogConfig, LogEngine, LogError};
+use quorate_raft::{DurableLog, LogConfig, LogEngine, LogError, LogMedium};
 
 pub use engine::TappedEngine;
 pub use log::TappedLog;
@@ -40,8 +40,13 @@ pub type Stores = (Arc<dyn LogEngine>, Arc<dyn Engine>);
 ///
 /// # Errors
 /// [`StoresError`]
-pub fn open_stores(disk: &Arc<dyn Disk>, tap: &Tap) -> Result<Stores, StoresError> {
-    let log = DurableLog::open(Arc::clone(disk), LOG, LogConfig::default());
+pub fn open_stores(
+    disk: &Arc<dyn Disk>,
+    medium: LogMedium,
+    tap: &Tap,
+) -> Result<Stores, StoresError> {
+    let config = LogConfig { medium, ..LogConfig::default() };
+    let log = DurableLog::open(Arc::clone(disk), LOG, config);
     let log = log.map_err(StoresError::Log)?;
     let engine = RedbEngine::open(&**disk, ENGINE_FILE, RedbConfig::default());
     let engine: Arc<dyn Engine> = Arc::new(engine.map_err(StoresError::Engine)?);

@@ -35,8 +35,7 @@ use self::format::{
     place_of, sequence_of,
 };
 use self::yard::{Spare, Yard};
-use super::medium::{Commit, Laid, Medium, Opened, Shelf, Whose};
-use super::memory::Found;
+use super::medium::{Commit, Laid, Medium, Opened, Shelf, Stored, Whose};
 use super::rows::Location;
 use super::{LogError, Place, redb};
 
@@ -399,7 +398,7 @@ impl Medium for SegmentMedium {
         full.map(shelf).collect()
     }
 
-    fn row(&self, sequence: u64) -> Result<Vec<(Found, Bytes)>, LogError> {
+    fn row(&self, sequence: u64) -> Result<Vec<Stored>, LogError> {
         let (number, offset) = place_of(sequence);
         let segment = self.segment(number).ok_or(LogError::Closed)?;
         let read = recovery::frame(&segment, offset).map_err(|error| segment.failed(error))?;

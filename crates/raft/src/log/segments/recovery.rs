@@ -13,8 +13,9 @@ use quorate_types::GroupId;
 use quorate_types::disk::{Disk, DiskFile};
 use quorate_types::owner::Owner;
 
+use super::super::medium::Stored;
 use super::super::memory::{Found, Memory};
-use super::super::rows::{GroupRow, Location};
+use super::super::rows::GroupRow;
 use super::super::{LogError, Place};
 use super::format::{
     END_BYTES, FRAME_ALIGN, FRAME_HEADER_BYTES, FRAMES_AT, FrameHeader, HEADER_BYTES, Head, Header,
@@ -120,7 +121,7 @@ pub(super) fn recover(
     let tail = match newest {
         Some(Newest { segment, frames }) => {
             let segment = Arc::new(segment);
-            let (last, offset, list) = reading.newest(&log, &segment, &frames)?;
+            let Ends { last, offset, list } = reading.newest(&log, &segment, &frames)?;
             let unended = unended(&segments, &list)?;
             reading.older(&log, &list, &mut segments, &begun)?;
             mending = Some(Mending { unended, frames, last });
@@ -265,45 +266,41 @@ impl Frames {
     }
 }
 
-/// The entries of a frame, with their payloads. `None` if it is not what was
-/// written.
-pub(super) fn frame(
-    segment: &Segment,
-    offset: u64,
-) -> std::io::Result<Option<Vec<(Found, Bytes)>>> {
+/// The entries of a frame. `None` if it is not what was written.
+pub(super) fn frame(segment: &Segment, offset: u64) -> std::io::Result<Option<Vec<Stored>>> {
     let mut bytes = vec![0; FRAME_HEADER_BYTES];
     segment.file.read(offset, &mut bytes)?;
-    let Some(header) = FrameHeader::decode(segment.seed, offset, &bytes) else { return Ok(None) };
-    if header.end(offset) > segment.header.capacity {
-        return Ok(None);
-    }
+    let header = FrameHeader::decode(segment.seed, offset, &bytes);
+    let header = header.filter(|header| header.end(offset) <= segment.header.capacity);
+    let Some(header) = header else { return Ok(None) };
     bytes.resize(FRAME_HEADER_BYTES + usize::try_from(header.body_bytes()).unwrap_or(0), 0);
     let body = bytes.get_mut(FRAME_HEADER_BYTES..).unwrap_or_default();
     segment.file.read(offset + FRAME_HEADER_BYTES as u64, body)?;
     let mut found = Vec::new();
-    let entries_at = usize::try_from(header.rows_len).unwrap_or(usize::MAX);
-    let is_read = header.has_body(segment.seed, offset, body)
-        && body.get(entries_at..).is_some_and(|bytes| {
-            let sequence = sequence_of(segment.header.number, offset);
-            entries(sequence, header.rows_len, bytes, &mut found).is_some()
-        });
-    if !is_read {
+    let mut read = || {
+        let stored = body.get(usize::try_from(header.rows_len).ok()?..)?;
+        entries(sequence_of(segment.header.number, offset), header.rows_len, stored, &mut found)
+    };
+    if !header.has_body(segment.seed, offset, body) || read().is_none() {
         return Ok(None);
     }
     let bytes = Bytes::from(bytes);
-    let payload = |location: Location| {
-        let at = location.offset as usize;
-        bytes.slice(at..at + location.len as usize)
-    };
-    Ok(Some(
-        found
-            .into_iter()
-            .map(|found| {
-                let payload = payload(found.location);
-                (found, payload)
-            })
-            .collect(),
-    ))
+    let stored = found.into_iter().map(|entry| {
+        let at = entry.location.offset as usize;
+        let payload = bytes.slice(at..at + entry.location.len as usize);
+        (entry, payload)
+    });
+    Ok(Some(stored.collect()))
+}
+
+/// What the newest segment says.
+struct Ends {
+    /// Where the last whole frame begins.
+    last: u64,
+    /// Where it ends.
+    offset: u64,
+    /// Which other segments are needed, and where each ends.
+    list: Vec<(u64, u64)>,
 }
 
 /// What was read so far.
@@ -318,14 +315,13 @@ struct Reading {
 }
 
 impl Reading {
-    /// Reads the segment in which the log ends. Says where the last frame begins
-    /// and ends, and which other segments are needed.
+    /// Reads the segment in which the log ends.
     fn newest(
         &mut self,
         log: &Arc<str>,
         segment: &Arc<Segment>,
         frames: &Frames,
-    ) -> Result<(u64, u64, Vec<(u64, u64)>), LogError> {
+    ) -> Result<Ends, LogError> {
         if frames.end() < segment.header.capacity {
             return Err(segment.damaged(frames.end(), "the file is cut off"));
         }
@@ -349,7 +345,7 @@ impl Reading {
             return Err(segment.damaged(offset, what));
         }
         self.keep(Arc::clone(segment), used);
-        Ok((last, offset, list))
+        Ok(Ends { last, offset, list })
     }
 
     /// Reads the segments that a checkpoint lists.
