@@ -6,7 +6,16 @@
 )]
 
 mod disk;
+mod machine;
 mod scoreboard;
 
 pub use disk::{RawLog, SyncRate, sync_rate};
+pub use machine::{Machine, flushes, written_bytes};
 pub use scoreboard::{Scoreboard, criterion};
+
+/// The value that so many of a hundred do not exceed; 0 of nothing.
+#[must_use]
+pub fn percentile(ascending: &[u64], percent: usize) -> u64 {
+    let rank = (ascending.len() * percent).div_ceil(100);
+    ascending.get(rank.saturating_sub(1)).copied().unwrap_or(0)
+}

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use clap::Subcommand;
@@ -9,20 +9,25 @@ use serde_json::Value;
 
 use crate::{Outcome, shell};
 
-/// The cluster bench's own flags: one definition, so that their help is at
-/// hand before anything is compiled.
+/// The benches' own flags: one definition, so that their help is at hand before
+/// anything is compiled.
 #[path = "../../benches/src/bin/cluster-bench/options.rs"]
 mod options;
+#[path = "../../benches/src/bin/raft-bench/options.rs"]
+mod raft;
 
 use options::Options;
 
 const PACKAGE: &str = "quorate-benches";
 const CLUSTER: &str = "cluster-bench";
+const RAFT: &str = "raft-bench";
+/// Logs of others, in a workspace of their own.
+const PEERS: &str = "benches/peers";
 
 /// What `bench` takes.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Everything without one: the cores, then the cluster.
+    /// Everything without one: the cores, the Raft log, then the cluster.
     #[command(subcommand)]
     what: Option<What>,
 }
@@ -36,6 +41,8 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         criterion: Vec<String>,
     },
+    /// The Raft log beside the disk's limit and logs of others.
+    Raft(raft::Options),
     /// A cluster of processes under load: one table, with the disk's limit and
     /// installed peers beside it.
     Cluster(Options),
@@ -45,12 +52,60 @@ enum What {
 pub(crate) fn run(args: &Args) -> Outcome {
     match &args.what {
         Some(What::Cores { criterion }) => cores(criterion),
+        Some(What::Raft(options)) => raft_log(&raft_arguments(options), options.peers.is_none()),
         Some(What::Cluster(options)) => cluster(&to_arguments(options)),
         None => {
             cores(&[])?;
+            raft_log(&[], true)?;
             cluster(&[])
         }
     }
+}
+
+/// Builds the bench and, where they can be had, the peers.
+fn raft_log(arguments: &[OsString], wants_peers: bool) -> Outcome {
+    let mut build = shell::cargo();
+    build.args(["build", "--release", "--package", PACKAGE, "--bin", RAFT]);
+    shell::run(&mut build)?;
+    let target = target_directory()?;
+    let mut command = Command::new(target.join("release").join(RAFT));
+    command.args(arguments);
+    if wants_peers {
+        let manifest = Path::new(PEERS).join("Cargo.toml");
+        let mut build = shell::cargo();
+        build.args(["build", "--release", "--manifest-path"]).arg(manifest);
+        let folder = target.join("peers");
+        match shell::run(build.arg("--target-dir").arg(&folder)) {
+            Ok(()) => {
+                command.arg("--peers").arg(folder.join("release").join("bench-peers"));
+            }
+            Err(error) => eprintln!("without peers: {error}"),
+        }
+    }
+    shell::run(&mut command)
+}
+
+fn raft_arguments(options: &raft::Options) -> Vec<OsString> {
+    let raft::Options { rounds, millis, shapes, open_mib, dir, json, peers } = options;
+    let mut arguments: Vec<OsString> = Vec::new();
+    for (flag, value) in [
+        ("--rounds", rounds.to_string()),
+        ("--millis", millis.to_string()),
+        ("--shapes", shapes.join(",")),
+        ("--open-mib", open_mib.to_string()),
+    ] {
+        arguments.extend([flag.into(), value.into()]);
+    }
+    arguments.extend(paths([("--dir", dir), ("--json", json), ("--peers", peers)]));
+    arguments
+}
+
+/// The flags that are given.
+fn paths<const N: usize>(
+    flags: [(&'static str, &Option<PathBuf>); N],
+) -> impl Iterator<Item = OsString> {
+    let given = flags.into_iter().filter_map(|(flag, path)| Some((flag, path.clone()?)));
+    given.flat_map(|(flag, path)| [flag.into(), path.into()])
 }
 
 fn cores(criterion: &[String]) -> Outcome {
@@ -98,11 +153,7 @@ fn to_arguments(options: &Options) -> Vec<OsString> {
     ] {
         arguments.extend([flag.into(), value.into()]);
     }
-    for (flag, path) in [("--dir", dir), ("--json", json)] {
-        if let Some(path) = path {
-            arguments.extend([flag.into(), path.into()]);
-        }
-    }
+    arguments.extend(paths([("--dir", dir), ("--json", json)]));
     if *no_peers {
         arguments.push("--no-peers".into());
     }

@@ -6,7 +6,6 @@ mod cluster;
 mod connection;
 mod keys;
 mod load;
-mod machine;
 mod options;
 mod process;
 mod redis;

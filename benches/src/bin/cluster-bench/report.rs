@@ -3,12 +3,11 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use quorate_benches::SyncRate;
+use quorate_benches::{Machine, SyncRate, percentile};
 use serde::Serialize;
 
 use crate::Outcome;
 use crate::load::Measured;
-use crate::machine::Machine;
 
 /// The system whose figures all of this is about.
 pub(crate) const OURS: &str = "quorate";
@@ -78,12 +77,6 @@ impl Row {
     fn is_disturbed(&self) -> bool {
         self.cost.other_cores.is_some_and(|cores| cores > OTHER_CORES_MAX)
     }
-}
-
-/// The value that so many of a hundred do not exceed; 0 of nothing.
-fn percentile(ascending: &[u64], percent: usize) -> u64 {
-    let rank = (ascending.len() * percent).div_ceil(100);
-    ascending.get(rank.saturating_sub(1)).copied().unwrap_or(0)
 }
 
 /// How fast the disk syncs while nobody else writes.

@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quorate_benches::sync_rate;
+use quorate_benches::{Machine, flushes, sync_rate};
 
 use crate::Outcome;
 use crate::cluster::Cluster;
 use crate::keys::Keys;
 use crate::load::{self, Plan, Work};
-use crate::machine::{self, Machine};
 use crate::options::Options;
 use crate::process::{Process, cpu_seconds, machine_cpu_seconds};
 use crate::redis::{self, Redis};
@@ -167,7 +166,7 @@ impl Usage {
             servers: servers.iter().map(Process::cpu_seconds).sum(),
             clients: cpu_seconds("self"),
             machine: machine_cpu_seconds(),
-            flushes: machine::flushes(directory),
+            flushes: flushes(directory),
         }
     }
 

@@ -144,6 +144,8 @@ struct State {
     queue: Vec<Operation>,
     /// How many operations there ever were.
     pushed: u64,
+    /// Who waits for room.
+    waiting: usize,
     urgent: bool,
     closing: bool,
     failed: Option<LogError>,
@@ -165,11 +167,17 @@ impl State {
         self.queue.push(operation);
     }
 
-    /// Lets operations wait on, for the next commit: somebody may wait for the
-    /// room that they take.
+    /// Lets operations wait on.
     fn put_back(&mut self, operations: Vec<Operation>) {
-        self.urgent = !operations.is_empty();
+        self.urgent = operations.iter().any(Operation::is_urgent);
         self.queue = operations;
+    }
+
+    /// Whether what waits is to be committed now. Not for purges alone, unless
+    /// somebody waits for the room that they take.
+    fn is_ripe(&self) -> bool {
+        let is_due = self.urgent || self.closing || self.waiting > 0;
+        !self.queue.is_empty() && (is_due || self.queue.len() >= LAZY_OPERATIONS_MAX)
     }
 }
 
@@ -211,6 +219,7 @@ impl DurableLog {
                 memory,
                 queue: Vec::new(),
                 pushed: 0,
+                waiting: 0,
                 urgent: false,
                 closing: false,
                 failed: None,
@@ -233,6 +242,23 @@ impl Drop for DurableLog {
     }
 }
 
+/// Somebody waits for room.
+struct Waiting<'a>(&'a Shared);
+
+impl<'a> Waiting<'a> {
+    fn of(shared: &'a Shared) -> Self {
+        shared.state.lock().waiting += 1;
+        shared.work.notify_one();
+        Self(shared)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().waiting -= 1;
+    }
+}
+
 impl Shared {
     fn begin_closing(&self) {
         self.state.lock().closing = true;
@@ -245,9 +271,7 @@ impl Shared {
         loop {
             {
                 let mut state = self.state.lock();
-                let ripe =
-                    state.urgent || state.closing || state.queue.len() >= LAZY_OPERATIONS_MAX;
-                if ripe && !state.queue.is_empty() {
+                if state.is_ripe() {
                     let mut operations = std::mem::take(&mut state.queue);
                     let bytes_max = self.medium.commit_bytes_max();
                     let mut rest = split_beyond(&mut operations, bytes_max);
@@ -305,24 +329,32 @@ impl Shared {
         look(&self.state.lock().memory)
     }
 
+    /// How many operations the writer has taken so far.
+    pub(super) fn taken(&self) -> u64 {
+        let state = self.state.lock();
+        state.pushed - state.queue.len() as u64
+    }
+
     /// Has entries that are still needed written once more, behind everything
-    /// that waits.
-    pub(super) fn rewrite<T>(&self, needed: impl FnOnce(&Memory) -> T)
+    /// that waits. Says how many operations there ever were when that is done;
+    /// `None` if there was nothing to do.
+    pub(super) fn rewrite<T>(&self, needed: impl FnOnce(&Memory) -> T) -> Option<u64>
     where
         T: IntoIterator<Item = ((GroupId, ReplicaId), Vec<(u64, LogEntry)>)>,
     {
         let mut state = self.state.lock();
         if state.closing {
-            return;
+            return None;
         }
+        let before = state.pushed;
         for ((group, replica), entries) in needed(&state.memory) {
             let number = state.pushed + 1;
             state.memory.begin_operation(number);
             let change = Change::Rewrite { replica, entries };
             state.push(Operation { group, change, completion: None, room: None });
         }
-        drop(state);
         self.work.notify_one();
+        (state.pushed > before).then_some(state.pushed)
     }
 
     /// The writer's last act: fails what still waits and releases the file.
@@ -352,9 +384,7 @@ impl Shared {
         if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(bytes) {
             return Some(room);
         }
-        // What waits may be purges only; let them go.
-        self.state.lock().urgent = true;
-        self.work.notify_one();
+        let _waiting = Waiting::of(self);
         Arc::clone(&self.room).acquire_many_owned(bytes).await.ok()
     }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use quorate_types::{GroupId, ReplicaId};
 
 use super::rows::{GroupRow, Location};
+use super::writer::entry_bytes;
 use super::{LogEntry, LogError, LogPosition, LogState, Place, Vote};
 
 /// How many stale references to removed entries the tail may hold before it
@@ -119,7 +120,12 @@ pub(super) enum Piece {
 #[derive(Clone, Copy, Default)]
 struct Live {
     entries: u64,
-    payload_bytes: u64,
+    bytes: u64,
+}
+
+/// What an entry takes on disk, at most.
+fn bytes_at(location: Location) -> u64 {
+    entry_bytes(location.len as usize) as u64
 }
 
 pub(super) struct Memory {
@@ -247,12 +253,12 @@ impl Memory {
     fn hold_row(&mut self, location: Location) {
         let live = self.live.entry(location.sequence).or_default();
         live.entries += 1;
-        live.payload_bytes += u64::from(location.len);
+        live.bytes += bytes_at(location);
     }
 
-    /// The payload bytes that are needed of some rows.
+    /// The bytes that are needed of some rows, with what is around a payload.
     pub(super) fn needed_bytes(&self, rows: Range<u64>) -> u64 {
-        self.live.range(rows).map(|(_, live)| live.payload_bytes).sum()
+        self.live.range(rows).map(|(_, live)| live.bytes).sum()
     }
 
     /// Which of some rows are needed.
@@ -366,7 +372,7 @@ impl Memory {
     fn release_row(&mut self, location: Location) {
         if let Some(live) = self.live.get_mut(&location.sequence) {
             live.entries -= 1;
-            live.payload_bytes -= u64::from(location.len);
+            live.bytes -= bytes_at(location);
             if live.entries == 0 {
                 self.live.remove(&location.sequence);
                 self.dead.push_back((self.operation, location.sequence));

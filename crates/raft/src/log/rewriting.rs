@@ -16,6 +16,7 @@ use quorate_types::{GroupId, ReplicaId, buggify, sometimes};
 use super::durable::Shared;
 use super::medium::{Shelf, Stored};
 use super::memory::Memory;
+use super::writer::entry_bytes;
 use super::{LogEntry, LogError};
 
 /// So many shelves are never too many.
@@ -31,22 +32,34 @@ const STEP_BYTES: usize = 1 << 20;
 type Rewritten = BTreeMap<(GroupId, ReplicaId), Vec<(u64, LogEntry)>>;
 
 /// The shelf that is being emptied.
-#[derive(Default)]
 pub(super) struct Rewriting {
+    /// What is still to be rewritten of it.
     rows: VecDeque<u64>,
+    /// The operations after which all before is rewritten.
+    until: u64,
+    /// Whether there may be too many shelves.
+    is_due: bool,
+}
+
+impl Default for Rewriting {
+    /// There may be, in a log that was just opened.
+    fn default() -> Self {
+        Self { rows: VecDeque::new(), until: 0, is_due: true }
+    }
 }
 
 impl Rewriting {
     /// Rewrites some more, if the log takes too much room.
     pub(super) fn step(&mut self, shared: &Shared, has_filled_shelf: bool) -> Result<(), LogError> {
+        self.is_due |= has_filled_shelf;
         let is_early = buggify!("raft log rewrites early");
-        if self.rows.is_empty() && (has_filled_shelf || is_early) {
+        if self.rows.is_empty() && (self.is_due || is_early) && shared.taken() >= self.until {
             let shelves = shared.medium.shelves();
             let found = shared.with_memory(|memory| {
                 let emptied = emptied(&shelves, is_early, |rows| memory.needed_bytes(rows))?;
-                sometimes!("a segment of the log is rewritten");
                 Some(memory.needed_rows(emptied))
             });
+            self.is_due &= found.is_some();
             self.rows = found.unwrap_or_default().into();
         }
         let bytes_max = STEP_BYTES.min(shared.medium.commit_bytes_max() / 2);
@@ -60,37 +73,49 @@ impl Rewriting {
                 continue;
             }
             let entries = shared.medium.row(row).map_err(|error| shared.fail(error))?;
-            bytes += entries.iter().map(|(_, payload)| payload.len()).sum::<usize>();
+            bytes += entries.iter().map(|(_, payload)| entry_bytes(payload.len())).sum::<usize>();
             read.extend(entries);
         }
         if !read.is_empty() {
-            shared.rewrite(|memory| needed(memory, read));
+            let entry_bytes_max = shared.medium.commit_bytes_max();
+            let rewritten = shared.rewrite(|memory| needed(memory, entry_bytes_max, read));
+            sometimes!("a segment of the log is rewritten", rewritten.is_some());
+            self.until = rewritten.unwrap_or(self.until);
+            // What could not be rewritten would be chosen again and again.
+            self.is_due &= rewritten.is_some();
         }
         Ok(())
     }
 }
 
 /// The shelf of which the least is needed, if there are too many or all the same.
+/// One of which nothing is needed is free with the next commit.
 fn emptied(
     shelves: &[Shelf],
     is_early: bool,
     needed_bytes: impl Fn(Range<u64>) -> u64,
 ) -> Option<Range<u64>> {
-    let needed: Vec<u64> = shelves.iter().map(|shelf| needed_bytes(shelf.rows.clone())).collect();
-    let (all, total) = (shelves.iter().map(|shelf| shelf.bytes).sum::<u64>(), needed.iter().sum());
-    let allowed = u64::saturating_mul(total, BYTES_PER_NEEDED_BYTE);
-    let is_crowded = shelves.len() > SHELVES_MIN && all > allowed;
+    let held = shelves.iter().map(|shelf| (shelf, needed_bytes(shelf.rows.clone())));
+    let held: Vec<(&Shelf, u64)> = held.filter(|(_, needed)| *needed > 0).collect();
+    let all: u64 = held.iter().map(|(shelf, _)| shelf.bytes).sum();
+    let allowed = held.iter().map(|(_, needed)| needed * BYTES_PER_NEEDED_BYTE).sum();
+    let is_crowded = held.len() > SHELVES_MIN && all > allowed;
     if !is_crowded && !is_early {
         return None;
     }
-    let least = shelves.iter().zip(needed).min_by_key(|(_, needed)| *needed)?;
-    Some(least.0.rows.clone())
+    // Of the emptiest, as of all together, at most half is needed.
+    let emptiest = held.iter().min_by_key(|(_, needed)| *needed)?;
+    Some(emptiest.0.rows.clone())
 }
 
-fn needed(memory: &Memory, read: Vec<Stored>) -> Rewritten {
+/// The entries that are still needed, save those that no commit takes: files
+/// may have been larger once.
+fn needed(memory: &Memory, entry_bytes_max: usize, read: Vec<Stored>) -> Rewritten {
     let mut rewritten = Rewritten::new();
     for (found, payload) in read {
-        if let Some(ticket) = memory.needed(&found) {
+        if entry_bytes(payload.len()) <= entry_bytes_max
+            && let Some(ticket) = memory.needed(&found)
+        {
             let entry = LogEntry { position: found.position, payload };
             rewritten.entry((found.group, found.replica)).or_default().push((ticket, entry));
         }

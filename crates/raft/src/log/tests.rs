@@ -250,6 +250,26 @@ fn room_is_given_in_the_order_in_which_it_was_asked_for() {
     }
 }
 
+/// A purge that got its room before a large append, and could wait for company.
+#[test]
+fn a_purge_does_not_keep_room_from_an_append_for_good() {
+    simulate(async {
+        let config = LogConfig { medium: REDB, queued_bytes_max: 8 << 10, ..LogConfig::default() };
+        let log = DurableLog::open(Arc::new(RamDisk::default()), "raft", config).unwrap();
+        let log = Arc::new(log);
+        let other = GroupId(2);
+        log.admit(GROUP, REPLICA).await.unwrap();
+        log.admit(other, ReplicaId(21)).await.unwrap();
+        append(&*log, entry(0, "small")).await.unwrap();
+        let large = || "x".repeat(8 << 10);
+        let first = log.append(other, vec![entry(0, &large())], Box::new(|_| {}));
+        let purge = log.purge(GROUP, LogPosition { term: 1, index: 0 });
+        let second = append(&*log, entry(1, &large()));
+        let (first, purge, second) = futures_util::future::join3(first, purge, second).await;
+        assert!(first.is_ok() && purge.is_ok() && second.is_ok());
+    });
+}
+
 #[test]
 fn a_row_damaged_while_running_is_found_by_the_read() {
     simulate(async {

@@ -83,29 +83,39 @@ impl Operation {
         }
     }
 
-    /// Cuts an append in two, the first of at most so many bytes; `None` if it
-    /// cannot be cut.
+    /// Cuts entries in two, the first part of at most so many bytes; `None` if
+    /// they cannot be cut.
     fn cut(&mut self, bytes_max: usize) -> Option<Self> {
-        let Change::Append { replica, first_ticket, entries } = &mut self.change else {
-            return None;
-        };
-        let mut bytes = 0_usize;
-        let fitting = entries.iter().take_while(|entry| {
-            bytes = bytes.saturating_add(entry_bytes(entry.payload.len()));
-            bytes <= bytes_max
-        });
-        let count = fitting.count().max(1);
-        if count >= entries.len() {
-            return None;
-        }
-        let change = Change::Append {
-            replica: *replica,
-            first_ticket: *first_ticket + count as u64,
-            entries: entries.split_off(count),
+        let change = match &mut self.change {
+            Change::Append { replica, first_ticket, entries } => {
+                let count = fitting(entries.iter(), bytes_max)?;
+                let (first_ticket, entries) =
+                    (*first_ticket + count as u64, entries.split_off(count));
+                Change::Append { replica: *replica, first_ticket, entries }
+            }
+            Change::Rewrite { replica, entries } => {
+                let count = fitting(entries.iter().map(|(_, entry)| entry), bytes_max)?;
+                Change::Rewrite { replica: *replica, entries: entries.split_off(count) }
+            }
+            _ => return None,
         };
         let (completion, room) = (self.completion.take(), self.room.take());
         Some(Self { group: self.group, change, completion, room })
     }
+}
+
+/// How many of some entries fit, at least one; `None` if all do.
+fn fitting<'a>(
+    entries: impl ExactSizeIterator<Item = &'a LogEntry>,
+    bytes_max: usize,
+) -> Option<usize> {
+    let (all, mut bytes) = (entries.len(), 0_usize);
+    let fitting = entries.take_while(|entry| {
+        bytes = bytes.saturating_add(entry_bytes(entry.payload.len()));
+        bytes <= bytes_max
+    });
+    let count = fitting.count().max(1);
+    (count < all).then_some(count)
 }
 
 /// Splits off what does not fit into one commit.

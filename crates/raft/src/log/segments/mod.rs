@@ -391,11 +391,11 @@ impl Medium for SegmentMedium {
         let Some(pen) = pen.as_ref() else { return Vec::new() };
         let current = pen.segment.header.number;
         let full = pen.uses.keys().filter(|number| **number != current);
-        let shelf = |number: &u64| Shelf {
-            rows: sequence_of(*number, 0)..sequence_of(number + 1, 0),
-            bytes: self.capacity,
+        let shelf = |number: &u64| {
+            let bytes = self.segment(*number)?.header.capacity;
+            Some(Shelf { rows: sequence_of(*number, 0)..sequence_of(number + 1, 0), bytes })
         };
-        full.map(shelf).collect()
+        full.filter_map(shelf).collect()
     }
 
     fn row(&self, sequence: u64) -> Result<Vec<Stored>, LogError> {

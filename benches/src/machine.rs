@@ -11,7 +11,7 @@ const IN_MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
 
 /// What figures are worth nothing without.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Machine {
+pub struct Machine {
     processor: String,
     cores: usize,
     memory_gib: u64,
@@ -25,7 +25,8 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Describes this machine; what the system does not tell is `?`.
-    pub(crate) fn of(directory: &Path) -> Self {
+    #[must_use]
+    pub fn of(directory: &Path) -> Self {
         let field = |path: &str, name: &str| {
             let text = fs::read_to_string(path).ok()?;
             let line = text.lines().find(|line| line.starts_with(name))?.to_owned();
@@ -49,12 +50,14 @@ impl Machine {
     }
 
     /// Whether the data would not be on a disk at all.
-    pub(crate) fn is_in_memory(&self) -> bool {
+    #[must_use]
+    pub fn is_in_memory(&self) -> bool {
         IN_MEMORY.contains(&self.file_system.as_str())
     }
 
     /// In one line.
-    pub(crate) fn describe(&self) -> String {
+    #[must_use]
+    pub fn describe(&self) -> String {
         let Self { processor, cores, memory_gib, kernel, file_system, load_before } = self;
         format!(
             "{cores} x {processor}, {memory_gib} GiB, kernel {kernel}, {file_system}; \
@@ -74,10 +77,25 @@ fn file_system(directory: &Path) -> Option<String> {
 
 /// Flushes that the disk under a directory has been asked for so far, by
 /// anyone; `None` where the system does not count them.
-pub(crate) fn flushes(directory: &Path) -> Option<u64> {
+#[must_use]
+pub fn flushes(directory: &Path) -> Option<u64> {
+    statistic(directory, 15)
+}
+
+/// Bytes that were written to the disk under a directory so far, by anyone. (A
+/// process's own count says more on some kernels: where a page is overwritten
+/// it counts the folio around it.)
+#[must_use]
+pub fn written_bytes(directory: &Path) -> Option<u64> {
+    const SECTOR_BYTES: u64 = 512;
+    Some(statistic(directory, 6)? * SECTOR_BYTES)
+}
+
+/// A number of the device: of reads, writes, discards with four numbers each,
+/// three of the queue's, two of flushes.
+fn statistic(directory: &Path, place: usize) -> Option<u64> {
     let stat = fs::read_to_string(format!("/sys/dev/block/{}/stat", device(directory)?)).ok()?;
-    // Reads, writes, discards with four numbers each, three of the queue's.
-    stat.split_whitespace().nth(15)?.parse().ok()
+    stat.split_whitespace().nth(place)?.parse().ok()
 }
 
 /// `major:minor`, as Linux packs them.

@@ -1,0 +1,38 @@
+//! The Raft log beside the disk's limit, another layout and logs of others: one
+//! table for each way of appending, measured in turns.
+#![allow(clippy::disallowed_methods, reason = "it is no part of a node: it measures real time")]
+
+mod drive;
+mod options;
+mod report;
+mod run;
+mod stores;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use options::Options;
+
+/// What a step ends with. Its error is one message for a person.
+type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Measures durable logs on this machine: entries per second, latencies, bytes
+/// that reach the device, and how long opening takes.
+#[derive(Parser)]
+#[command(name = "raft-bench")]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+}
+
+fn main() -> ExitCode {
+    match run::run(&Cli::parse().options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
