@@ -28,16 +28,6 @@ pub(crate) enum Shape {
     Appenders(u64),
 }
 
-impl Shape {
-    /// Groups that take part.
-    pub(crate) const fn groups(self) -> u64 {
-        match self {
-            Self::Batch(_) => 1,
-            Self::Groups(count) | Self::Appenders(count) => count,
-        }
-    }
-}
-
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -74,7 +74,7 @@ fn measure(options: &Options, shape: Shape, scratch: &Path) -> Outcome<Table> {
         (ROWS, Box::new(Driven::new(RowPerEntry::open(&directory(ROWS)?)?))),
     ];
     for (name, medium) in MEDIA {
-        let log = Ours::open(&directory(name)?, medium, shape.groups())?;
+        let log = Ours::open(&directory(name)?, medium, groups_of(shape))?;
         logs.push((name, Box::new(log)));
     }
     if let Some(program) = &options.peers {
@@ -104,6 +104,14 @@ fn measure(options: &Options, shape: Shape, scratch: &Path) -> Outcome<Table> {
         std::fs::remove_dir_all(entry?.path())?;
     }
     Ok(table)
+}
+
+/// Groups that take part.
+const fn groups_of(shape: Shape) -> u64 {
+    match shape {
+        Shape::Batch(_) => 1,
+        Shape::Groups(count) | Shape::Appenders(count) => count,
+    }
 }
 
 /// Fills a log and opens it as after a kill: nothing is written when a log is
