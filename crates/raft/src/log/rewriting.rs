@@ -35,7 +35,7 @@ type Rewritten = BTreeMap<(GroupId, ReplicaId), Vec<(u64, LogEntry)>>;
 pub(super) struct Rewriting {
     /// What is still to be rewritten of it.
     rows: VecDeque<u64>,
-    /// The operations after which all before is rewritten.
+    /// The operations that the last step waits for.
     until: u64,
     /// Whether there may be too many shelves.
     is_due: bool,
@@ -53,7 +53,10 @@ impl Rewriting {
     pub(super) fn step(&mut self, shared: &Shared, has_filled_shelf: bool) -> Result<(), LogError> {
         self.is_due |= has_filled_shelf;
         let is_early = buggify!("raft log rewrites early");
-        if self.rows.is_empty() && (self.is_due || is_early) && shared.taken() >= self.until {
+        if shared.taken() < self.until {
+            return Ok(()); // Little of it waits at a time.
+        }
+        if self.rows.is_empty() && (self.is_due || is_early) {
             let shelves = shared.medium.shelves();
             let found = shared.with_memory(|memory| {
                 let emptied = emptied(&shelves, is_early, |rows| memory.needed_bytes(rows))?;

@@ -217,22 +217,12 @@ impl Writer {
                 true
             }
             Change::Append { replica, first_ticket, entries } => {
-                for (ticket, entry) in (first_ticket..).zip(entries) {
-                    let LogEntry { position, payload } = entry;
-                    let is_rewritten = false;
-                    let entry =
-                        NewEntry { group, replica, position, ticket, payload, is_rewritten };
-                    pending.insert((group, position.index), entry);
-                }
+                let entries = (first_ticket..).zip(entries);
+                pending.extend(new_entries(group, replica, entries, false));
                 false
             }
             Change::Rewrite { replica, entries } => {
-                for (ticket, LogEntry { position, payload }) in entries {
-                    let is_rewritten = true;
-                    let entry =
-                        NewEntry { group, replica, position, ticket, payload, is_rewritten };
-                    pending.insert((group, position.index), entry);
-                }
+                pending.extend(new_entries(group, replica, entries, true));
                 false
             }
             Change::Truncate { from, removed_upto } => {
@@ -259,6 +249,19 @@ impl Writer {
             }
         }
     }
+}
+
+/// Entries with their tickets, by place.
+fn new_entries(
+    group: GroupId,
+    replica: ReplicaId,
+    entries: impl IntoIterator<Item = (u64, LogEntry)>,
+    is_rewritten: bool,
+) -> impl Iterator<Item = ((GroupId, u64), NewEntry)> {
+    entries.into_iter().map(move |(ticket, LogEntry { position, payload })| {
+        let entry = NewEntry { group, replica, position, ticket, payload, is_rewritten };
+        ((group, position.index), entry)
+    })
 }
 
 /// Tells callers that their entries are durable, which they are not yet.
