@@ -604,14 +604,15 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            for (id, seat) in &self.seats {
+                let tail = seat.child.as_ref().map(Child::log_tail);
+                eprintln!("node {id}: {}", tail.unwrap_or_else(|| "does not run".to_owned()));
+            }
+            // Last, because who reads only an end should see these.
             for path in ["/v1/status", "/v1/nodes", "/v1/shards", "/v1/migrations"] {
                 let seen =
                     self.running().first().map(|id| self.admin(*id).request("GET", path, ""));
                 eprintln!("{path}: {seen:?}");
-            }
-            for (id, seat) in &self.seats {
-                let tail = seat.child.as_ref().map(Child::log_tail);
-                eprintln!("node {id}: {}", tail.unwrap_or_else(|| "does not run".to_owned()));
             }
             if std::env::var_os("QUORATE_TESTS_KEEP").is_some() {
                 let kept = self.temporary.take().map(TempDir::keep);

@@ -11,9 +11,11 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use quorate_raft::tcp::{Mesh, MeshConfig, MeshError, Reception, Service};
 use quorate_raft::{Lane, Network, TransportError};
-use quorate_types::hello::{Hello, Protocol, answer, dial};
-use quorate_types::runtime::BoxFuture;
+use quorate_types::frame::{read_frame_exactly, write_frame};
+use quorate_types::hello::{HELLO_BYTES_MAX, Hello, Protocol, answer, dial};
+use quorate_types::runtime::{BoxFuture, spawn};
 use quorate_types::{Blob, DiskId, NodeId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
@@ -182,6 +184,70 @@ async fn a_silent_caller_holds_the_door_only_until_its_deadline() {
     let client = mesh(1, &book, MeshConfig::default());
     let echo = client.call(NodeId(2), 0, ECHO, Bytes::new(), DEADLINE).await;
     assert_eq!(echo, Ok(Bytes::new()));
+}
+
+/// Passes connections on to node 2; in the first frame behind the introduction
+/// on the first of them the length is damaged.
+async fn put_damage_between(book: &Book) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let to = book.0.lock().insert(NodeId(2), address).unwrap();
+    let passing = async move {
+        let mut is_first = true;
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = TcpStream::connect(&to).await.unwrap();
+            let damages = std::mem::replace(&mut is_first, false);
+            let passing = async move {
+                if damages {
+                    let hello = read_frame_exactly(&mut client, HELLO_BYTES_MAX).await.unwrap();
+                    write_frame(&mut server, &hello).await.unwrap();
+                    let welcome = read_frame_exactly(&mut server, HELLO_BYTES_MAX).await.unwrap();
+                    write_frame(&mut client, &welcome).await.unwrap();
+                    let length = client.read_u32().await.unwrap();
+                    server.write_u32(length | 1 << 20).await.unwrap();
+                }
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            };
+            drop(spawn(passing));
+        }
+    };
+    drop(spawn(passing));
+}
+
+/// The peer waits for the rest of a frame that never was. Nobody waits for an
+/// answer, so nobody would notice.
+#[tokio::test]
+async fn a_damaged_length_does_not_swallow_what_nobody_answers() {
+    let book = Book::default();
+    let (_server, service) = listening(2, &book).await;
+    put_damage_between(&book).await;
+    let silence_max = Duration::from_millis(400);
+    let client = mesh(1, &book, MeshConfig { silence_max, ..MeshConfig::default() });
+    let arrives = async {
+        while service.recorded.lock().is_empty() {
+            // What comes while the connection is made anew is refused.
+            let _ = client.send(NodeId(2), 1, RECORD, Bytes::from_static(b"x"));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, arrives).await.expect("the connection is made anew");
+}
+
+/// Nor does it when those who asked have given up long before.
+#[tokio::test]
+async fn a_damaged_length_is_noticed_though_callers_are_impatient() {
+    let book = Book::default();
+    let (_server, _) = listening(2, &book).await;
+    put_damage_between(&book).await;
+    let silence_max = Duration::from_millis(400);
+    let client = mesh(1, &book, MeshConfig { silence_max, ..MeshConfig::default() });
+    let is_answered = async {
+        let patience = Duration::from_millis(5);
+        while client.call(NodeId(2), 1, ECHO, Bytes::new(), patience).await.is_err() {
+            tokio::time::sleep(silence_max * 2).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, is_answered).await.expect("the connection is made anew");
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ pub const NODES_MIN: u64 = 3;
 pub const NODES_MAX: u64 = 5;
 
 /// How much of the history is shown with a violation.
-const EXCERPT_OPERATIONS: usize = 40;
+const EXCERPT_OPERATIONS: usize = 12;
 
 /// With what a cluster is struck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

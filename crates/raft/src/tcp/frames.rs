@@ -4,6 +4,7 @@
 //! request = [id u64][time left in milliseconds u32][channel u8] body
 //! oneway  = [channel u8] body
 //! reply   = [id u64][status u8] body      status: see `Outcome`
+//! ping    = [id u64]                      answered by an empty reply
 //! ```
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -12,8 +13,10 @@ use quorate_types::frame::{FRAME_PAYLOAD_BYTES_MAX, Frame};
 const REQUEST: u8 = 0x01;
 const ONEWAY: u8 = 0x02;
 const REPLY: u8 = 0x03;
-/// Requests of version 1 did not say how long their callers wait.
-const VERSION: u8 = 2;
+const PING: u8 = 0x04;
+/// Requests of version 1 did not say how long their callers wait; version 2 had
+/// no pings.
+const VERSION: u8 = 3;
 
 /// The most that a frame's payload needs beside the body.
 const HEADER_BYTES_MAX: usize = 13;
@@ -67,6 +70,7 @@ pub(super) enum Message {
     Request { id: u64, left_millis: u32, channel: u8, body: Bytes },
     Oneway { channel: u8, body: Bytes },
     Reply { id: u64, outcome: Outcome },
+    Ping { id: u64 },
 }
 
 impl Message {
@@ -90,6 +94,10 @@ impl Message {
                 payload.put_u8(outcome.status());
                 REPLY
             }
+            Self::Ping { id } => {
+                payload.put_u64(*id);
+                PING
+            }
         };
         payload.put_slice(self.body());
         Frame { kind, version: VERSION, payload: payload.freeze() }.encode(out).is_ok()
@@ -99,6 +107,7 @@ impl Message {
         match self {
             Self::Request { body, .. } | Self::Oneway { body, .. } => body,
             Self::Reply { outcome, .. } => outcome.body(),
+            Self::Ping { .. } => &[],
         }
     }
 
@@ -123,6 +132,10 @@ impl Message {
                 let id = body.try_get_u64().ok()?;
                 let status = body.try_get_u8().ok()?;
                 Some(Self::Reply { id, outcome: Outcome::decode(status, body)? })
+            }
+            PING => {
+                let id = body.try_get_u64().ok()?;
+                body.is_empty().then_some(Self::Ping { id })
             }
             _ => None,
         }

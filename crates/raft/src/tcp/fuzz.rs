@@ -26,6 +26,7 @@ fn messages() -> Vec<Message> {
         Message::Reply { id: 8, outcome: Outcome::Refusal(body) },
         Message::Reply { id: 9, outcome: Outcome::NotBegun },
         Message::Reply { id: 10, outcome: Outcome::Ended },
+        Message::Ping { id: 11 },
     ]
 }
 
@@ -43,7 +44,7 @@ fn any_frame_is_a_message_or_none() {
         [&[frame.kind, frame.version][..], &frame.payload].concat()
     });
     fuzz!(Corpus::of(corpus.collect::<Vec<_>>()), |input| {
-        let (&[kind, version], payload) = input.split_first_chunk().unwrap_or((&[1, 2], &[]));
+        let (&[kind, version], payload) = input.split_first_chunk().unwrap_or((&[1, 3], &[]));
         let frame = Frame { kind, version, payload: Bytes::copy_from_slice(payload) };
         let Some(message) = Message::decode(frame.clone()) else { return };
         let mut bytes = bytes_of(&message);

@@ -26,6 +26,11 @@ use super::turns::Turns;
 /// only delays the first.
 pub(super) const WRITE_BYTES: usize = 256 << 10;
 
+/// How many times within the longest silence a connection is pinged over which
+/// nothing else goes that is answered. A damaged length has the peer wait for the
+/// rest of a frame that never was, and swallow what follows.
+const PINGS_PER_SILENCE: u32 = 4;
+
 type ReplySender = oneshot::Sender<Result<Bytes, MeshError>>;
 type ReplyReceiver = oneshot::Receiver<Result<Bytes, MeshError>>;
 
@@ -154,12 +159,55 @@ struct Driver {
     next_id: u64,
 }
 
-/// Requests that were sent and await their replies.
+/// What was sent and is to be answered.
 #[derive(Default)]
 struct Pending {
     replies: Mutex<BTreeMap<u64, ReplySender>>,
+    silence: Mutex<Silence>,
     /// Whether the peer has ever sent what we understand.
     is_understood: AtomicBool,
+}
+
+/// How long nothing has come of what is to be answered.
+#[derive(Default)]
+struct Silence {
+    /// Since then, if anything is: whether its caller still waits or not, the
+    /// peer answers it.
+    since: Option<Instant>,
+    /// Requests and pings that are not answered yet.
+    unanswered: u64,
+    pinged: Option<Instant>,
+}
+
+impl Pending {
+    /// Something is sent that the peer answers.
+    fn asked(&self) {
+        let mut silence = self.silence.lock();
+        silence.unanswered += 1;
+        silence.since.get_or_insert_with(Instant::now);
+    }
+
+    /// Something is sent that nobody answers: whether a ping has to go with it,
+    /// so that it is noticed when nothing arrives over there.
+    fn wants_ping(&self, pause: Duration) -> bool {
+        let mut silence = self.silence.lock();
+        let is_due = silence.unanswered == 0
+            && silence.pinged.is_none_or(|pinged| pinged.elapsed() >= pause);
+        if is_due {
+            silence.pinged = Some(Instant::now());
+        }
+        is_due
+    }
+
+    fn answered(&self) {
+        let mut silence = self.silence.lock();
+        silence.unanswered = silence.unanswered.saturating_sub(1);
+        silence.since = (silence.unanswered > 0).then(Instant::now);
+    }
+
+    fn is_silent_for(&self, silence_max: Duration) -> bool {
+        self.silence.lock().since.is_some_and(|since| since.elapsed() >= silence_max)
+    }
 }
 
 impl Driver {
@@ -295,9 +343,18 @@ impl Driver {
         }
         let Outgoing { channel, body, caller } = outgoing;
         let message = match caller {
-            None => Message::Oneway { channel, body },
+            None => {
+                if pending.wants_ping(self.config.silence_max / PINGS_PER_SILENCE) {
+                    self.next_id += 1;
+                    pending.asked();
+                    let is_encoded = Message::Ping { id: self.next_id }.encode(out);
+                    debug_assert!(is_encoded, "a ping is small");
+                }
+                Message::Oneway { channel, body }
+            }
             Some(Caller { reply, until }) => {
                 self.next_id += 1;
+                pending.asked();
                 pending.replies.lock().insert(self.next_id, reply);
                 let left_millis = millis_until(until);
                 Message::Request { id: self.next_id, left_millis, channel, body }
@@ -308,8 +365,8 @@ impl Driver {
     }
 }
 
-/// Hands replies to their callers until the connection breaks or, while some
-/// wait, falls silent.
+/// Hands replies to their callers until the connection breaks or, while some are
+/// due, falls silent.
 async fn read_replies(
     mut stream: impl AsyncRead + Unpin,
     from: NodeId,
@@ -317,30 +374,23 @@ async fn read_replies(
     silence_max: Duration,
 ) -> io::Error {
     let mut buffer = BytesMut::new();
-    let mut heard = Instant::now();
     loop {
         let reading = read_frame(&mut stream, &mut buffer, FRAME_PAYLOAD_BYTES_MAX);
         let frame = match tokio::time::timeout(silence_max / 2, reading).await {
             Ok(Ok(Some(frame))) => frame,
             Ok(Ok(None)) => return io::ErrorKind::ConnectionReset.into(),
             Ok(Err(error)) => return error,
+            Err(_) if pending.is_silent_for(silence_max) => return io::ErrorKind::TimedOut.into(),
             Err(_) => {
-                let mut replies = pending.replies.lock();
-                let awaited = replies.len();
-                replies.retain(|_, reply| !reply.is_closed());
-                if awaited == 0 {
-                    heard = Instant::now();
-                } else if heard.elapsed() >= silence_max {
-                    return io::ErrorKind::TimedOut.into();
-                }
+                pending.replies.lock().retain(|_, reply| !reply.is_closed());
                 continue;
             }
         };
-        heard = Instant::now();
         let Some(Message::Reply { id, outcome }) = Message::decode(frame) else {
             return io::ErrorKind::InvalidData.into();
         };
         pending.is_understood.store(true, Ordering::Release);
+        pending.answered();
         // A caller that gave up has taken its entry's receiver along.
         if let Some(reply) = pending.replies.lock().remove(&id) {
             let _gone = reply.send(match outcome {

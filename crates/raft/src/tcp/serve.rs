@@ -124,6 +124,9 @@ impl Inbound {
                         None => reply(&self.replies, id, Outcome::NotBegun, None).await,
                     }
                 }
+                Some(Message::Ping { id }) => {
+                    reply(&self.replies, id, Outcome::Reply(Bytes::new()), None).await;
+                }
                 Some(Message::Reply { .. }) | None => {
                     return Err(io::ErrorKind::InvalidData.into());
                 }
