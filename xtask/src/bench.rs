@@ -21,8 +21,10 @@ use options::Options;
 const PACKAGE: &str = "quorate-benches";
 const CLUSTER: &str = "cluster-bench";
 const RAFT: &str = "raft-bench";
-/// Logs of others, in a workspace of their own.
+/// What others offer, in a workspace of its own.
 const PEERS: &str = "benches/peers";
+const LOGS_OF_OTHERS: &str = "bench-logs";
+const CLIENTS_OF_ETCD: &str = "bench-etcd";
 
 /// What `bench` takes.
 #[derive(clap::Args)]
@@ -53,11 +55,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
     match &args.what {
         Some(What::Cores { criterion }) => cores(criterion),
         Some(What::Raft(options)) => raft_log(&raft_arguments(options), options.peers.is_none()),
-        Some(What::Cluster(options)) => cluster(&to_arguments(options)),
+        Some(What::Cluster(options)) => {
+            cluster(&to_arguments(options), !options.no_peers && options.etcd_clients.is_none())
+        }
         None => {
             cores(&[])?;
             raft_log(&[], true)?;
-            cluster(&[])
+            cluster(&[], true)
         }
     }
 }
@@ -71,18 +75,25 @@ fn raft_log(arguments: &[OsString], wants_peers: bool) -> Outcome {
     let mut command = Command::new(target.join("release").join(RAFT));
     command.args(arguments);
     if wants_peers {
-        let manifest = Path::new(PEERS).join("Cargo.toml");
-        let mut build = shell::cargo();
-        build.args(["build", "--release", "--manifest-path"]).arg(manifest);
-        let folder = target.join("peers");
-        match shell::run(build.arg("--target-dir").arg(&folder)) {
-            Ok(()) => {
-                command.arg("--peers").arg(folder.join("release").join("bench-peers"));
-            }
-            Err(error) => eprintln!("without peers: {error}"),
-        }
+        command.args(peer(&target, LOGS_OF_OTHERS, "--peers"));
     }
     shell::run(&mut command)
+}
+
+/// Builds a program of the peers; the flag that tells where it is, unless it
+/// cannot be had.
+fn peer(target: &Path, program: &str, flag: &str) -> Vec<OsString> {
+    let mut build = shell::cargo();
+    build.args(["build", "--release", "--bin", program, "--manifest-path"]);
+    let folder = target.join("peers");
+    let manifest = Path::new(PEERS).join("Cargo.toml");
+    match shell::run(build.arg(manifest).arg("--target-dir").arg(&folder)) {
+        Ok(()) => vec![flag.into(), folder.join("release").join(program).into()],
+        Err(error) => {
+            eprintln!("without {program}: {error}");
+            Vec::new()
+        }
+    }
 }
 
 fn raft_arguments(options: &raft::Options) -> Vec<OsString> {
@@ -113,13 +124,16 @@ fn cores(criterion: &[String]) -> Outcome {
 }
 
 /// Builds server and clients in one go, and runs the clients.
-fn cluster(arguments: &[OsString]) -> Outcome {
+fn cluster(arguments: &[OsString], wants_peers: bool) -> Outcome {
     let mut build = shell::cargo();
     build.args(["build", "--release", "--package", "quorate-server", "--package", PACKAGE]);
     shell::run(build.arg("--bins"))?;
-    let program = target_directory()?.join("release").join(CLUSTER);
-    let mut command = Command::new(program);
+    let target = target_directory()?;
+    let mut command = Command::new(target.join("release").join(CLUSTER));
     command.arg("--exit-with-parent").args(arguments).stdin(Stdio::piped());
+    if wants_peers {
+        command.args(peer(&target, CLIENTS_OF_ETCD, "--etcd-clients"));
+    }
     let shown = shell::show(&command);
     eprintln!("$ {shown}");
     let mut child = command.spawn().map_err(|error| format!("cannot run '{shown}': {error}"))?;
@@ -141,7 +155,8 @@ fn target_directory() -> Outcome<PathBuf> {
 
 /// The flags as the bench takes them.
 fn to_arguments(options: &Options) -> Vec<OsString> {
-    let Options { seconds, clients, work, nodes, shards, dir, json, no_peers } = options;
+    let Options { seconds, clients, work, nodes, shards, dir, json, no_peers, etcd_clients } =
+        options;
     let clients: Vec<String> = clients.iter().map(u32::to_string).collect();
     let mut arguments: Vec<OsString> = Vec::new();
     for (flag, value) in [
@@ -153,7 +168,7 @@ fn to_arguments(options: &Options) -> Vec<OsString> {
     ] {
         arguments.extend([flag.into(), value.into()]);
     }
-    arguments.extend(paths([("--dir", dir), ("--json", json)]));
+    arguments.extend(paths([("--dir", dir), ("--json", json), ("--etcd-clients", etcd_clients)]));
     if *no_peers {
         arguments.push("--no-peers".into());
     }

@@ -17,7 +17,7 @@ use quorate_placement::{
 };
 use quorate_raft::admin::AdminClient;
 use quorate_raft::tcp::{Mesh, MeshConfig};
-use quorate_raft::{ChannelTransport, DurableLog, Host, LogConfig, LogEngine, Network};
+use quorate_raft::{ChannelTransport, DurableLog, Host, LogConfig, LogEngine, LogMedium, Network};
 use quorate_types::disk::{DeferredDisk, DirectoryDisk, Disk};
 use quorate_types::env::{Clock, SystemClock};
 use quorate_types::hello::Protocol;
@@ -40,8 +40,8 @@ use crate::projection;
 
 /// The engine's file in the node's directory.
 pub(crate) const ENGINE_FILE: &str = "engine.redb";
-/// The log's file.
-pub(crate) const LOG_FILE: &str = "log.redb";
+/// What the names of the log's files begin with.
+pub(crate) const LOG: &str = "log";
 
 /// The ways to other nodes.
 enum Links {
@@ -214,19 +214,23 @@ impl Stores {
     fn open(
         disk: Arc<dyn Disk>,
         identity: &IdentityFile,
+        medium: LogMedium,
         log: Option<Arc<dyn LogEngine>>,
         engine: Option<Arc<dyn Engine>>,
     ) -> Result<Self, NodeError> {
-        let own = [log.is_none().then_some(LOG_FILE), engine.is_none().then_some(ENGINE_FILE)];
+        let log_failed = |error| NodeError::store(LOG, &error);
+        let found = log.is_none().then(|| DurableLog::find(&*disk, LOG));
+        let found = found.transpose().map_err(log_failed)?.flatten();
+        let own = [found.as_deref(), engine.is_none().then_some(ENGINE_FILE)];
         identity.claim(&*disk, own.into_iter().flatten())?;
         let deferred = Arc::new(DeferredDisk::over(disk));
         let (disk, owner) = (&*deferred, Some(identity.owner()));
         let log = match log {
             Some(log) => log,
             None => {
-                let config = LogConfig { owner, ..LogConfig::default() };
-                let opened = DurableLog::open(Arc::<DeferredDisk>::clone(&deferred), "log", config);
-                Arc::new(opened.map_err(|error| NodeError::store(LOG_FILE, &error))?)
+                let config = LogConfig { medium, owner, ..LogConfig::default() };
+                let opened = DurableLog::open(Arc::<DeferredDisk>::clone(&deferred), LOG, config);
+                Arc::new(opened.map_err(log_failed)?)
             }
         };
         let engine = match engine {
@@ -237,10 +241,8 @@ impl Stores {
                 Arc::new(opened.map_err(|error| NodeError::store(ENGINE_FILE, &error))?)
             }
         };
-        let config = TableConfig::default();
-        let file = config.file.clone();
-        let table = MigrationStateTable::open(disk, config)
-            .map_err(|error| NodeError::store(&file, &error))?;
+        let table = MigrationStateTable::open(disk, TableConfig::default())
+            .map_err(|error| NodeError::store(&TableConfig::default().file, &error))?;
         deferred.land().map_err(NodeError::Disk)?;
         identity.begin()?;
         Ok(Self { log, engine, table })
@@ -251,8 +253,7 @@ impl Parts {
     async fn assemble(self) -> Result<Node, NodeError> {
         let node = self.config.node;
         let clock = self.replaced.clock.unwrap_or_else(SystemClock::shared);
-        let who = self.identity.identity();
-        let address = self.address;
+        let (who, address) = (self.identity.identity(), self.address);
         let introduce: Introduce = {
             let (identity, address) = (Arc::clone(&self.identity), Blob::from(address.as_str()));
             Arc::new(move || identity.identity().hello(Protocol::Mesh, address.clone()))
@@ -281,7 +282,7 @@ impl Parts {
         membership.ask_around(&*peers).await?;
         let (log, engine) = (self.replaced.log, self.replaced.engine);
         let Stores { log, engine, table } =
-            Stores::open(Arc::clone(&self.disk), &self.identity, log, engine)?;
+            Stores::open(Arc::clone(&self.disk), &self.identity, self.config.log, log, engine)?;
         let calls = Arc::new(WirePeers::new(node, Arc::<NodePeers>::clone(&peers)));
         let gate = Arc::new(ReplyGate::new());
         let services = Arc::new(NodeServices::new(
@@ -372,8 +373,7 @@ impl Parts {
             mesh
         });
         inner.reopen().await?;
-        let executor = inner.migrate(authorities);
-        *inner.executor.lock() = Some(executor);
+        *inner.executor.lock() = Some(inner.migrate(authorities));
         let policy = self.replaced.policy.unwrap_or_else(|| Arc::<LexicographicPolicy>::default());
         let scheduler = inner.schedule(policy)?;
         inner.gossip.join(&inner.membership.seeds());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use quorate_calvin::{ClientConfig, ServiceConfig};
 use quorate_meta::InitialCluster;
 use quorate_placement::SchedulerConfig;
-use quorate_raft::HostConfig;
+use quorate_raft::{HostConfig, LogMedium};
 use quorate_types::NodeId;
 
 use crate::error::NodeError;
@@ -40,6 +40,8 @@ pub struct NodeConfig {
     pub retention: Duration,
     /// How long a proposal may be pending before its outcome counts as unknown.
     pub proposal_deadline: Duration,
+    /// What Raft's log is kept on; a directory keeps to what it was begun with.
+    pub log: LogMedium,
     /// Raft's limits and timings.
     pub raft: HostConfig,
     /// The transaction services' limits.
@@ -69,6 +71,7 @@ impl NodeConfig {
             split_keys: Vec::new(),
             retention: Duration::from_secs(600),
             proposal_deadline: Duration::from_secs(3),
+            log: LogMedium::default(),
             raft: HostConfig::default(),
             services: ServiceConfig::default(),
             client: ClientConfig::default(),

@@ -6,7 +6,7 @@ pub use quorate_meta::AdminError;
 use quorate_meta::{IdentityError, MembershipError};
 use quorate_types::GroupId;
 
-use crate::builder::{ENGINE_FILE, LOG_FILE};
+use crate::builder::{ENGINE_FILE, LOG};
 
 /// A node could not start, or an administrative operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +66,7 @@ impl NodeError {
         let mut causes: Vec<String> = causes.collect();
         causes.dedup_by(|cause, error| error.ends_with(cause.as_str()));
         let advice = match file {
-            LOG_FILE | ENGINE_FILE => {
+            LOG | ENGINE_FILE => {
                 "; if it is damaged, join with an empty directory under a new id and drain this \
                  one (an old copy of the directory has forgotten what it promised)"
             }

@@ -26,5 +26,5 @@ pub use node::Node;
 pub use quorate_calvin::kv::{Answer, KeyValue, Transaction};
 pub use quorate_calvin::{Client, ExecuteError, Procedures, Session};
 pub use quorate_raft::tcp::Service;
-pub use quorate_raft::{Network, TransportError};
+pub use quorate_raft::{LogMedium, Network, TransportError};
 pub use quorate_types as types;

@@ -78,6 +78,7 @@ fn node_config(config: &StartConfig) -> NodeConfig {
     node.address = config.addr.to_string();
     node.shards = config.shards;
     node.replicas = config.replicas;
+    node.log = config.log.medium();
     node.labels.extend(config.zone.clone().map(|zone| (ZONE_LABEL.to_owned(), zone)));
     node.split_keys = (1..config.shards)
         .filter_map(|cut| {

@@ -88,6 +88,26 @@ struct RunArgs {
     /// Fail if the time was over before so many were run that count.
     #[arg(long, default_value_t = 1)]
     least: u64,
+    /// What logs are kept on, whatever the seeds say.
+    #[arg(long, value_enum)]
+    log: Option<Log>,
+}
+
+/// What logs are kept on.
+#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+enum Log {
+    Segments,
+    Redb,
+}
+
+impl Log {
+    /// A seed with this instead of what it says.
+    fn with(self, seed: u64) -> String {
+        match self {
+            Self::Segments => format!("{seed}@segments"),
+            Self::Redb => format!("{seed}@redb"),
+        }
+    }
 }
 
 #[derive(clap::Args, Debug)]
@@ -99,7 +119,8 @@ struct FixedArgs {
 
 #[derive(clap::Args, Debug)]
 struct ReplayArgs {
-    /// The seed, or the options.json of a finding.
+    /// The seed, one with another log (7@segments, 7@redb), or the options.json of
+    /// a finding.
     what: String,
     /// Where to leave options, trace and histories.
     #[arg(long)]
@@ -176,8 +197,11 @@ impl Command {
     pub fn run(self) -> ExitCode {
         let outcome = match self.task {
             None => {
-                let RunArgs { seeds, from, minutes, jobs, least } = self.seeds;
-                let work = (from..from + seeds).map(Work::of);
+                let RunArgs { seeds, from, minutes, jobs, least, log } = self.seeds;
+                let work = (from..from + seeds).map(|seed| match log {
+                    Some(log) => Work { seed, what: log.with(seed) },
+                    None => Work::of(seed),
+                });
                 many(work, minutes.map(deadline), jobs).map(|report| is_clean(&report, least))
             }
             Some(Task::Fixed(args)) => fixed(&args),
@@ -213,10 +237,17 @@ fn deadline(minutes: u64) -> Instant {
     Instant::now() + Duration::from_secs(minutes * 60)
 }
 
-/// The options of a seed, or those in a file.
+/// The options of a seed, perhaps with another log (`7@segments`, `7@redb`), or
+/// those in a file.
 fn options(what: &str) -> Result<Options, Box<dyn std::error::Error>> {
     if let Ok(seed) = what.parse() {
         return Ok(Options::draw(seed));
+    }
+    for log in [Log::Segments, Log::Redb] {
+        let seed = what.split('@').next().and_then(|seed| seed.parse().ok());
+        if let Some(seed) = seed.filter(|seed| log.with(*seed) == what) {
+            return Ok(Options { has_segments: log == Log::Segments, ..Options::draw(seed) });
+        }
     }
     let text = std::fs::read_to_string(what)
         .map_err(|error| format!("'{what}' is no seed, and as a file: {error}"))?;

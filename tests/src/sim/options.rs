@@ -12,8 +12,11 @@ use super::faults::{self, Fault, Strike};
 
 /// So small that a run fills many.
 const SEGMENT_BYTES: u64 = 512 << 10;
-/// What fits into such a segment, and is more than any command of the load.
+/// What fits into such a segment, and is more than any command of the load that
+/// is not padded.
 const COMMAND_BYTES_MAX: usize = 120 << 10;
+/// Takes any command.
+const LARGE_SEGMENT_BYTES: u64 = 32 << 20;
 
 /// Between keys of the load: where shards may be cut.
 pub(super) const CUTS: [&str; 5] = ["b", "h", "k", "p", "y"];
@@ -52,7 +55,8 @@ pub struct Options {
     pub purge_after_entries: u64,
     /// Applied entries that a purge leaves.
     pub purge_keeps_entries: u64,
-    /// Whether logs are kept in segments, small ones; else in a redb file.
+    /// Whether logs are kept in segments, small ones unless work is padded; else in
+    /// a redb file.
     #[serde(default)]
     pub has_segments: bool,
     /// Appends on their way to one follower.
@@ -273,9 +277,7 @@ impl Options {
         options.strikes = faults::plan(&options, &mut chance);
         options.draw_further_work(&mut chance);
         options.draw_noise(&mut chance);
-        // Padded work may make commands that no small segment takes.
-        let has_segments = chance.one_in(2) && options.load.padding_bytes == 0;
-        options.has_segments = is_tapped && has_segments;
+        options.has_segments = chance.one_in(2);
         options
     }
 
@@ -385,6 +387,7 @@ impl Options {
         config.split_keys = self.cuts.iter().map(|cut| cut.as_bytes().to_vec()).collect();
         config.retention = millis(self.retention_millis);
         let timing = self.timing();
+        config.log = self.log_medium();
         let raft = &mut config.raft;
         (raft.metadata, raft.sequencer, raft.shard) = (timing, timing, timing);
         raft.purge_after_entries = self.purge_after_entries;
@@ -392,7 +395,7 @@ impl Options {
         // Half-received snapshots go while the cluster comes to rest.
         raft.snapshot_staging_idle_max = Duration::from_secs(20);
         raft.appends_in_flight_max = self.appends_in_flight_max;
-        if self.has_segments {
+        if self.has_segments && self.load.padding_bytes == 0 {
             raft.command_bytes_max = COMMAND_BYTES_MAX;
         }
         config.services.tick = millis(self.tick_millis);
@@ -407,10 +410,10 @@ impl Options {
 
     /// What logs are kept on.
     pub(super) fn log_medium(&self) -> LogMedium {
-        if self.has_segments {
-            LogMedium::Segments { segment_bytes: SEGMENT_BYTES }
-        } else {
-            LogMedium::default()
+        match (self.has_segments, self.load.padding_bytes) {
+            (false, _) => LogMedium::REDB,
+            (true, 0) => LogMedium::Segments { segment_bytes: SEGMENT_BYTES },
+            (true, _) => LogMedium::Segments { segment_bytes: LARGE_SEGMENT_BYTES },
         }
     }
 

@@ -18,7 +18,7 @@ fn flags_arrive_at_the_bench_as_they_were_given() {
     for given in [
         "",
         "--seconds 2 --clients 1,8 --work set,get --nodes 5 --shards 4",
-        "--dir a --json b --no-peers",
+        "--dir a --json b --no-peers --etcd-clients c",
     ] {
         let given: Vec<OsString> = given.split_whitespace().map(OsString::from).collect();
         let options = parse(&given);

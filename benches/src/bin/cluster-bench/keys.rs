@@ -5,10 +5,10 @@ use quorate_types::env::{Rng, SplitMix};
 
 /// Keys of each kind. Enough that hundreds of clients rarely meet, few enough
 /// to be written before they are read.
-const KEYS: u64 = 10_000;
+pub(crate) const KEYS: u64 = 10_000;
 
-/// What every value has, as is usual for such benches.
-const VALUE_BYTES: usize = 100;
+/// What every value has.
+pub(crate) const VALUE_BYTES: usize = 256;
 
 /// The keys of a run.
 #[derive(Debug)]

@@ -24,7 +24,7 @@ const PIPELINE: usize = 100;
 /// What a client does over and over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// `SET` of a value of 100 bytes at any key.
+    /// `SET` of a value of 256 bytes at any key.
     Set,
     /// `GET` of such a value.
     Get,

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod connection;
+mod etcd;
 mod keys;
 mod load;
 mod options;

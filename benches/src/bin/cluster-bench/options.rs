@@ -31,4 +31,7 @@ pub(crate) struct Options {
     /// Leave out other systems that are installed.
     #[arg(long)]
     pub(crate) no_peers: bool,
+    /// The program with clients of etcd, as built in `benches/peers`.
+    #[arg(long, hide = true)]
+    pub(crate) etcd_clients: Option<PathBuf>,
 }

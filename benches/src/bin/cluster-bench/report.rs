@@ -168,7 +168,8 @@ impl Report {
             };
             for peer in self.rows.iter().filter(same) {
                 let ratio = row.per_second / peer.per_second;
-                ratios.push(format!("{ratio:.2} of {}", peer.system));
+                let p99 = row.p99_millis / peer.p99_millis;
+                ratios.push(format!("{ratio:.2} of {} with {p99:.2} of its p99", peer.system));
             }
             if !ratios.is_empty() {
                 let name = format!("{} x {}", row.work, row.clients);

@@ -10,6 +10,7 @@ use quorate_benches::{Machine, flushes, sync_rate};
 
 use crate::Outcome;
 use crate::cluster::Cluster;
+use crate::etcd::{self, Etcd};
 use crate::keys::Keys;
 use crate::load::{self, Plan, Work};
 use crate::options::Options;
@@ -62,7 +63,16 @@ pub(crate) async fn run(options: &Options) -> Outcome {
             rows.extend(drive.all(&name, &[gateway], &mut [process]).await?);
         }
     }
-    absent.push("etcd: not driven; it does not speak RESP, which all clients here do".to_owned());
+    match (etcd::version(), &options.etcd_clients) {
+        _ if options.no_peers => absent.push("etcd: left out (--no-peers)".to_owned()),
+        (None, _) => absent.push("etcd: not installed".to_owned()),
+        (_, None) => absent.push("etcd: its clients are not built".to_owned()),
+        (Some(version), Some(clients)) => {
+            eprintln!("starting etcd {version}: {} nodes", options.nodes);
+            let mut peer = Etcd::start(options.nodes, directory, clients).await?;
+            rows.extend(drive.etcd(&format!("etcd {version}"), &mut peer).await?);
+        }
+    }
 
     let limits = vec![before, disk_limits(directory, options)?];
     let (nodes, seconds) = (options.nodes, options.seconds);
@@ -127,6 +137,31 @@ impl Drive<'_> {
                     keys: Arc::clone(self.keys),
                 };
                 let row = self.one(system, Arc::new(plan), servers).await?;
+                eprint!("{}", line(&row));
+                rows.push(row);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// What etcd has, too.
+    async fn etcd(&self, system: &str, peer: &mut Etcd) -> Outcome<Vec<Row>> {
+        let duration = Duration::from_secs(self.options.seconds);
+        let mut rows = Vec::new();
+        for work in self.works.iter().filter(|work| matches!(work, Work::Set | Work::Get)) {
+            for clients in &self.options.clients {
+                let begun = Cell::new(None);
+                let note = || begun.set(Some(Usage::of(&peer.processes, self.directory)));
+                let measured = peer.run(*work, *clients, duration, note).await?;
+                let after = Usage::of(&peer.processes, self.directory);
+                let (count, seconds) = (measured.micros.len(), duration.as_secs_f64());
+                let mut row = Row::new(system, work.name(), *clients, seconds, measured);
+                let cost = begun.take().map(|begun| after.since(&begun, count)).unwrap_or_default();
+                // The clients are a process of their own here.
+                row.cost = Cost { client_cores: cost.other_cores, other_cores: None, ..cost };
+                for server in &mut peer.processes {
+                    server.check()?;
+                }
                 eprint!("{}", line(&row));
                 rows.push(row);
             }

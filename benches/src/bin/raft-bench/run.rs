@@ -34,7 +34,10 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let shapes = shapes.collect::<Result<Vec<_>, _>>()?;
     let beside = std::env::current_exe()?;
     let beside = beside.parent().unwrap_or(Path::new(".")).to_owned();
-    let scratch = tempfile::tempdir_in(options.dir.as_deref().unwrap_or(&beside))?;
+    let parent = options.dir.as_deref().unwrap_or(&beside);
+    std::fs::create_dir_all(parent)
+        .map_err(|error| format!("cannot use {}: {error}", parent.display()))?;
+    let scratch = tempfile::tempdir_in(parent)?;
     let machine = Machine::of(scratch.path());
     if machine.is_in_memory() {
         return Err(format!(

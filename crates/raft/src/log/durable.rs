@@ -68,11 +68,11 @@ pub enum LogMedium {
         /// little is enough.
         cache_bytes: usize,
     },
-    /// Files of one size, `STEM.NNNNNN`, filled with zeroes beforehand and used
-    /// again: entries of all groups go behind each other, and a commit is one
-    /// write and one sync.
+    /// Files `STEM.NNNNNN`, filled with zeroes beforehand and used again: entries
+    /// of all groups go behind each other, and a commit is one write and one sync.
+    /// The default.
     Segments {
-        /// The size of a file: 64 KiB to 1 GiB. A commit takes a quarter of one
+        /// The size of a file, to which the first few grow: 64 KiB to 1 GiB. A commit takes a quarter of one
         /// at most, and so does an entry.
         segment_bytes: u64,
     },
@@ -81,11 +81,13 @@ pub enum LogMedium {
 impl LogMedium {
     /// Segments of a size that suits a node under load.
     pub const SEGMENTS: Self = Self::Segments { segment_bytes: 64 << 20 };
+    /// A redb file with a small cache.
+    pub const REDB: Self = Self::Redb { cache_bytes: 32 << 20 };
 }
 
 impl Default for LogMedium {
     fn default() -> Self {
-        Self::Redb { cache_bytes: 32 << 20 }
+        Self::SEGMENTS
     }
 }
 
@@ -189,6 +191,15 @@ const LAZY_OPERATIONS_MAX: usize = 256;
 const READ_ATTEMPTS_MAX: usize = 8;
 
 impl DurableLog {
+    /// A file of the log whose files begin with `stem`, if one was begun: of what
+    /// medium it may be.
+    ///
+    /// # Errors
+    /// [`LogError::Disk`] when the disk cannot tell.
+    pub fn find(disk: &dyn Disk, stem: &str) -> Result<Option<Arc<str>>, LogError> {
+        Ok(redb::any(disk, stem)?.or(segments::any(disk, stem)?))
+    }
+
     /// Opens the log whose files begin with `stem`, creating it when missing,
     /// verifies what is stored, and starts the writer. Must be called within a
     /// tokio runtime.

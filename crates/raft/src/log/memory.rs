@@ -22,8 +22,6 @@ struct Slot {
     term: u64,
     /// Set once the entry is durable.
     location: Option<Location>,
-    /// Present while undurable and while in the tail.
-    payload: Option<Bytes>,
 }
 
 pub(super) struct Owner {
@@ -33,11 +31,20 @@ pub(super) struct Owner {
     /// The index of the first slot; where an empty log continues.
     first: u64,
     slots: VecDeque<Slot>,
+    /// The payloads of the last slots: of those that are not durable, and of those
+    /// in the tail.
+    cached: VecDeque<Bytes>,
 }
 
 impl Owner {
     fn new(replica: ReplicaId) -> Self {
-        Self { replica, vote: None, purged: None, first: 0, slots: VecDeque::new() }
+        let (slots, cached) = (VecDeque::new(), VecDeque::new());
+        Self { replica, vote: None, purged: None, first: 0, slots, cached }
+    }
+
+    fn payload(&self, index: u64) -> Option<&Bytes> {
+        let first = self.next_index() - self.cached.len() as u64;
+        self.cached.get(usize::try_from(index.checked_sub(first)?).ok()?)
     }
 
     pub(super) fn next_index(&self) -> u64 {
@@ -83,6 +90,9 @@ pub(super) struct Found {
     pub(super) location: Location,
 }
 
+/// An entry of a group that its row holds.
+type Held = (LogPosition, Location);
+
 /// Entries of a group are missing before this one.
 pub(super) struct Hole {
     group: GroupId,
@@ -123,9 +133,24 @@ struct Live {
     bytes: u64,
 }
 
+impl Live {
+    fn add(&mut self, location: Location) {
+        *self = self.plus(Self { entries: 1, bytes: bytes_at(location) });
+    }
+
+    const fn plus(self, other: Self) -> Self {
+        Self { entries: self.entries + other.entries, bytes: self.bytes + other.bytes }
+    }
+}
+
 /// What an entry takes on disk, at most.
 fn bytes_at(location: Location) -> u64 {
     entry_bytes(location.len as usize) as u64
+}
+
+fn owner_in(groups: &mut BTreeMap<GroupId, Group>, group: GroupId) -> Result<&mut Owner, LogError> {
+    let owner = groups.get_mut(&group).and_then(|memory| memory.owner.as_mut());
+    owner.ok_or(LogError::UnknownGroup(group))
 }
 
 pub(super) struct Memory {
@@ -139,6 +164,8 @@ pub(super) struct Memory {
     operation: u64,
     /// Cached entries, oldest first; some may be gone already.
     tail: VecDeque<(GroupId, u64, u64)>,
+    /// How many are not gone, and their payloads' bytes.
+    tail_entries: usize,
     tail_bytes: usize,
     tail_bytes_max: usize,
     next_ticket: u64,
@@ -152,6 +179,7 @@ impl Memory {
             dead: VecDeque::new(),
             operation: 0,
             tail: VecDeque::new(),
+            tail_entries: 0,
             tail_bytes: 0,
             tail_bytes_max,
             next_ticket: 0,
@@ -175,8 +203,7 @@ impl Memory {
     }
 
     pub(super) fn owner_mut(&mut self, group: GroupId) -> Result<&mut Owner, LogError> {
-        let owner = self.groups.get_mut(&group).and_then(|memory| memory.owner.as_mut());
-        owner.ok_or(LogError::UnknownGroup(group))
+        owner_in(&mut self.groups, group)
     }
 
     /// Makes `replica` the owner; says whether it newly is.
@@ -200,26 +227,36 @@ impl Memory {
     pub(super) fn recover(
         tail_bytes_max: usize,
         rows: &BTreeMap<GroupId, GroupRow>,
-        mut found: Vec<Found>,
+        found: &[Found],
     ) -> Result<Self, Hole> {
         let mut memory = Self::new(tail_bytes_max);
         for (&group, row) in rows {
             memory.restore_group(group, row);
         }
-        found.retain(|entry| {
-            let owner = rows.get(&entry.group).and_then(|row| row.owner.as_ref());
-            let index = entry.position.index;
-            owner.is_some_and(|owner| owner.holds(entry.replica, entry.location.sequence, index))
-        });
-        let place = |entry: &Found| (entry.group, entry.position.index);
-        found.sort_by_key(|entry| (entry.group, entry.position.index, entry.location.sequence));
-        let mut found = found.into_iter().peekable();
-        while let Some(entry) = found.next() {
-            let is_replaced = found.peek().is_some_and(|next| place(next) == place(&entry));
-            if !is_replaced && !memory.restore(&entry) {
-                let (group, index) = place(&entry);
-                return Err(Hole { group, index, sequence: entry.location.sequence });
+        // There may be many millions: what is alike is looked up once.
+        let mut held: BTreeMap<GroupId, Vec<Held>> = BTreeMap::new();
+        for row in found.chunk_by(|one, next| one.location.sequence == next.location.sequence) {
+            let mut live = Live::default();
+            for run in row.chunk_by(|one, next| one.group == next.group) {
+                let Some(first) = run.first() else { continue };
+                let owner = rows.get(&first.group).and_then(|row| row.owner.as_ref());
+                let Some(owner) = owner else { continue };
+                let entries = held.entry(first.group).or_default();
+                for Found { replica, position, location, .. } in run {
+                    if owner.holds(*replica, location.sequence, position.index) {
+                        entries.push((*position, *location));
+                        live.add(*location);
+                    }
+                }
             }
+            if let Some(sequence) = row.first().map(|entry| entry.location.sequence)
+                && live.entries > 0
+            {
+                memory.live.insert(sequence, live);
+            }
+        }
+        for (group, entries) in held {
+            memory.restore(group, entries)?;
         }
         Ok(memory)
     }
@@ -234,26 +271,32 @@ impl Memory {
             purged: stored.purged,
             first: stored.purged.map_or(0, |purged| purged.index + 1),
             slots: VecDeque::new(),
+            cached: VecDeque::new(),
         });
     }
 
-    /// Restores the next entry of a group. False when it leaves a hole.
-    fn restore(&mut self, entry: &Found) -> bool {
-        let Ok(owner) = self.owner_mut(entry.group) else { return false };
-        owner.begin_at(entry.position.index);
-        if owner.next_index() != entry.position.index {
-            return false;
+    /// Restores the entries of a group, whose rows are noted.
+    fn restore(&mut self, group: GroupId, mut entries: Vec<Held>) -> Result<(), Hole> {
+        entries.sort_by_key(|(position, location)| (position.index, location.sequence));
+        let Ok(owner) = owner_in(&mut self.groups, group) else { return Ok(()) };
+        let mut replaced = Vec::new();
+        let mut entries = entries.into_iter().peekable();
+        while let Some((LogPosition { term, index }, location)) = entries.next() {
+            if entries.peek().is_some_and(|(next, _)| next.index == index) {
+                replaced.push(location);
+                continue;
+            }
+            owner.begin_at(index);
+            if owner.next_index() != index {
+                return Err(Hole { group, index, sequence: location.sequence });
+            }
+            let location = Some(location);
+            owner.slots.push_back(Slot { ticket: 0, term, location });
         }
-        let (term, location) = (entry.position.term, Some(entry.location));
-        owner.slots.push_back(Slot { ticket: 0, term, location, payload: None });
-        self.hold_row(entry.location);
-        true
-    }
-
-    fn hold_row(&mut self, location: Location) {
-        let live = self.live.entry(location.sequence).or_default();
-        live.entries += 1;
-        live.bytes += bytes_at(location);
+        for location in replaced {
+            self.leave_row(location);
+        }
+        Ok(())
     }
 
     /// The bytes that are needed of some rows, with what is around a payload.
@@ -300,7 +343,7 @@ impl Memory {
         entries: &[LogEntry],
     ) -> Result<(ReplicaId, u64), LogError> {
         let first_ticket = self.next_ticket + 1;
-        let owner = self.owner_mut(group)?;
+        let owner = owner_in(&mut self.groups, group)?;
         if let Some(first) = entries.first() {
             owner.begin_at(first.position.index);
         }
@@ -309,15 +352,16 @@ impl Memory {
                 return Err(LogError::Gap { group, expected, found: entry.position.index });
             }
         }
-        let replica = owner.replica;
         for (ticket, entry) in (first_ticket..).zip(entries) {
             let LogPosition { term, index } = entry.position;
-            let payload = Some(entry.payload.clone());
-            self.owner_mut(group)?.slots.push_back(Slot { ticket, term, location: None, payload });
+            owner.slots.push_back(Slot { ticket, term, location: None });
+            owner.cached.push_back(entry.payload.clone());
             self.tail.push_back((group, index, ticket));
+            self.tail_entries += 1;
             self.tail_bytes += entry.payload.len();
-            self.next_ticket = ticket;
         }
+        let replica = owner.replica;
+        self.next_ticket += entries.len() as u64;
         Ok((replica, first_ticket))
     }
 
@@ -327,8 +371,10 @@ impl Memory {
         let end = owner.next_index();
         let keep = from.clamp(owner.first, end) - owner.first;
         let removed = owner.slots.split_off(usize::try_from(keep).unwrap_or(usize::MAX));
+        let kept = owner.cached.len().saturating_sub(removed.len());
+        let payloads = owner.cached.split_off(kept);
         let last = (!removed.is_empty()).then(|| end - 1);
-        self.release(removed);
+        self.release(removed, payloads);
         Ok(last)
     }
 
@@ -339,11 +385,13 @@ impl Memory {
             return Ok(false);
         }
         let drop = (upto.index + 1).clamp(owner.first, owner.next_index()) - owner.first;
-        let keep = owner.slots.split_off(usize::try_from(drop).unwrap_or(usize::MAX));
-        let removed = std::mem::replace(&mut owner.slots, keep);
+        let removed: Vec<Slot> =
+            owner.slots.drain(..usize::try_from(drop).unwrap_or(usize::MAX)).collect();
+        let surplus = owner.cached.len().saturating_sub(owner.slots.len());
+        let payloads: Vec<Bytes> = owner.cached.drain(..surplus).collect();
         owner.purged = Some(upto);
         owner.first = upto.index + 1;
-        self.release(removed);
+        self.release(removed, payloads);
         Ok(true)
     }
 
@@ -354,49 +402,67 @@ impl Memory {
         if memory.owner.as_ref().is_some_and(|owner| owner.replica == replica)
             && let Some(owner) = memory.owner.take()
         {
-            self.release(owner.slots);
+            self.release(owner.slots, owner.cached);
         }
     }
 
-    fn release(&mut self, slots: VecDeque<Slot>) {
-        for slot in slots {
-            if let Some(payload) = slot.payload {
-                self.tail_bytes -= payload.len();
-            }
-            if let Some(location) = slot.location {
-                self.release_row(location);
-            }
+    fn release(
+        &mut self,
+        slots: impl IntoIterator<Item = Slot>,
+        payloads: impl IntoIterator<Item = Bytes>,
+    ) {
+        for payload in payloads {
+            self.tail_entries -= 1;
+            self.tail_bytes -= payload.len();
+        }
+        for location in slots.into_iter().filter_map(|slot| slot.location) {
+            self.release_row(location);
         }
     }
 
     fn release_row(&mut self, location: Location) {
-        if let Some(live) = self.live.get_mut(&location.sequence) {
-            live.entries -= 1;
-            live.bytes -= bytes_at(location);
-            if live.entries == 0 {
-                self.live.remove(&location.sequence);
-                self.dead.push_back((self.operation, location.sequence));
-            }
+        if self.leave_row(location) {
+            self.dead.push_back((self.operation, location.sequence));
         }
+    }
+
+    /// An entry of a row is not needed any more; whether none is now.
+    fn leave_row(&mut self, location: Location) -> bool {
+        let Some(live) = self.live.get_mut(&location.sequence) else { return false };
+        live.entries -= 1;
+        live.bytes -= bytes_at(location);
+        let is_dead = live.entries == 0;
+        if is_dead {
+            self.live.remove(&location.sequence);
+        }
+        is_dead
     }
 
     /// Notes where entries lie now that they are durable, be it once more, and
     /// lets the oldest payloads go where the tail is full.
     pub(super) fn place(&mut self, placed: &[Placed]) {
-        for entry in placed {
-            let slot = self
-                .groups
-                .get_mut(&entry.group)
-                .and_then(|memory| memory.owner.as_mut())
-                .and_then(|owner| owner.slot_mut(entry.index))
-                .filter(|slot| slot.ticket == entry.ticket);
-            if let Some(slot) = slot {
-                let before = slot.location.replace(entry.location);
-                self.hold_row(entry.location);
-                if let Some(before) = before {
-                    self.release_row(before);
+        let is_beside = |one: &Placed, next: &Placed| {
+            one.group == next.group && one.location.sequence == next.location.sequence
+        };
+        let mut left = Vec::new();
+        for run in placed.chunk_by(is_beside) {
+            let Some(first) = run.first() else { continue };
+            let Ok(owner) = owner_in(&mut self.groups, first.group) else { continue };
+            let mut held = Live::default();
+            for Placed { index, ticket, location, .. } in run {
+                let slot = owner.slot_mut(*index).filter(|slot| slot.ticket == *ticket);
+                if let Some(slot) = slot {
+                    left.extend(slot.location.replace(*location));
+                    held.add(*location);
                 }
             }
+            if held.entries > 0 {
+                let live = self.live.entry(first.location.sequence).or_default();
+                *live = live.plus(held);
+            }
+        }
+        for location in left {
+            self.release_row(location);
         }
         self.evict();
     }
@@ -404,17 +470,24 @@ impl Memory {
     fn evict(&mut self) {
         while self.tail_bytes > self.tail_bytes_max {
             let Some(&(group, index, ticket)) = self.tail.front() else { return };
-            let slot = self
-                .groups
-                .get_mut(&group)
-                .and_then(|memory| memory.owner.as_mut())
-                .and_then(|owner| owner.slot_mut(index))
-                .filter(|slot| slot.ticket == ticket);
-            match slot {
+            let owner = self.groups.get_mut(&group).and_then(|memory| memory.owner.as_mut());
+            let kept = owner.and_then(|owner| {
+                let slot = owner.slot(index).filter(|slot| slot.ticket == ticket)?;
+                let is_durable = slot.location.is_some();
+                Some((is_durable, owner))
+            });
+            match kept {
                 // Not durable, and neither is anything behind it.
-                Some(slot) if slot.location.is_none() => return,
-                Some(slot) => {
-                    self.tail_bytes -= slot.payload.take().map_or(0, |payload| payload.len());
+                Some((false, _)) => return,
+                Some((true, owner)) => {
+                    debug_assert_eq!(
+                        owner.next_index() - owner.cached.len() as u64,
+                        index,
+                        "invariant: payloads leave in the order in which they came"
+                    );
+                    let payload = owner.cached.pop_front();
+                    self.tail_entries -= usize::from(payload.is_some());
+                    self.tail_bytes -= payload.map_or(0, |payload| payload.len());
                 }
                 None => {}
             }
@@ -424,13 +497,7 @@ impl Memory {
     }
 
     fn sweep_tail(&mut self) {
-        let cached: usize = self
-            .groups
-            .values()
-            .filter_map(|memory| memory.owner.as_ref())
-            .map(|owner| owner.slots.len())
-            .sum();
-        if self.tail.len() <= cached + STALE_TAIL_ITEMS_MAX {
+        if self.tail.len() <= self.tail_entries + STALE_TAIL_ITEMS_MAX {
             return;
         }
         let groups = &self.groups;
@@ -457,7 +524,7 @@ impl Memory {
         for index in range.start.max(owner.first)..range.end.min(owner.next_index()) {
             let Some(slot) = owner.slot(index) else { break };
             let position = LogPosition { term: slot.term, index };
-            let (len, piece) = match (&slot.payload, slot.location) {
+            let (len, piece) = match (owner.payload(index), slot.location) {
                 (Some(payload), _) => (payload.len(), Piece::Cached(payload.clone())),
                 (None, Some(location)) => (location.len as usize, Piece::Stored(location)),
                 (None, None) => break,

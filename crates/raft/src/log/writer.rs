@@ -135,8 +135,61 @@ pub(super) fn split_beyond(operations: &mut Vec<Operation>, bytes_max: usize) ->
     rest
 }
 
-/// The entries of a commit by place, so that a group's entries lie together.
-type Pending = BTreeMap<(GroupId, u64), NewEntry>;
+/// The entries of a commit.
+#[derive(Default)]
+struct Pending {
+    /// In the order in which they came.
+    entries: Vec<NewEntry>,
+    /// What later operations of the same batch removed again: of a group, among
+    /// so many that came before.
+    removed: BTreeMap<GroupId, Vec<(usize, RangeInclusive<u64>)>>,
+}
+
+impl Pending {
+    /// Adds entries with their tickets.
+    fn add(
+        &mut self,
+        group: GroupId,
+        replica: ReplicaId,
+        entries: impl IntoIterator<Item = (u64, LogEntry)>,
+        is_rewritten: bool,
+    ) {
+        let entries = entries.into_iter().map(|(ticket, LogEntry { position, payload })| {
+            NewEntry { group, replica, position, ticket, payload, is_rewritten }
+        });
+        self.entries.extend(entries);
+    }
+
+    fn remove(&mut self, group: GroupId, indexes: RangeInclusive<u64>) {
+        if !self.entries.is_empty() {
+            self.removed.entry(group).or_default().push((self.entries.len(), indexes));
+        }
+    }
+
+    /// By place, so that a group's entries lie together; of two at one place,
+    /// the one that came later.
+    fn into_sorted(self) -> Vec<NewEntry> {
+        let Self { mut entries, removed } = self;
+        if !removed.is_empty() {
+            let mut before = 0_usize;
+            entries.retain(|it| {
+                before += 1;
+                let is_removed = |(upto, indexes): &(usize, RangeInclusive<u64>)| {
+                    before <= *upto && indexes.contains(&it.position.index)
+                };
+                !removed.get(&it.group).is_some_and(|all| all.iter().any(is_removed))
+            });
+        }
+        entries.reverse();
+        entries.sort_by_key(place);
+        entries.dedup_by_key(|it| place(it));
+        entries
+    }
+}
+
+const fn place(entry: &NewEntry) -> (GroupId, u64) {
+    (entry.group, entry.position.index)
+}
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
@@ -183,7 +236,7 @@ impl Writer {
     ) -> (Commit<'_>, Vec<Completion>) {
         let sequence = self.shared.medium.next_sequence();
         let mut completions = Vec::with_capacity(operations.len());
-        let mut pending = Pending::new();
+        let mut pending = Pending::default();
         let mut changed = BTreeSet::new();
         for operation in operations {
             completions.extend(operation.completion);
@@ -191,7 +244,7 @@ impl Writer {
                 changed.insert(operation.group);
             }
         }
-        let entries = pending.into_values().collect();
+        let entries = pending.into_sorted();
         (Commit { groups: &self.rows, changed, entries, dead }, completions)
     }
 
@@ -217,30 +270,29 @@ impl Writer {
                 true
             }
             Change::Append { replica, first_ticket, entries } => {
-                let entries = (first_ticket..).zip(entries);
-                pending.extend(new_entries(group, replica, entries, false));
+                pending.add(group, replica, (first_ticket..).zip(entries), false);
                 false
             }
             Change::Rewrite { replica, entries } => {
-                pending.extend(new_entries(group, replica, entries, true));
+                pending.add(group, replica, entries, true);
                 false
             }
             Change::Truncate { from, removed_upto } => {
-                discard(pending, group, from..=u64::MAX);
+                pending.remove(group, from..=u64::MAX);
                 if let Some(owner) = &mut row.owner {
                     owner.truncate(sequence, from, removed_upto);
                 }
                 true
             }
             Change::Purge { upto } => {
-                discard(pending, group, 0..=upto.index);
+                pending.remove(group, 0..=upto.index);
                 if let Some(owner) = &mut row.owner {
                     owner.purge(upto);
                 }
                 true
             }
             Change::Forget { replica } => {
-                discard(pending, group, 0..=u64::MAX);
+                pending.remove(group, 0..=u64::MAX);
                 row.owner.take_if(|owner| owner.replica == replica);
                 if !row.tombstones.contains(&replica) {
                     row.tombstones.push(replica);
@@ -251,19 +303,6 @@ impl Writer {
     }
 }
 
-/// Entries with their tickets, by place.
-fn new_entries(
-    group: GroupId,
-    replica: ReplicaId,
-    entries: impl IntoIterator<Item = (u64, LogEntry)>,
-    is_rewritten: bool,
-) -> impl Iterator<Item = ((GroupId, u64), NewEntry)> {
-    entries.into_iter().map(move |(ticket, LogEntry { position, payload })| {
-        let entry = NewEntry { group, replica, position, ticket, payload, is_rewritten };
-        ((group, position.index), entry)
-    })
-}
-
 /// Tells callers that their entries are durable, which they are not yet.
 fn acknowledge_appends(operations: &mut [Operation]) {
     let is_append = |operation: &&mut Operation| matches!(operation.change, Change::Append { .. });
@@ -271,14 +310,5 @@ fn acknowledge_appends(operations: &mut [Operation]) {
         if let Some(completion) = operation.completion.take() {
             completion(Ok(()));
         }
-    }
-}
-
-/// Drops entries that an operation of the same batch removes again.
-fn discard(pending: &mut Pending, group: GroupId, indexes: RangeInclusive<u64>) {
-    let range = (group, *indexes.start())..=(group, *indexes.end());
-    let gone: Vec<_> = pending.range(range).map(|(&place, _)| place).collect();
-    for place in gone {
-        pending.remove(&place);
     }
 }

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use quorate_meta::limits::LABEL_BYTES_MAX;
 
-use super::config::{InitialCluster, JoinList};
+use super::config::{InitialCluster, JoinList, LogKind};
 
 /// Where a node's operators connect unless told otherwise: from its own machine.
 pub(super) const ADMIN_DEFAULT: SocketAddr =
@@ -85,6 +85,10 @@ pub struct StartArgs {
     /// many as there are nodes].
     #[arg(long)]
     pub replicas: Option<u32>,
+    /// What Raft's log is kept on: segments, or a redb file. A directory keeps to
+    /// what it was begun with [default: segments].
+    #[arg(long, value_enum)]
+    pub log: Option<LogKind>,
     /// A TOML file with these settings and the section `limits`. A client
     /// that pipelines more than its limits is held back, never refused.
     #[arg(long, value_name = "FILE")]

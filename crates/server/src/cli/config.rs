@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use quorate::LogMedium;
 use quorate_types::NodeId;
 use serde::Deserialize;
 
@@ -107,7 +108,30 @@ pub struct ConfigFile {
     zone: Option<String>,
     shards: Option<u32>,
     replicas: Option<u32>,
+    log: Option<LogKind>,
     limits: Option<GatewayLimits>,
+}
+
+/// What Raft's log is kept on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogKind {
+    /// Preallocated files that are used again.
+    #[default]
+    Segments,
+    /// One redb file.
+    Redb,
+}
+
+impl LogKind {
+    /// With what a node keeps of it by default.
+    #[must_use]
+    pub const fn medium(self) -> LogMedium {
+        match self {
+            Self::Segments => LogMedium::SEGMENTS,
+            Self::Redb => LogMedium::REDB,
+        }
+    }
 }
 
 /// How a node finds its cluster.
@@ -140,6 +164,8 @@ pub struct StartConfig {
     pub shards: u32,
     /// Replicas of each shard of a new cluster.
     pub replicas: u32,
+    /// What Raft's log is kept on.
+    pub log: LogKind,
     /// Whether the end of standard input ends the node.
     pub exit_with_parent: bool,
 }
@@ -180,6 +206,7 @@ impl StartConfig {
             membership,
             zone: args.zone.or(file.zone),
             shards: args.shards.or(file.shards).unwrap_or(SHARDS_DEFAULT),
+            log: args.log.or(file.log).unwrap_or_default(),
             exit_with_parent: args.exit_with_parent,
         };
         config.check()?;

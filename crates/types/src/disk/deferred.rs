@@ -226,6 +226,12 @@ impl Held {
         if end_of(offset, out.len())? > self.len {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        let end = end_of(offset, out.len())?;
+        let first = offset / PAGE_BYTES as u64;
+        let is_covered = self.pages.range(first..end.div_ceil(PAGE_BYTES as u64)).next().is_some();
+        if !is_covered && end <= self.visible_len {
+            return inner.read(offset, out);
+        }
         for (page, within, part) in parts(offset, out) {
             let loaded;
             let bytes = match self.pages.get(&page) {

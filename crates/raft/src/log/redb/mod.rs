@@ -83,7 +83,7 @@ pub(super) fn open(
     }
     let groups = group_rows(&file, &database)?;
     let (found, sequences) = entries(&file, &database)?;
-    let recovered = Memory::recover(tail_bytes_max, &groups, found);
+    let recovered = Memory::recover(tail_bytes_max, &groups, &found);
     let mut memory = recovered.map_err(|hole| hole.of(&file, Place::Row(hole.sequence)))?;
     let cuts = groups.values().filter_map(|row| row.owner.as_ref());
     let after_cuts = cuts

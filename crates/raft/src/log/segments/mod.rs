@@ -40,13 +40,16 @@ use super::rows::Location;
 use super::{LogError, Place, redb};
 
 /// The smallest segment takes a few small commits. The first of a log has this
-/// size, so that a node begins at once.
+/// size, so that a node begins at once; those that follow grow.
 const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// The largest is what opening the log may have to read to find its end.
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// A commit takes at most this part of a segment, so that little of one is left
 /// empty at its end.
 const COMMITS_PER_SEGMENT: u64 = 4;
+/// How many times as large as a segment the next one is, until they have the size
+/// that was asked for: a log that holds little takes little.
+const GROWTH: u64 = 4;
 
 /// A segment that is read or written.
 #[derive(Debug, Clone)]
@@ -128,12 +131,14 @@ pub(super) fn open(
     let survey = recovery::survey(&**disk, stem, owner)?;
     let mark = owner.map_or_else(|| survey.mark(), |owner| owner.mark());
     let found = recovery::recover(survey, owner, tail_bytes_max)?;
-    let yard = Yard::new(Arc::clone(disk), stem, capacity, found.spares, found.next_slot);
+    let newest = found.tail.as_ref();
+    let next = grown(newest.map_or(SEGMENT_BYTES_MIN, |(it, _)| it.header.capacity), capacity);
+    let yard = Yard::new(Arc::clone(disk), stem, next, found.spares, found.next_slot);
     let (mut shelf, mut uses) = (found.shelf, found.uses);
     let (segment, offset) = match found.tail {
         Some(tail) => tail,
         None => {
-            let begun = begin(yard.take(SEGMENT_BYTES_MIN)?, 1, SEGMENT_BYTES_MIN, &mark)?;
+            let begun = begin(yard.take(SEGMENT_BYTES_MIN, next)?, 1, SEGMENT_BYTES_MIN, &mark)?;
             let frame = checkpoint(&begun, &[], &Commit::of(&found.groups), BytesMut::new());
             let offset = write(&begun, FRAMES_AT, &frame)?;
             shelf.insert(1, Arc::clone(&begun));
@@ -153,6 +158,11 @@ pub(super) fn open(
         yard: Arc::new(yard),
     };
     Ok(Opened { memory: found.memory, groups: found.groups, medium: Box::new(medium) })
+}
+
+/// The size of the segment behind one of a size.
+fn grown(bytes: u64, bytes_max: u64) -> u64 {
+    bytes.saturating_mul(GROWTH).min(bytes_max)
 }
 
 /// A file of a log that is kept in segments, if there is one that was begun.
@@ -266,8 +276,13 @@ impl SegmentMedium {
         full.end = pen.offset;
         let needed = pen.uses.iter().filter(|(_, it)| it.frames > 0);
         let list: Vec<_> = needed.map(|(number, it)| (*number, it.end)).collect();
-        let segment = begin(self.yard.take(self.capacity)?, number, self.capacity, &self.mark)?;
-        let frame = checkpoint(&segment, &list, commit, buffer);
+        let sample = checkpoint(&pen.segment, &list, commit, buffer).bytes;
+        let needed = sample.len() as u64 * COMMITS_PER_SEGMENT;
+        let capacity = grown(pen.segment.header.capacity, self.capacity);
+        let capacity = needed.next_multiple_of(FRAMES_AT).clamp(capacity, self.capacity);
+        let spare = self.yard.take(capacity, grown(capacity, self.capacity))?;
+        let segment = begin(spare, number, capacity, &self.mark)?;
+        let frame = checkpoint(&segment, &list, commit, sample);
         let end = pen.offset;
         pen.offset = write(&segment, FRAMES_AT, &frame)?;
         write_end(&pen.segment, end, number)?;

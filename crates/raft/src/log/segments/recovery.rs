@@ -145,7 +145,7 @@ pub(super) fn recover(
     spares.extend(segments.into_values().map(|dead| Spare::of(&dead)));
     spares.extend(blank);
     let Reading { groups, found, frames, shelf, uses } = reading;
-    let mut memory = Memory::recover(tail_bytes_max, &groups, found).map_err(|hole| {
+    let mut memory = Memory::recover(tail_bytes_max, &groups, &found).map_err(|hole| {
         let (number, offset) = place_of(hole.sequence);
         let file = shelf.get(&number).map_or(&log, |segment| &segment.name);
         hole.of(file, Place::Offset(offset))

@@ -73,7 +73,6 @@ impl Spare {
 pub(super) struct Yard {
     disk: Arc<dyn Disk>,
     stem: String,
-    segment_bytes: u64,
     state: Mutex<State>,
     /// Held while files are filled or removed.
     busy: Mutex<()>,
@@ -86,6 +85,8 @@ struct State {
     /// Filled, and the next to be used.
     ready: Option<Spare>,
     surplus: Vec<Spare>,
+    /// How large the one that is kept ready is to be.
+    wanted_bytes: u64,
     next_slot: u32,
     is_closed: bool,
     /// Whether the last attempt to have one ready failed. The next segment
@@ -97,7 +98,7 @@ impl Yard {
     pub(super) fn new(
         disk: Arc<dyn Disk>,
         stem: &str,
-        segment_bytes: u64,
+        wanted_bytes: u64,
         spares: Vec<Spare>,
         next_slot: u32,
     ) -> Self {
@@ -105,6 +106,7 @@ impl Yard {
             spares: spares.into(),
             ready: None,
             surplus: Vec::new(),
+            wanted_bytes,
             next_slot,
             is_closed: false,
             has_failed: false,
@@ -112,18 +114,19 @@ impl Yard {
         Self {
             disk,
             stem: stem.to_owned(),
-            segment_bytes,
             state: Mutex::new(state),
             busy: Mutex::new(()),
             wake: Notify::new(),
         }
     }
 
-    /// A file with at least so many bytes.
-    pub(super) fn take(&self, bytes: u64) -> Result<Spare, LogError> {
+    /// A file with at least so many bytes. The next is going to be one of
+    /// `next_bytes`.
+    pub(super) fn take(&self, bytes: u64, next_bytes: u64) -> Result<Spare, LogError> {
         let ready = {
             let mut state = self.state.lock();
             state.has_failed = false;
+            state.wanted_bytes = next_bytes;
             state.ready.take().or_else(|| state.spares.pop_front())
         };
         let mut spare = match ready {
@@ -194,11 +197,11 @@ impl Yard {
         if state.ready.is_some() || state.has_failed {
             return false;
         }
-        let spare = state.spares.pop_front();
+        let (spare, bytes) = (state.spares.pop_front(), state.wanted_bytes);
         drop(state);
         let goes_on = || !self.state.lock().is_closed;
         let filled = spare.map_or_else(|| self.create(), Ok).map(|mut spare| {
-            let filled = spare.fill(self.segment_bytes, goes_on);
+            let filled = spare.fill(bytes, goes_on);
             (spare, filled)
         });
         let mut state = self.state.lock();

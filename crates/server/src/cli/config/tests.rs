@@ -29,8 +29,8 @@ fn the_flags_of_the_manual_are_understood() {
     let Membership::Initial(nodes) = config.membership else { panic!("founds its cluster") };
     assert_eq!(nodes.len(), 3);
 
-    let config = resolve("--join 127.0.0.1:7102 --shards 4").unwrap();
-    assert_eq!(config.shards, 4);
+    let config = resolve("--join 127.0.0.1:7102 --shards 4 --log redb").unwrap();
+    assert_eq!((config.shards, config.log), (4, LogKind::Redb));
     assert_eq!(config.membership, Membership::Join(vec!["127.0.0.1:7102".parse().unwrap()]));
 }
 

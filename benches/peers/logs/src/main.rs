@@ -1,8 +1,8 @@
-//! `bench-peers NAME DIRECTORY`: opens a log of others and measures it as it is
+//! `bench-logs NAME DIRECTORY`: opens a log of others and measures it as it is
 //! told. A line `SHAPE MILLISECONDS` on standard input is answered by one line of
 //! JSON; the end of the input ends it.
 
-#[path = "../../src/bin/raft-bench/drive.rs"]
+#[path = "../../../src/bin/raft-bench/drive.rs"]
 mod drive;
 
 use std::error::Error;
@@ -69,7 +69,7 @@ impl Store for RaftEngine {
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [name, directory] = arguments.as_slice() else {
-        return Err("usage: bench-peers NAME DIRECTORY; the names are: raft-engine".into());
+        return Err("usage: bench-logs NAME DIRECTORY; the names are: raft-engine".into());
     };
     if name != "raft-engine" {
         return Err(format!("there is no log '{name}'; the names are: raft-engine").into());
