@@ -51,7 +51,8 @@ struct Chance(u64);
 
 impl Chance {
     fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
 }
@@ -90,7 +91,8 @@ async fn client(mut etcd: Client, plan: Arc<Plan>, number: u64) -> Measured {
 async fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [endpoints, work, clients, warm_up, millis, keys, value] = arguments.as_slice() else {
-        let usage = "usage: bench-etcd IP:PORT,... set|get|fill CLIENTS WARM-UP MILLISECONDS KEYS VALUE";
+        let usage =
+            "usage: bench-etcd IP:PORT,... set|get|fill CLIENTS WARM-UP MILLISECONDS KEYS VALUE";
         return Err(usage.into());
     };
     let work = match work.as_str() {
@@ -133,6 +135,9 @@ async fn main() -> Outcome<()> {
         all.first_error = all.first_error.or(measured.first_error);
     }
     let Measured { micros, errors, first_error } = all;
-    println!("{}", serde_json::json!({ "micros": micros, "errors": errors, "first_error": first_error }));
+    println!(
+        "{}",
+        serde_json::json!({ "micros": micros, "errors": errors, "first_error": first_error })
+    );
     Ok(())
 }

@@ -80,7 +80,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let (shape, millis) = line.split_once(' ').ok_or("a line is 'SHAPE MILLISECONDS'")?;
         let (shape, duration) = (shape.parse::<Shape>()?, Duration::from_millis(millis.parse()?));
         let Measured { entries, seconds, micros } = log.run(shape, duration)?;
-        let answer = serde_json::json!({ "entries": entries, "seconds": seconds, "micros": micros });
+        let answer =
+            serde_json::json!({ "entries": entries, "seconds": seconds, "micros": micros });
         let mut output = io::stdout().lock();
         writeln!(output, "{answer}")?;
         output.flush()?;
