@@ -250,6 +250,17 @@ async fn a_damaged_length_is_noticed_though_callers_are_impatient() {
     tokio::time::timeout(DEADLINE, is_answered).await.expect("the connection is made anew");
 }
 
+/// That a request takes long does not end its connection.
+#[tokio::test]
+async fn a_peer_that_works_long_is_not_taken_for_dead() {
+    let book = Book::default();
+    let (_server, _) = listening(2, &book).await;
+    let silence_max = Duration::from_millis(100);
+    let client = mesh(1, &book, MeshConfig { silence_max, ..MeshConfig::default() });
+    let hangs = client.call(NodeId(2), 0, HANG, Bytes::new(), silence_max * 10).await;
+    assert_eq!(hangs, Err(MeshError::Deadline(NodeId(2))));
+}
+
 #[tokio::test]
 async fn an_introduction_tells_who_is_there_or_why_one_is_not_welcome() {
     let book = Book::default();

@@ -381,7 +381,9 @@ impl Memory {
     /// Removes the entries up to `upto`. False when they were gone already.
     pub(super) fn purge(&mut self, group: GroupId, upto: LogPosition) -> Result<bool, LogError> {
         let owner = self.owner_mut(group)?;
-        if owner.purged.is_some_and(|purged| purged.index >= upto.index) {
+        // Nor is there anything to purge below where a log begins.
+        let is_below = !owner.slots.is_empty() && upto.index < owner.first;
+        if is_below || owner.purged.is_some_and(|purged| purged.index >= upto.index) {
             return Ok(false);
         }
         let drop = (upto.index + 1).clamp(owner.first, owner.next_index()) - owner.first;

@@ -24,9 +24,10 @@ const SHELVES_MIN: usize = 4;
 /// A log takes at most so many times the bytes that are needed of it, save the
 /// shelves that are never too many.
 const BYTES_PER_NEEDED_BYTE: u64 = 2;
-/// What is rewritten beside one commit, at least: little, since it waits for
-/// none.
-const STEP_BYTES: usize = 1 << 20;
+/// What is rewritten at a time: little, since it waits for none.
+const STEP_BYTES: u64 = 1 << 20;
+/// What is read for that at most, save a row that is larger.
+const READ_BYTES_MAX: usize = 16 << 20;
 
 /// The entries of one replica with their tickets.
 type Rewritten = BTreeMap<(GroupId, ReplicaId), Vec<(u64, LogEntry)>>;
@@ -65,18 +66,22 @@ impl Rewriting {
             self.is_due &= found.is_some();
             self.rows = found.unwrap_or_default().into();
         }
-        let bytes_max = STEP_BYTES.min(shared.medium.commit_bytes_max() / 2);
-        let mut bytes = 0_usize;
+        let needed_max = STEP_BYTES.min(shared.medium.commit_bytes_max() as u64 / 2);
+        let (mut needed_bytes, mut read_bytes) = (0, 0);
         let mut read = Vec::new();
-        while bytes < bytes_max
+        while needed_bytes < needed_max
+            && read_bytes < READ_BYTES_MAX
             && let Some(row) = self.rows.pop_front()
         {
             // Nobody but the caller can free it now.
-            if shared.with_memory(|memory| memory.needed_bytes(row..row + 1)) == 0 {
+            let of_row = shared.with_memory(|memory| memory.needed_bytes(row..row + 1));
+            if of_row == 0 {
                 continue;
             }
+            needed_bytes += of_row;
             let entries = shared.medium.row(row).map_err(|error| shared.fail(error))?;
-            bytes += entries.iter().map(|(_, payload)| entry_bytes(payload.len())).sum::<usize>();
+            let sizes = entries.iter().map(|(_, payload)| entry_bytes(payload.len()));
+            read_bytes += sizes.sum::<usize>();
             read.extend(entries);
         }
         if !read.is_empty() {
@@ -91,8 +96,8 @@ impl Rewriting {
     }
 }
 
-/// The shelf of which the least is needed, if there are too many or all the same.
-/// One of which nothing is needed is free with the next commit.
+/// The shelf of which the smallest share is needed, if there are too many or all
+/// the same. One of which nothing is needed is free with the next commit.
 fn emptied(
     shelves: &[Shelf],
     is_early: bool,
@@ -106,8 +111,12 @@ fn emptied(
     if !is_crowded && !is_early {
         return None;
     }
-    // Of the emptiest, as of all together, at most half is needed.
-    let emptiest = held.iter().min_by_key(|(_, needed)| *needed)?;
+    // Of the emptiest, as of all together, at most half is needed. Shelves are of
+    // several sizes while a log grows.
+    let share = |needed: u64, of: &Shelf| u128::from(needed) * u128::from(of.bytes);
+    let emptiest = held.iter().min_by(|(one, of_one), (other, of_other)| {
+        share(*of_one, other).cmp(&share(*of_other, one))
+    })?;
     Some(emptiest.0.rows.clone())
 }
 

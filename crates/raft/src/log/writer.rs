@@ -292,8 +292,9 @@ impl Writer {
                 true
             }
             Change::Forget { replica } => {
-                pending.remove(group, 0..=u64::MAX);
-                row.owner.take_if(|owner| owner.replica == replica);
+                if row.owner.take_if(|owner| owner.replica == replica).is_some() {
+                    pending.remove(group, 0..=u64::MAX);
+                }
                 if !row.tombstones.contains(&replica) {
                     row.tombstones.push(replica);
                 }

@@ -13,7 +13,7 @@ use quorate_types::frame::{FRAME_PAYLOAD_BYTES_MAX, read_frame};
 use quorate_types::hello::{Hello, Protocol, dial};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -164,6 +164,8 @@ struct Driver {
 struct Pending {
     replies: Mutex<BTreeMap<u64, ReplySender>>,
     silence: Mutex<Silence>,
+    /// Has the writer send a ping.
+    ping: Notify,
     /// Whether the peer has ever sent what we understand.
     is_understood: AtomicBool,
 }
@@ -322,10 +324,8 @@ impl Driver {
         pending: &Pending,
     ) -> io::Error {
         let mut out = BytesMut::new();
-        let mut next = Some(first);
+        self.put(first, pending, &mut out);
         loop {
-            let Some(message) = next else { return io::ErrorKind::NotConnected.into() };
-            self.put(message, pending, &mut out);
             while out.len() < WRITE_BYTES {
                 let Some(message) = self.next_waiting() else { break };
                 self.put(message, pending, &mut out);
@@ -333,8 +333,22 @@ impl Driver {
             if let Err(error) = stream.write_all_buf(&mut out).await {
                 return error;
             }
-            next = self.next_message().await;
+            tokio::select! {
+                biased;
+                message = self.next_message() => {
+                    let Some(message) = message else { return io::ErrorKind::NotConnected.into() };
+                    self.put(message, pending, &mut out);
+                }
+                () = pending.ping.notified() => self.ping(pending, &mut out),
+            }
         }
+    }
+
+    fn ping(&mut self, pending: &Pending, out: &mut BytesMut) {
+        self.next_id += 1;
+        pending.asked();
+        let is_encoded = Message::Ping { id: self.next_id }.encode(out);
+        debug_assert!(is_encoded, "a ping is small");
     }
 
     fn put(&mut self, outgoing: Outgoing, pending: &Pending, out: &mut BytesMut) {
@@ -345,10 +359,7 @@ impl Driver {
         let message = match caller {
             None => {
                 if pending.wants_ping(self.config.silence_max / PINGS_PER_SILENCE) {
-                    self.next_id += 1;
-                    pending.asked();
-                    let is_encoded = Message::Ping { id: self.next_id }.encode(out);
-                    debug_assert!(is_encoded, "a ping is small");
+                    self.ping(pending, out);
                 }
                 Message::Oneway { channel, body }
             }
@@ -383,6 +394,11 @@ async fn read_replies(
             Err(_) if pending.is_silent_for(silence_max) => return io::ErrorKind::TimedOut.into(),
             Err(_) => {
                 pending.replies.lock().retain(|_, reply| !reply.is_closed());
+                // What is asked for may take long. That is none of the connection's
+                // doing, and a ping is answered at once.
+                if pending.is_silent_for(Duration::ZERO) {
+                    pending.ping.notify_one();
+                }
                 continue;
             }
         };

@@ -55,9 +55,9 @@ pub struct MeshConfig {
     /// The longest pause. Shorter than the silence after which elections
     /// begin, so that a peer that is back is heard before they do.
     pub backoff_max: Duration,
-    /// A connection on which replies are due but none arrives for so long is
-    /// given up: the peer or the way to it is dead. Where only messages go that
-    /// nobody answers, some are accompanied by a ping.
+    /// A connection on which replies are due but none arrives for so long, not
+    /// even to a ping, is given up: the peer or the way to it is dead. So for one
+    /// over which only messages go that nobody answers.
     pub silence_max: Duration,
 }
 

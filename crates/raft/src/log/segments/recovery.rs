@@ -58,8 +58,8 @@ pub(super) fn survey(
         let damaged = |what| Err(LogError::damaged(&name, Place::Offset(0), what));
         match head(&*file).map_err(|error| LogError::disk(&name, error))? {
             Head::Blank => {
-                let (replaced, is_filled) = (0, false);
-                blank.push(Spare { name, slot, file, replaced, is_filled });
+                let (replaced, filled_bytes) = (0, 0);
+                blank.push(Spare { name, slot, file, replaced, filled_bytes });
             }
             Head::Damaged => return damaged("the header is not what was written"),
             Head::Newer(format) => {

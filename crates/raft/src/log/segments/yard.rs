@@ -26,9 +26,9 @@ pub(super) struct Spare {
     pub(super) file: Arc<dyn DiskFile>,
     /// The number under which the newest checkpoint may list it; zero for none.
     pub(super) replaced: u64,
-    /// Whether all of it is known to be on disk. A blank file that was found may
-    /// be one that nobody waited for.
-    pub(super) is_filled: bool,
+    /// How much of it is known to be on disk. A blank file that was found may be
+    /// one that nobody waited for.
+    pub(super) filled_bytes: u64,
 }
 
 impl Spare {
@@ -39,19 +39,19 @@ impl Spare {
             slot: segment.slot,
             file: Arc::clone(&segment.file),
             replaced: segment.header.number,
-            is_filled: true,
+            filled_bytes: segment.header.capacity,
         }
     }
 
     /// Extends the file with zeroes that are on disk: a later write there
-    /// changes data, and no file.
+    /// changes data, and no file. What is there stays: the newest checkpoint may
+    /// list it.
     fn fill(&mut self, bytes: u64, goes_on: impl Fn() -> bool) -> Result<(), LogError> {
         let mut fill = || {
-            let mut at = if self.is_filled { self.file.len()? } else { 0 };
+            let mut at = self.filled_bytes;
             if at >= bytes {
                 return Ok(());
             }
-            self.is_filled = false;
             let zeroes = vec![0; FILL_BYTES];
             while at < bytes {
                 if !goes_on() {
@@ -62,7 +62,7 @@ impl Spare {
                 at += step as u64;
             }
             self.file.sync()?;
-            self.is_filled = true;
+            self.filled_bytes = bytes;
             Ok(())
         };
         fill().map_err(|error: io::Error| LogError::disk(&self.name, error))
@@ -150,7 +150,7 @@ impl Yard {
         };
         let name = file_of(&self.stem, slot);
         let file = self.disk.open(&name).map_err(|error| LogError::disk(&name, error))?;
-        Ok(Spare { name, slot, file, replaced: 0, is_filled: false })
+        Ok(Spare { name, slot, file, replaced: 0, filled_bytes: 0 })
     }
 
     /// Takes a file back.
@@ -194,10 +194,13 @@ impl Yard {
             }
             return true;
         }
-        if state.ready.is_some() || state.has_failed {
+        let bytes = state.wanted_bytes;
+        let is_ready = state.ready.as_ref().is_some_and(|it| it.filled_bytes >= bytes);
+        if is_ready || state.has_failed {
             return false;
         }
-        let (spare, bytes) = (state.spares.pop_front(), state.wanted_bytes);
+        let ready = state.ready.take();
+        let spare = ready.or_else(|| state.spares.pop_front());
         drop(state);
         let goes_on = || !self.state.lock().is_closed;
         let filled = spare.map_or_else(|| self.create(), Ok).map(|mut spare| {
@@ -234,3 +237,6 @@ impl Yard {
         state.surplus.clear();
     }
 }
+
+#[cfg(test)]
+mod tests;
