@@ -72,8 +72,8 @@ pub enum LogMedium {
     /// of all groups go behind each other, and a commit is one write and one sync.
     /// The default.
     Segments {
-        /// The size of a file, to which the first few grow: 64 KiB to 1 GiB. A commit takes a quarter of one
-        /// at most, and so does an entry.
+        /// The size of a file, to which the first few grow: 64 KiB to 1 GiB. A
+        /// commit takes a quarter of one at most, and so does an entry.
         segment_bytes: u64,
     },
 }

@@ -48,7 +48,8 @@ impl Spare {
     /// list it.
     fn fill(&mut self, bytes: u64, goes_on: impl Fn() -> bool) -> Result<(), LogError> {
         let mut fill = || {
-            let mut at = self.filled_bytes;
+            // Somebody may have cut off a file that nothing was needed of.
+            let mut at = self.filled_bytes.min(self.file.len()?);
             if at >= bytes {
                 return Ok(());
             }
