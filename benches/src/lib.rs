@@ -10,7 +10,7 @@ mod machine;
 mod scoreboard;
 
 pub use disk::{RawLog, SyncRate, sync_rate};
-pub use machine::{Machine, flushes, written_bytes};
+pub use machine::{Machine, TICKS_PER_SECOND, cpu_seconds, flushes, resident_bytes, written_bytes};
 pub use scoreboard::{Scoreboard, criterion};
 
 /// The value that so many of a hundred do not exceed; 0 of nothing.

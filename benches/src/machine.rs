@@ -6,6 +6,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
+/// Processor time is told in ticks of this length on every Linux system.
+pub const TICKS_PER_SECOND: f64 = 100.0;
+
 /// File systems in memory, on which a sync costs nothing.
 const IN_MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
 
@@ -96,6 +99,28 @@ pub fn written_bytes(directory: &Path) -> Option<u64> {
 fn statistic(directory: &Path, place: usize) -> Option<u64> {
     let stat = fs::read_to_string(format!("/sys/dev/block/{}/stat", device(directory)?)).ok()?;
     stat.split_whitespace().nth(place)?.parse().ok()
+}
+
+/// Seconds of processor time that a process has used, `self` for this one.
+/// `None` on systems without `/proc`.
+#[must_use]
+pub fn cpu_seconds(process: &str) -> Option<f64> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name in parentheses may contain anything; user and system time are
+    // the 14th and 15th field, the state behind the name being the third.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let user: f64 = fields.next()?.parse().ok()?;
+    let system: f64 = fields.next()?.parse().ok()?;
+    Some((user + system) / TICKS_PER_SECOND)
+}
+
+/// Bytes of memory that a process holds; `None` on systems without `/proc`.
+#[must_use]
+pub fn resident_bytes(process: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib << 10)
 }
 
 /// `major:minor`, as Linux packs them.

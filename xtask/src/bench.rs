@@ -9,6 +9,8 @@ use serde_json::Value;
 
 use crate::{Outcome, shell};
 
+#[path = "../../benches/src/bin/groups-bench/options.rs"]
+mod groups;
 /// The benches' own flags: one definition, so that their help is at hand before
 /// anything is compiled.
 #[path = "../../benches/src/bin/cluster-bench/options.rs"]
@@ -21,6 +23,7 @@ use options::Options;
 const PACKAGE: &str = "quorate-benches";
 const CLUSTER: &str = "cluster-bench";
 const RAFT: &str = "raft-bench";
+const GROUPS: &str = "groups-bench";
 /// What others offer, in a workspace of its own.
 const PEERS: &str = "benches/peers";
 const LOGS_OF_OTHERS: &str = "bench-logs";
@@ -29,7 +32,7 @@ const CLIENTS_OF_ETCD: &str = "bench-etcd";
 /// What `bench` takes.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Everything without one: the cores, the Raft log, then the cluster.
+    /// Everything without one: the cores, Raft, then the cluster.
     #[command(subcommand)]
     what: Option<What>,
 }
@@ -43,8 +46,11 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         criterion: Vec<String>,
     },
-    /// The Raft log beside the disk's limit and logs of others.
+    /// The Raft log beside the disk's limit and logs of others, then many groups.
     Raft(raft::Options),
+    /// Many Raft groups on three processes: what they cost while nobody uses them,
+    /// and how soon they serve again when a process is killed.
+    Groups(groups::Options),
     /// A cluster of processes under load: one table, with the disk's limit and
     /// installed peers beside it.
     Cluster(Options),
@@ -54,13 +60,18 @@ enum What {
 pub(crate) fn run(args: &Args) -> Outcome {
     match &args.what {
         Some(What::Cores { criterion }) => cores(criterion),
-        Some(What::Raft(options)) => raft_log(&raft_arguments(options), options.peers.is_none()),
+        Some(What::Raft(options)) => {
+            raft_log(&raft_arguments(options), options.peers.is_none())?;
+            if options.log_only { Ok(()) } else { many_groups(&[]) }
+        }
+        Some(What::Groups(options)) => many_groups(&groups_arguments(options)),
         Some(What::Cluster(options)) => {
             cluster(&to_arguments(options), !options.no_peers && options.etcd_clients.is_none())
         }
         None => {
             cores(&[])?;
             raft_log(&[], true)?;
+            many_groups(&[])?;
             cluster(&[], true)
         }
     }
@@ -68,16 +79,25 @@ pub(crate) fn run(args: &Args) -> Outcome {
 
 /// Builds the bench and, where they can be had, the peers.
 fn raft_log(arguments: &[OsString], wants_peers: bool) -> Outcome {
-    let mut build = shell::cargo();
-    build.args(["build", "--release", "--package", PACKAGE, "--bin", RAFT]);
-    shell::run(&mut build)?;
     let target = target_directory()?;
-    let mut command = Command::new(target.join("release").join(RAFT));
+    let mut command = built(&target, RAFT)?;
     command.args(arguments);
     if wants_peers {
         command.args(peer(&target, LOGS_OF_OTHERS, "--peers"));
     }
     shell::run(&mut command)
+}
+
+fn many_groups(arguments: &[OsString]) -> Outcome {
+    shell::run(built(&target_directory()?, GROUPS)?.args(arguments))
+}
+
+/// Builds a bench that needs no other program.
+fn built(target: &Path, program: &str) -> Outcome<Command> {
+    let mut build = shell::cargo();
+    build.args(["build", "--release", "--package", PACKAGE, "--bin", program]);
+    shell::run(&mut build)?;
+    Ok(Command::new(target.join("release").join(program)))
 }
 
 /// Builds a program of the peers; the flag that tells where it is, unless it
@@ -97,7 +117,7 @@ fn peer(target: &Path, program: &str, flag: &str) -> Vec<OsString> {
 }
 
 fn raft_arguments(options: &raft::Options) -> Vec<OsString> {
-    let raft::Options { rounds, millis, shapes, open_mib, dir, json, peers } = options;
+    let raft::Options { rounds, millis, shapes, open_mib, log_only: _, dir, json, peers } = options;
     let mut arguments: Vec<OsString> = Vec::new();
     for (flag, value) in [
         ("--rounds", rounds.to_string()),
@@ -108,6 +128,22 @@ fn raft_arguments(options: &raft::Options) -> Vec<OsString> {
         arguments.extend([flag.into(), value.into()]);
     }
     arguments.extend(paths([("--dir", dir), ("--json", json), ("--peers", peers)]));
+    arguments
+}
+
+fn groups_arguments(options: &groups::Options) -> Vec<OsString> {
+    let groups::Options { groups, seconds, led, clients, rounds, dir, json } = options;
+    let mut arguments: Vec<OsString> = Vec::new();
+    for (flag, value) in [
+        ("--groups", groups.to_string()),
+        ("--seconds", seconds.to_string()),
+        ("--led", led.to_string()),
+        ("--clients", clients.to_string()),
+        ("--rounds", rounds.to_string()),
+    ] {
+        arguments.extend([flag.into(), value.into()]);
+    }
+    arguments.extend(paths([("--dir", dir), ("--json", json)]));
     arguments
 }
 

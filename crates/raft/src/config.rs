@@ -13,6 +13,11 @@ pub enum GroupClass {
     Shard,
 }
 
+impl GroupClass {
+    /// Each of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Metadata, Self::Sequencer, Self::Shard];
+}
+
 /// When a leader shows itself and when followers give up on it.
 ///
 /// A follower that heard its leader votes for nobody else during a
@@ -108,6 +113,10 @@ pub struct HostConfig {
     /// The time changes of membership and transfers of leadership may take
     /// before the caller hears `Unknown`.
     pub membership_deadline: Duration,
+    /// A group that nobody used for so long rests: no heartbeats, no timers,
+    /// until it is used again, which then costs one round trip more. `None`
+    /// keeps all groups awake.
+    pub quiet_after: Option<Duration>,
 }
 
 impl Default for HostConfig {
@@ -128,6 +137,7 @@ impl Default for HostConfig {
             snapshot_install_deadline: Duration::from_secs(120),
             snapshot_staging_idle_max: Duration::from_secs(60),
             membership_deadline: Duration::from_secs(20),
+            quiet_after: Some(Duration::from_secs(10)),
         }
     }
 }
@@ -179,8 +189,8 @@ impl HostConfig {
             enable_pre_vote: Some(true),
             // A restarted leader must win an election again; its lease is void.
             enable_leader_restore: Some(false),
-            // An old leader's heartbeats must not hold up a connected quorum.
-            quorum_loss_probe_interval: Some(millis(lease).saturating_mul(2)),
+            // Ours to judge, see `consensus::probe`.
+            quorum_loss_probe_interval: None,
             ..openraft::Config::default()
         }
         .validate()

@@ -20,10 +20,12 @@ use tokio::time::Instant;
 
 use crate::config::{GroupClass, HostConfig, Timing};
 use crate::consensus::applier::{Applied, Progress, SharedMachine};
+use crate::consensus::probe::Probe;
 use crate::consensus::types::{Command, Member, RaftOf, TypeConfig};
 use crate::error::{ProposeError, RaftError, ReadError, Refused};
 use crate::inbox::StagingSlot;
 use crate::purging::{Purging, Reach};
+use crate::quiescence::Resting;
 
 /// A follower whose confirmed log lacks more than this is no target for a
 /// transfer: it would have to catch up while nobody leads.
@@ -85,10 +87,12 @@ pub struct GroupStatus {
     /// to match; absent replicas have not confirmed anything yet.
     pub matched: BTreeMap<ReplicaId, u64>,
     /// On a leader, the other replicas that answered it within a
-    /// [lease](crate::Timing::lease).
+    /// [lease](crate::Timing::lease), or that rest with it on nodes that do.
     pub fresh: BTreeSet<ReplicaId>,
     /// The voters that are being left, while the membership is joint.
     pub outgoing: Option<BTreeSet<ReplicaId>>,
+    /// Whether it rests, because nobody uses the group.
+    pub resting: bool,
     /// Why the replica has halted, if it has.
     pub halted: Option<String>,
 }
@@ -128,6 +132,8 @@ struct Inner {
     applied: watch::Receiver<Applied>,
     proposals: Semaphore,
     reads: mpsc::Sender<ReadReply>,
+    resting: Arc<Resting>,
+    probe: Arc<Probe>,
     staging: StagingSlot,
     counters: Arc<Counters>,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -149,11 +155,14 @@ pub(crate) struct Parts {
     pub(crate) machine: SharedMachine,
     pub(crate) progress: Arc<Progress>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) probe: Arc<Probe>,
+    pub(crate) resting: Arc<Resting>,
 }
 
 impl Group {
     pub(crate) fn start(parts: Parts) -> Self {
-        let Parts { group, replica, class, config, raft, machine, progress, counters } = parts;
+        let Parts { group, replica, class, config, raft, machine, progress, .. } = parts;
+        let Parts { counters, probe, resting, .. } = parts;
         let (leadership_out, leadership) = watch::channel(Leadership::default());
         let (reads, read_queue) = mpsc::channel(config.reads_pending_max.max(1));
         let observer = Observer {
@@ -163,6 +172,7 @@ impl Group {
             progress: Arc::clone(&progress),
             leadership: leadership_out,
             counters: Arc::clone(&counters),
+            resting: Arc::clone(&resting),
             purging: Purging::new(config.purge_after_entries, config.purge_keeps_entries),
         };
         let confirmer = confirm_reads(raft.clone(), read_queue, Arc::clone(&counters));
@@ -182,6 +192,8 @@ impl Group {
             progress,
             leadership,
             reads,
+            resting,
+            probe,
             staging: StagingSlot::default(),
             counters,
             tasks: Mutex::new(tasks),
@@ -207,6 +219,18 @@ impl Group {
 
     pub(crate) fn machine(&self) -> &SharedMachine {
         &self.inner.machine
+    }
+
+    pub(crate) fn resting(&self) -> &Resting {
+        &self.inner.resting
+    }
+
+    pub(crate) fn probe(&self) -> &Probe {
+        &self.inner.probe
+    }
+
+    pub(crate) fn timing(&self) -> Timing {
+        self.inner.timing
     }
 
     /// Proposals under way.
@@ -238,6 +262,7 @@ impl Group {
     /// Stops the replica and releases its machine.
     pub(crate) async fn shutdown(&self) {
         self.inner.progress.stop();
+        self.inner.resting.retire(self.inner.group);
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(group = %self.inner.group, %error, "the replica's task failed");
         }
@@ -278,7 +303,10 @@ impl Group {
             return refuse(Refused::Busy);
         }
         count(&counters.proposals);
-        let write = self.inner.raft.client_write(Command(command));
+        let write = async {
+            self.rise().await;
+            self.inner.raft.client_write(Command(command)).await
+        };
         match tokio::time::timeout(deadline, write).await {
             Err(_) => Err(ProposeError::Unknown),
             Ok(Ok(written)) => Ok(Proposed {
@@ -307,6 +335,18 @@ impl Group {
     /// [`ReadError`]; trying again is always safe.
     pub async fn read_index(&self) -> Result<ReadIndex, ReadError> {
         count(&self.inner.counters.reads);
+        self.resting().note_use();
+        if self.resting().is_awake() {
+            return self.confirm_leadership().await;
+        }
+        self.wake_as_leader();
+        let confirmed = self.confirm_leadership().await;
+        self.mark_awake();
+        confirmed
+    }
+
+    /// A round of heartbeats, shared with whoever waits for one.
+    pub(crate) async fn confirm_leadership(&self) -> Result<ReadIndex, ReadError> {
         let (reply, confirmed) = oneshot::channel();
         self.inner.reads.try_send(reply).map_err(|_| ReadError::Unavailable)?;
         confirmed.await.unwrap_or(Err(ReadError::Unavailable))
@@ -378,6 +418,7 @@ impl Group {
                 .filter_map(|(&replica, at)| Some((ReplicaId(replica), at.as_ref()?.index)))
                 .collect(),
             fresh: self.fresh(&metrics),
+            resting: !self.inner.resting.is_awake(),
             outgoing: match membership.get_joint_config().as_slice() {
                 [outgoing, _] => Some(outgoing.iter().copied().map(ReplicaId).collect()),
                 _ => None,
@@ -388,8 +429,14 @@ impl Group {
 
     fn fresh(&self, metrics: &RaftMetrics<TypeConfig>) -> BTreeSet<ReplicaId> {
         let replicas = metrics.heartbeat.iter().flat_map(BTreeMap::keys);
+        let company = self.company();
+        let rests_with_it = |replica: &u64| {
+            let node = metrics.membership_config.get_node(replica).map(|member| member.node_id());
+            company.as_ref().zip(node).is_some_and(|(company, node)| company.contains(&node))
+        };
         let is_fresh = |replica: &&u64| {
             silence(metrics, **replica).is_some_and(|age| age <= self.inner.timing.lease())
+                || rests_with_it(replica)
         };
         replicas.filter(is_fresh).map(|replica| ReplicaId(*replica)).collect()
     }
@@ -501,6 +548,7 @@ impl Group {
     /// that does not vote; [`RaftError::Unknown`] when this replica still leads
     /// after two election timeouts.
     pub async fn transfer_leader(&self, to: ReplicaId) -> Result<(), RaftError> {
+        self.rise().await;
         let metrics = self.metrics();
         if !is_leading(&metrics, self.inner.replica) {
             let leader = leader_node(&metrics);
@@ -554,6 +602,10 @@ impl Group {
         &self,
         change: impl Future<Output = Result<T, CoreError<TypeConfig, ClientWriteError<TypeConfig>>>>,
     ) -> Result<(), RaftError> {
+        let change = async {
+            self.rise().await;
+            change.await
+        };
         let error = match self.bounded(change).await? {
             Ok(_) => return Ok(()),
             Err(CoreError::Fatal(fatal)) => return Err(self.fatal(&fatal)),
@@ -581,12 +633,12 @@ impl Group {
 }
 
 /// How long ago a replica last answered the leader whose metrics these are.
-fn silence(metrics: &RaftMetrics<TypeConfig>, replica: u64) -> Option<Duration> {
+pub(crate) fn silence(metrics: &RaftMetrics<TypeConfig>, replica: u64) -> Option<Duration> {
     let acknowledged = metrics.heartbeat.as_ref()?.get(&replica).cloned().flatten()?;
     Some(openraft::async_runtime::Instant::elapsed(&*acknowledged))
 }
 
-fn is_leading(metrics: &RaftMetrics<TypeConfig>, replica: ReplicaId) -> bool {
+pub(crate) fn is_leading(metrics: &RaftMetrics<TypeConfig>, replica: ReplicaId) -> bool {
     metrics.running_state.is_ok()
         && metrics.state.is_leader()
         && metrics.vote.committed
@@ -656,6 +708,7 @@ struct Observer {
     progress: Arc<Progress>,
     leadership: watch::Sender<Leadership>,
     counters: Arc<Counters>,
+    resting: Arc<Resting>,
     purging: Purging,
 }
 
@@ -684,6 +737,7 @@ impl Observer {
             }
         }
         self.progress.stop();
+        self.resting.retire(self.group);
         self.leadership.modify(|now| {
             (now.leading, now.leader) = (false, None);
             true
@@ -705,6 +759,7 @@ impl Observer {
                 let configs = metrics.membership_config.membership().get_joint_config().len();
                 sometimes!("a leader is elected in a joint membership", configs > 1);
                 count(&self.counters.elections_won);
+                self.resting.note_use();
             }
             std::mem::replace(before, now) != now
         });

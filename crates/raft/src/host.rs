@@ -1,9 +1,9 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use quorate_types::runtime::BoxFuture;
 use quorate_types::{GroupId, NodeId, ReplicaId, planted, sometimes};
 use tokio::sync::Semaphore;
@@ -12,6 +12,7 @@ use crate::admin::Fences;
 use crate::config::{GroupClass, HostConfig};
 use crate::consensus::applier::{Applier, Progress};
 use crate::consensus::network::Links;
+use crate::consensus::probe::Probe;
 use crate::consensus::storage::GroupLog;
 use crate::consensus::types::RaftOf;
 use crate::consensus::wire::{Message, Refusal, Reply};
@@ -20,6 +21,7 @@ use crate::group::{Counters, Group, Parts};
 use crate::inbox;
 use crate::log::{LogEngine, LogError, LogState, LogStats, Vote};
 use crate::machine::{MachineError, StateMachine};
+use crate::quiescence::{Groups, NODE_CALL, NodeCall, Quiescence, Resting};
 use crate::transport::Transport;
 
 /// What an entry holds besides a command, at most.
@@ -43,6 +45,8 @@ pub struct GroupSpec {
 pub struct HostMetrics {
     /// Groups that run.
     pub groups: u64,
+    /// Those of them that rest, because nobody uses them.
+    pub groups_resting: u64,
     /// Proposals that are under way.
     pub proposals_open: u64,
     /// Entries that the longest log of a replica here holds.
@@ -92,7 +96,8 @@ struct Inner {
     config: Arc<HostConfig>,
     log: Arc<dyn LogEngine>,
     transport: Arc<dyn Transport>,
-    groups: RwLock<BTreeMap<GroupId, Group>>,
+    groups: Arc<Groups>,
+    quiescence: Arc<Quiescence>,
     /// Groups that are being created or removed.
     in_transition: Mutex<BTreeSet<GroupId>>,
     sending: Arc<Semaphore>,
@@ -164,7 +169,7 @@ impl Host {
         transport: Arc<dyn Transport>,
     ) -> Result<Self, RaftError> {
         config.validate().map_err(RaftError::Config)?;
-        for class in [GroupClass::Metadata, GroupClass::Sequencer, GroupClass::Shard] {
+        for class in GroupClass::ALL {
             config.timing(class).validate().map_err(RaftError::Config)?;
             config.raft(class).map_err(|error| RaftError::Config(error.to_string()))?;
         }
@@ -175,13 +180,16 @@ impl Host {
                  configure larger segments, or smaller commands"
             )));
         }
+        let groups = Arc::default();
+        let quiescence = Quiescence::start(&config, Arc::clone(&transport), &groups);
         let inner = Arc::new(Inner {
             sending: Arc::new(Semaphore::new(config.snapshots_sending_max.max(1))),
             receiving: Arc::new(Semaphore::new(config.snapshots_receiving_max.max(1))),
             config: Arc::new(config),
             log,
             transport,
-            groups: RwLock::default(),
+            groups,
+            quiescence,
             in_transition: Mutex::default(),
             counters: Arc::default(),
             fences: Fences::default(),
@@ -246,10 +254,25 @@ impl Host {
         }
 
         let machine = applier.machine();
-        let raft = self.inner.start_raft(group, replica, class, &progress, applier).await?;
+        let probe = Arc::new(Probe::new(self.inner.config.timing(class)));
+        let links = self.inner.links(group, replica, class, &probe);
+        let raft = self.inner.start_raft(links, class, &progress, applier).await?;
+        probe.follow(raft.metrics());
         let config = Arc::clone(&self.inner.config);
         let counters = Arc::clone(&self.inner.counters);
-        let parts = Parts { group, replica, class, config, raft, machine, progress, counters };
+        let resting = Arc::new(Resting::new(Arc::clone(&self.inner.quiescence)));
+        let parts = Parts {
+            group,
+            replica,
+            class,
+            config,
+            raft,
+            machine,
+            progress,
+            counters,
+            probe,
+            resting,
+        };
         let running = Group::start(parts);
         self.inner.groups.write().insert(group, running.clone());
         if self.inner.is_closed.load(Ordering::Acquire) {
@@ -363,6 +386,12 @@ impl Host {
     pub fn handle(&self, from: NodeId, payload: Bytes) -> BoxFuture<Result<Bytes, RaftError>> {
         let inner = Arc::clone(&self.inner);
         Box::pin(async move {
+            if payload.first() == Some(&NODE_CALL) {
+                return match NodeCall::from_bytes(&payload) {
+                    Ok(call) => Ok(inner.quiescence.answer(from, &call).to_bytes()),
+                    Err(error) => Err(RaftError::Malformed(error.to_string())),
+                };
+            }
             match Message::from_bytes(&payload) {
                 Ok(message) => Ok(inner.answer(from, message).await.to_bytes()),
                 Err(error) => Err(RaftError::Malformed(error.to_string())),
@@ -381,6 +410,7 @@ impl Host {
         };
         HostMetrics {
             groups: groups.len() as u64,
+            groups_resting: self.inner.quiescence.resting(),
             proposals_open: groups.iter().map(Group::proposals_open).sum(),
             log_entries_longest: groups.iter().map(Group::log_entries).max().unwrap_or_default(),
             snapshots_sending: taken(&self.inner.sending, config.snapshots_sending_max),
@@ -448,30 +478,39 @@ impl Inner {
         Ok(self.log.purge(group, applied).await?)
     }
 
-    async fn start_raft(
+    fn links(
         &self,
         group: GroupId,
         replica: ReplicaId,
+        class: GroupClass,
+        probe: &Arc<Probe>,
+    ) -> Links {
+        Links {
+            group,
+            replica,
+            transport: Arc::clone(&self.transport),
+            config: Arc::clone(&self.config),
+            append_deadline: self.config.timing(class).lease(),
+            probe: Arc::clone(probe),
+            sending: Arc::clone(&self.sending),
+        }
+    }
+
+    async fn start_raft(
+        &self,
+        links: Links,
         class: GroupClass,
         progress: &Progress,
         applier: Applier,
     ) -> Result<RaftOf, RaftError> {
         let config =
             self.config.raft(class).map_err(|error| RaftError::Config(error.to_string()))?;
-        let links = Links {
-            group,
-            replica,
-            transport: Arc::clone(&self.transport),
-            config: Arc::clone(&self.config),
-            append_deadline: self.config.timing(class).lease(),
-            sending: Arc::clone(&self.sending),
-        };
         let log = GroupLog {
             engine: Arc::clone(&self.log),
-            group,
+            group: links.group,
             durable_index: Arc::clone(&progress.durable_index),
         };
-        RaftOf::new(replica.0, Arc::new(config), links, log, applier)
+        RaftOf::new(links.replica.0, Arc::new(config), links, log, applier)
             .await
             .map_err(|fatal| RaftError::Halted(fatal.to_string()))
     }

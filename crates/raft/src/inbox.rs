@@ -79,6 +79,9 @@ impl StagingSlot {
 
 /// Answers a message that is addressed to `group`'s replica.
 pub(crate) async fn answer(group: &Group, receiving: &Arc<Semaphore>, body: Body) -> Reply {
+    if let Some(reply) = group.stir(&body) {
+        return reply;
+    }
     match body {
         Body::Append(append) => append_entries(group, append).await,
         Body::Vote(call) => {
@@ -93,6 +96,10 @@ pub(crate) async fn answer(group: &Group, receiving: &Arc<Semaphore>, body: Body
         Body::SnapshotBegin(begin) => snapshot_begin(group, receiving, begin).await,
         Body::SnapshotChunk(chunk) => snapshot_chunk(group, chunk).await,
         Body::SnapshotEnd(end) => snapshot_end(group, end).await,
+        Body::Wake => {
+            group.wake_in_background();
+            Reply::Woken
+        }
     }
 }
 

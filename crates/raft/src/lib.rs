@@ -17,7 +17,9 @@ mod log;
 mod machine;
 mod network;
 mod purging;
+mod quiescence;
 mod runtime;
+mod small;
 pub mod tcp;
 mod transport;
 
@@ -35,6 +37,7 @@ pub use machine::{
     Batch, Entry, MachineError, MachineFuture, SnapshotReader, SnapshotWriter, StateMachine,
 };
 pub use network::{ChannelTransport, Network};
+pub use small::{SmallMachine, SmallState, View};
 pub use transport::{Lane, Transport, TransportError};
 
 pub use quorate_types::group_log::ReadIndex;

@@ -1,6 +1,8 @@
 //! Three hosts in one process, on virtual time.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+#[path = "cluster/quiescence.rs"]
+mod quiescence;
 mod support;
 
 use std::collections::BTreeSet;
@@ -123,6 +125,31 @@ fn a_leader_without_quorum_neither_commits_nor_reads() {
         network.heal();
         applied_everywhere(&replicas, written.index).await;
         assert_eq!(nodes[leads].tape(1), ["kept"], "the unacknowledged one is gone");
+    });
+}
+
+#[test]
+fn a_leader_that_hears_no_answers_does_not_hold_up_the_others() {
+    simulate(async {
+        let network = Network::default();
+        let nodes = seeded_cluster(&network, &[1]).await;
+        let replicas = groups_of(&nodes, 1);
+        let leader = leader_of(&replicas).await;
+        let (leads, _) = places(&nodes, &leader);
+        let (others, ways): (Vec<Group>, Vec<NodeId>) = nodes
+            .iter()
+            .zip(&replicas)
+            .filter(|(_, group)| group.replica() != leader.replica())
+            .map(|(node, group)| (group.clone(), node.id))
+            .unzip();
+        for from in ways {
+            network.mute(from, nodes[leads].id);
+        }
+        // Its heartbeats arrive as before, and nothing tells it of another term.
+        let successor = tokio::time::timeout(Duration::from_secs(8), leader_of(&others)).await;
+        let written = propose(&successor.unwrap(), "kept").await;
+        network.heal();
+        applied_everywhere(&replicas, written.index).await;
     });
 }
 

@@ -250,6 +250,8 @@ impl Admin for Service {
             ("quorate_map_version", self.node.view().version()),
             ("quorate_corrupt_rows", count(self.node.corrupt_rows())),
             ("quorate_serving", u64::from(self.node.is_serving())),
+            ("quorate_raft_groups", raft.groups),
+            ("quorate_raft_groups_resting", raft.groups_resting),
             ("quorate_raft_proposals_open", raft.proposals_open),
             ("quorate_raft_snapshots_sending", raft.snapshots_sending),
             ("quorate_raft_snapshots_receiving", raft.snapshots_receiving),

@@ -59,6 +59,9 @@ pub struct Options {
     /// a redb file.
     #[serde(default)]
     pub has_segments: bool,
+    /// After so long without use a group rests, if ever.
+    #[serde(default)]
+    pub quiet_millis: Option<u64>,
     /// Appends on their way to one follower.
     pub appends_in_flight_max: usize,
     /// Transactions that the sequencer takes before it refuses.
@@ -233,6 +236,7 @@ impl Default for Options {
             purge_after_entries: 10_000,
             purge_keeps_entries: 1_000,
             has_segments: false,
+            quiet_millis: Some(10_000),
             appends_in_flight_max: 4,
             inbox_txns_max: 16 << 10,
             retention_millis: 600_000,
@@ -278,6 +282,7 @@ impl Options {
         options.draw_further_work(&mut chance);
         options.draw_noise(&mut chance);
         options.has_segments = chance.one_in(2);
+        options.quiet_millis = chance.pick(&[None, Some(50), Some(300), Some(1_000), Some(10_000)]);
         options
     }
 
@@ -395,6 +400,7 @@ impl Options {
         // Half-received snapshots go while the cluster comes to rest.
         raft.snapshot_staging_idle_max = Duration::from_secs(20);
         raft.appends_in_flight_max = self.appends_in_flight_max;
+        raft.quiet_after = self.quiet_millis.map(millis);
         if self.has_segments && self.load.padding_bytes == 0 {
             raft.command_bytes_max = COMMAND_BYTES_MAX;
         }

@@ -14,9 +14,6 @@ const POLL: Duration = Duration::from_millis(50);
 /// Lines of a log that are shown when its process has failed.
 const LOG_LINES: usize = 8;
 
-/// Processor time is told in ticks of this length on every Linux system.
-const TICKS_PER_SECOND: f64 = 100.0;
-
 /// A running process.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -71,7 +68,7 @@ impl Process {
 
     /// Seconds of processor time that it has used.
     pub(crate) fn cpu_seconds(&self) -> Option<f64> {
-        cpu_seconds(&self.child.id().to_string())
+        quorate_benches::cpu_seconds(&self.child.id().to_string())
     }
 
     fn failed(&self, reason: &str) -> String {
@@ -90,18 +87,6 @@ impl Drop for Process {
     }
 }
 
-/// Seconds of processor time that a process has used, `self` for this one.
-/// `None` on systems without `/proc`.
-pub(crate) fn cpu_seconds(process: &str) -> Option<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name in parentheses may contain anything; user and system time are
-    // the 14th and 15th field, the state behind the name being the third.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let user: f64 = fields.next()?.parse().ok()?;
-    let system: f64 = fields.next()?.parse().ok()?;
-    Some((user + system) / TICKS_PER_SECOND)
-}
-
 /// Seconds of processor time that everything on this machine has used.
 pub(crate) fn machine_cpu_seconds() -> Option<f64> {
     // User, nice, system, idle, waiting for the disk, interrupts (two kinds),
@@ -110,5 +95,5 @@ pub(crate) fn machine_cpu_seconds() -> Option<f64> {
     let fields = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().take(8);
     let ticks: Vec<f64> = fields.map(|field| field.parse().ok()).collect::<Option<_>>()?;
     let idle: f64 = ticks.iter().skip(3).take(2).sum();
-    Some((ticks.iter().sum::<f64>() - idle) / TICKS_PER_SECOND)
+    Some((ticks.iter().sum::<f64>() - idle) / quorate_benches::TICKS_PER_SECOND)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quorate_benches::{Machine, flushes, sync_rate};
+use quorate_benches::{Machine, cpu_seconds, flushes, sync_rate};
 
 use crate::Outcome;
 use crate::cluster::Cluster;
@@ -14,7 +14,7 @@ use crate::etcd::{self, Etcd};
 use crate::keys::Keys;
 use crate::load::{self, Plan, Work};
 use crate::options::Options;
-use crate::process::{Process, cpu_seconds, machine_cpu_seconds};
+use crate::process::{Process, machine_cpu_seconds};
 use crate::redis::{self, Redis};
 use crate::report::{Cost, Limits, OURS, Report, Row, line};
 

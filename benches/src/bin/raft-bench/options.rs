@@ -19,6 +19,9 @@ pub(crate) struct Options {
     /// leaves that out.
     #[arg(long, value_name = "MIB", default_value_t = 2_048)]
     pub(crate) open_mib: u64,
+    /// Leaves out many groups, which `cargo xtask bench groups` measures alone.
+    #[arg(long)]
+    pub(crate) log_only: bool,
     /// Where the data goes; on a real disk. [default: beside the program]
     #[arg(long)]
     pub(crate) dir: Option<PathBuf>,

@@ -82,6 +82,7 @@ fn bodies() -> Vec<Body> {
             bytes: Blob::new(),
         }),
         Body::SnapshotEnd(SnapshotEnd { transfer: 5, vote: vote(2), chunks: 1 }),
+        Body::Wake,
     ]
 }
 
@@ -119,6 +120,9 @@ fn any_bytes_are_a_reply_or_none() {
         Reply::TransferLogBehind(None),
         Reply::SnapshotInstalling,
         Reply::SnapshotInstalled(vote(3)),
+        Reply::Woken,
+        Reply::BeatHeard(true),
+        Reply::Lulled(Seq(vec![true, false])),
     ];
     fuzz!(Corpus::of(replies.iter().map(Reply::to_bytes)), |input| {
         if let Ok(reply) = fuzz::frugal(input.len(), || Reply::from_bytes(input)) {

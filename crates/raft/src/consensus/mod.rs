@@ -3,6 +3,7 @@
 
 pub(crate) mod applier;
 pub(crate) mod network;
+pub(crate) mod probe;
 pub(crate) mod storage;
 pub(crate) mod types;
 pub(crate) mod wire;

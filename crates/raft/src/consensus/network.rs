@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::applier::{SNAPSHOT_CHUNK_BYTES_MAX, SnapshotData};
+use super::probe::Probe;
 use super::types::{Member, RaftVoteOf, TypeConfig, log_id, our_vote, position, raft_vote};
 use super::wire::{
     Append, Body, Message, Refusal, Reply, SnapshotBegin, SnapshotChunk, SnapshotEnd, Transfer,
@@ -43,6 +44,8 @@ pub(crate) struct Links {
     pub(crate) config: Arc<HostConfig>,
     /// How long an append may wait for the follower's disk.
     pub(crate) append_deadline: Duration,
+    /// Whether heartbeats are to be sent.
+    pub(crate) probe: Arc<Probe>,
     /// Permits for the snapshots this node sends at a time.
     pub(crate) sending: Arc<Semaphore>,
 }
@@ -79,6 +82,8 @@ pub(crate) struct Link {
 
 /// Why there is no usable reply.
 enum CallError {
+    /// A leader without a quorum keeps silent for a while.
+    HeldBack,
     Transport(TransportError),
     Refused(Refusal),
     Malformed(String),
@@ -87,6 +92,7 @@ enum CallError {
 impl CallError {
     fn text(&self) -> String {
         match self {
+            Self::HeldBack => "no quorum answers, so the leader is silent for a while".to_owned(),
             Self::Transport(error) => error.to_string(),
             Self::Refused(refusal) => refusal.to_string(),
             Self::Malformed(what) => what.clone(),
@@ -97,7 +103,7 @@ impl CallError {
     fn is_lasting(&self) -> bool {
         match self {
             Self::Transport(TransportError::Deadline { .. }) => false,
-            Self::Transport(_) | Self::Refused(_) | Self::Malformed(_) => true,
+            Self::HeldBack | Self::Transport(_) | Self::Refused(_) | Self::Malformed(_) => true,
         }
     }
 
@@ -155,13 +161,17 @@ impl Link {
                 option.hard_ttl().max(self.links.append_deadline)
             }
         };
-        let reply = self.call(self.lane, Body::Append(to_append(request)), deadline);
+        let is_held_back = self.lane == Lane::Heartbeat
+            && self.links.probe.holds_back(request.vote.leader_id.term);
+        let reply = (!is_held_back)
+            .then(|| self.call(self.lane, Body::Append(to_append(request)), deadline));
         let carries_entries = self.lane == Lane::Data && !request.entries.is_empty();
         let is_next = (self.to.0 % 3 + 3 - self.links.replica.0 % 3) % 3 == 1;
         async move {
             if planted!(QuorumOffByOne) && carries_entries && is_next {
                 return Ok(AppendEntriesResponse::Success);
             }
+            let Some(reply) = reply else { return Err(CallError::HeldBack.rpc()) };
             match reply.await.map_err(CallError::rpc)? {
                 Reply::Appended => Ok(AppendEntriesResponse::Success),
                 Reply::AppendedPartly(upto) => {

@@ -211,6 +211,8 @@ pub(crate) enum Body {
     SnapshotBegin(SnapshotBegin),
     SnapshotChunk(SnapshotChunk),
     SnapshotEnd(SnapshotEnd),
+    /// A leader that rests is asked to show itself.
+    Wake,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
@@ -263,7 +265,7 @@ pub(crate) struct SnapshotEnd {
     pub(crate) chunks: u32,
 }
 
-/// The answer to a [`Message`].
+/// The answer to a [`Message`] or a [`NodeCall`](crate::quiescence::NodeCall).
 #[derive(Clone, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
 pub(crate) enum Reply {
     Refused(Refusal),
@@ -279,6 +281,11 @@ pub(crate) enum Reply {
     /// Ask again.
     SnapshotInstalling,
     SnapshotInstalled(Vote),
+    Woken,
+    /// Whether what a node claims is what rests on its word.
+    BeatHeard(bool),
+    /// Who rests now, in the order of the question.
+    Lulled(Seq<bool>),
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]

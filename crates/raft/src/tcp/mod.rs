@@ -9,9 +9,11 @@ mod listen;
 mod mesh;
 mod network;
 mod serve;
+mod standalone;
 mod turns;
 
 pub use listen::Reception;
 pub use mesh::{AddressBook, Mesh, MeshConfig, MeshError};
 pub use network::RaftService;
 pub use serve::Service;
+pub use standalone::Standalone;

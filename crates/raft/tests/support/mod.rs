@@ -359,6 +359,9 @@ impl SnapshotWriter for TapeWriter {
 pub struct Network {
     hosts: Arc<Mutex<BTreeMap<NodeId, Host>>>,
     cut: Arc<Mutex<BTreeSet<NodeId>>>,
+    /// From whom nothing arrives at whom.
+    mute: Arc<Mutex<BTreeSet<(NodeId, NodeId)>>>,
+    calls: Arc<Mutex<u64>>,
     pub snapshots: Arc<Mutex<Snapshots>>,
 }
 
@@ -391,8 +394,20 @@ impl Network {
         self.cut.lock().insert(node);
     }
 
+    /// Loses what a node sends to another and answers it, and nothing of what
+    /// it is sent.
+    pub fn mute(&self, from: NodeId, to: NodeId) {
+        self.mute.lock().insert((from, to));
+    }
+
     pub fn heal(&self) {
         self.cut.lock().clear();
+        self.mute.lock().clear();
+    }
+
+    /// Calls since this was asked last.
+    pub fn take_calls(&self) -> u64 {
+        std::mem::take(&mut self.calls.lock())
     }
 
     pub fn wire(&self, from: NodeId) -> Arc<dyn Transport> {
@@ -401,7 +416,7 @@ impl Network {
 
     pub fn route(&self, from: NodeId, to: NodeId) -> Option<Host> {
         let cut = self.cut.lock();
-        if cut.contains(&from) || cut.contains(&to) {
+        if cut.contains(&from) || cut.contains(&to) || self.mute.lock().contains(&(from, to)) {
             return None;
         }
         self.hosts.lock().get(&to).cloned()
@@ -424,6 +439,7 @@ impl Transport for Wire {
         let (from, network) = (self.from, self.network.clone());
         let unreachable = move || TransportError::Unreachable { to, reason: "cut".to_owned() };
         let is_lost = self.network.snapshots.lock().note(&payload);
+        *self.network.calls.lock() += 1;
         let exchange = async move {
             tokio::time::sleep(Duration::from_millis(1)).await;
             let host = network.route(from, to).ok_or_else(unreachable)?;

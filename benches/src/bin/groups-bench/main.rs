@@ -1,0 +1,51 @@
+//! Many groups on three processes: what they cost while nobody uses them, and how
+//! long they are without a leader when a process is killed.
+#![allow(clippy::disallowed_methods, reason = "it is no part of a node: it measures real time")]
+
+mod node;
+mod options;
+mod process;
+mod report;
+mod run;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use options::Options;
+
+/// What a step ends with. Its error is one message for a person.
+type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Measures many Raft groups on three processes of this machine.
+#[derive(Parser)]
+#[command(name = "groups-bench", args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+#[derive(Subcommand)]
+enum Part {
+    /// One of the processes.
+    #[command(hide = true)]
+    Node(node::Options),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ended = match &cli.part {
+        None => run::run(&cli.options),
+        Some(Part::Node(options)) => node::run(options),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

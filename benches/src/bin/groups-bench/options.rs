@@ -1,0 +1,29 @@
+//! The flags. `cargo xtask bench groups` takes the same ones, from this very file.
+
+use std::path::PathBuf;
+
+/// How many groups, and for how long.
+#[derive(clap::Args, Debug, Clone)]
+pub(crate) struct Options {
+    /// Groups that nobody uses, each with a replica on all three processes.
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub(crate) groups: u64,
+    /// How long their processor time is measured.
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) seconds: u64,
+    /// Groups that the process leads that is killed, and each other one, too.
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(crate) led: u64,
+    /// Commands that are under way on each process when it is.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=4_096))]
+    pub(crate) clients: u64,
+    /// How often a process is killed, each time of a new cluster.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub(crate) rounds: u32,
+    /// Where the data goes; on a real disk. [default: beside the program]
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Also write everything measured to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}

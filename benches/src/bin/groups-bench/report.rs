@@ -1,0 +1,84 @@
+//! The tables.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use quorate_benches::{Machine, percentile};
+use serde::Serialize;
+
+use crate::Outcome;
+
+/// Everything that was measured.
+#[derive(Serialize)]
+pub(crate) struct Report {
+    machine: Machine,
+    pub(crate) idle: Vec<Idle>,
+    pub(crate) killed: Vec<Killed>,
+}
+
+/// Three processes whose groups nobody uses.
+#[derive(Serialize)]
+pub(crate) struct Idle {
+    pub(crate) groups: u64,
+    /// Whether they were kept from resting.
+    pub(crate) awake: bool,
+    /// Processor time of all together, in parts of one core's.
+    pub(crate) of_a_core: Option<f64>,
+    /// Memory of the one that holds the most.
+    pub(crate) resident_bytes: Option<u64>,
+}
+
+/// Groups whose leaders' process was killed.
+#[derive(Serialize)]
+pub(crate) struct Killed {
+    pub(crate) led: u64,
+    /// Commands per second of all groups before.
+    pub(crate) per_second: f64,
+    /// The most elections that one of them took.
+    pub(crate) elections: u64,
+    /// From the signal until each took a command again.
+    pub(crate) millis: Vec<u64>,
+}
+
+impl Report {
+    pub(crate) const fn new(machine: Machine) -> Self {
+        Self { machine, idle: Vec::new(), killed: Vec::new() }
+    }
+
+    pub(crate) fn write(&self, file: Option<&Path>) -> Outcome {
+        if let Some(file) = file {
+            std::fs::write(file, serde_json::to_vec_pretty(self)?)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn of_idle(&self) -> String {
+        let mut table = String::from(
+            "\n| groups, three replicas each | all processes, of one core | memory of one process |\n\
+             |---|---|---|\n",
+        );
+        for Idle { groups, awake, of_a_core, resident_bytes } in &self.idle {
+            let kept = if *awake { ", kept awake" } else { "" };
+            let cpu = of_a_core.map_or("?".to_owned(), |cpu| format!("{:.1} %", cpu * 100.0));
+            let memory =
+                resident_bytes.map_or("?".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
+            let _ = writeln!(table, "| {groups}{kept} | {cpu} | {memory} |");
+        }
+        table
+    }
+
+    pub(crate) fn of_killed(&self) -> String {
+        let mut table = String::from(
+            "\n| groups led by the killed process | commands/s before | until half, all serve again | \
+             elections at most |\n|---|---|---|---|\n",
+        );
+        for Killed { led, per_second, elections, millis } in &self.killed {
+            let mut millis = millis.clone();
+            millis.sort_unstable();
+            let (half, all) = (percentile(&millis, 50), percentile(&millis, 100));
+            let _ =
+                writeln!(table, "| {led} | {per_second:.0} | {half} ms, {all} ms | {elections} |");
+        }
+        table
+    }
+}
