@@ -113,9 +113,10 @@ pub struct HostConfig {
     /// The time changes of membership and transfers of leadership may take
     /// before the caller hears `Unknown`.
     pub membership_deadline: Duration,
-    /// A group that nobody used for so long rests: no heartbeats, no timers,
-    /// until it is used again, which then costs one round trip more. `None`
-    /// keeps all groups awake.
+    /// A group that this node leads and that nobody used for so long rests: no
+    /// heartbeats, no timers, until it is used again, which then costs one round
+    /// trip more. At least twice the longest `election_max`. `None` keeps such
+    /// groups awake; replicas here of groups led elsewhere rest when they are asked.
     pub quiet_after: Option<Duration>,
 }
 
@@ -137,7 +138,7 @@ impl Default for HostConfig {
             snapshot_install_deadline: Duration::from_secs(120),
             snapshot_staging_idle_max: Duration::from_secs(60),
             membership_deadline: Duration::from_secs(20),
-            quiet_after: Some(Duration::from_secs(10)),
+            quiet_after: Some(Duration::from_secs(5)),
         }
     }
 }
@@ -146,6 +147,14 @@ impl HostConfig {
     /// # Errors
     /// What does not fit, in words for who wrote it.
     pub(crate) fn validate(&self) -> Result<(), String> {
+        let longest = GroupClass::ALL.map(|class| self.timing(class).election_max);
+        let longest = longest.into_iter().max().unwrap_or_default();
+        if let Some(quiet) = self.quiet_after.filter(|quiet| *quiet < longest * 2) {
+            return Err(format!(
+                "quiet_after is {quiet:?}, and has to be twice the longest election_max at least, \
+                 which is {longest:?}"
+            ));
+        }
         let (chunk, idle) = (self.snapshot_chunk_deadline, self.snapshot_staging_idle_max);
         if !chunk.is_zero() && idle > chunk {
             return Ok(());

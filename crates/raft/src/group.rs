@@ -262,7 +262,7 @@ impl Group {
     /// Stops the replica and releases its machine.
     pub(crate) async fn shutdown(&self) {
         self.inner.progress.stop();
-        self.inner.resting.retire(self.inner.group);
+        self.inner.resting.retire();
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(group = %self.inner.group, %error, "the replica's task failed");
         }
@@ -303,11 +303,13 @@ impl Group {
             return refuse(Refused::Busy);
         }
         count(&counters.proposals);
-        let write = async {
-            self.rise().await;
-            self.inner.raft.client_write(Command(command)).await
-        };
-        match tokio::time::timeout(deadline, write).await {
+        let until = Instant::now() + deadline;
+        if tokio::time::timeout_at(until, self.rise()).await.is_err() {
+            // It rested, and has not found its quorum yet.
+            return Err(ProposeError::NotLeader { leader: None });
+        }
+        let write = self.inner.raft.client_write(Command(command));
+        match tokio::time::timeout_at(until, write).await {
             Err(_) => Err(ProposeError::Unknown),
             Ok(Ok(written)) => Ok(Proposed {
                 index: written.log_id.index,
@@ -429,16 +431,17 @@ impl Group {
 
     fn fresh(&self, metrics: &RaftMetrics<TypeConfig>) -> BTreeSet<ReplicaId> {
         let replicas = metrics.heartbeat.iter().flat_map(BTreeMap::keys);
-        let company = self.company();
-        let rests_with_it = |replica: &u64| {
-            let node = metrics.membership_config.get_node(replica).map(|member| member.node_id());
-            company.as_ref().zip(node).is_some_and(|(company, node)| company.contains(&node))
-        };
-        let is_fresh = |replica: &&u64| {
-            silence(metrics, **replica).is_some_and(|age| age <= self.inner.timing.lease())
-                || rests_with_it(replica)
-        };
+        let is_fresh = |replica: &&u64| self.is_fresh(metrics, **replica);
         replicas.filter(is_fresh).map(|replica| ReplicaId(*replica)).collect()
+    }
+
+    /// Whether a replica answered lately, or its node did for it while they rested.
+    fn is_fresh(&self, metrics: &RaftMetrics<TypeConfig>, replica: u64) -> bool {
+        if silence(metrics, replica).is_some_and(|age| age <= self.inner.timing.lease()) {
+            return true;
+        }
+        let node = metrics.membership_config.get_node(&replica).map(|member| member.node_id());
+        node.is_some_and(|node| self.company().is_some_and(|company| company.contains(&node)))
     }
 
     /// Forms the group from its first members. Only for a group that was not
@@ -579,8 +582,7 @@ impl Group {
         if !voters.any(|voter| voter == to.0) {
             return Err(RaftError::Refused(format!("{to} does not vote")));
         }
-        let silence = silence(metrics, to.0);
-        if silence.is_none_or(|silence| silence > self.inner.timing.lease()) {
+        if !self.is_fresh(metrics, to.0) {
             return Err(RaftError::NotReady(format!("{to} has not answered lately")));
         }
         let matched =
@@ -737,7 +739,7 @@ impl Observer {
             }
         }
         self.progress.stop();
-        self.resting.retire(self.group);
+        self.resting.retire();
         self.leadership.modify(|now| {
             (now.leading, now.leader) = (false, None);
             true
@@ -752,6 +754,7 @@ impl Observer {
             leading: is_leading(metrics, self.replica) && !applied.is_stopped,
             noop_applied: applied.position.is_some_and(|position| position.term == term),
         };
+        self.resting.learn(now);
         self.leadership.modify(|before| {
             let is_lost_election = before.term > 0 && before.leader.is_none() && term > before.term;
             sometimes!("an election ends without a leader", is_lost_election);

@@ -260,7 +260,7 @@ impl Host {
         probe.follow(raft.metrics());
         let config = Arc::clone(&self.inner.config);
         let counters = Arc::clone(&self.inner.counters);
-        let resting = Arc::new(Resting::new(Arc::clone(&self.inner.quiescence)));
+        let resting = Resting::new(Arc::clone(&self.inner.quiescence), group, raft.clone());
         let parts = Parts {
             group,
             replica,
@@ -271,7 +271,7 @@ impl Host {
             progress,
             counters,
             probe,
-            resting,
+            resting: Arc::new(resting),
         };
         let running = Group::start(parts);
         self.inner.groups.write().insert(group, running.clone());

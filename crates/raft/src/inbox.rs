@@ -83,7 +83,13 @@ pub(crate) async fn answer(group: &Group, receiving: &Arc<Semaphore>, body: Body
         return reply;
     }
     match body {
-        Body::Append(append) => append_entries(group, append).await,
+        Body::Append(append) => {
+            let reply = append_entries(group, append).await;
+            if matches!(reply, Reply::Appended | Reply::AppendedPartly(_) | Reply::AppendConflict) {
+                group.note_leader();
+            }
+            reply
+        }
         Body::Vote(call) => {
             let result = group.raft().vote(vote_request(&call)).await;
             voted(result)

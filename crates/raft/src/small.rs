@@ -19,7 +19,8 @@ use crate::machine::{
 };
 
 /// The newest format of what is stored: `[version u8][crc32c u32][sequence u64]
-/// [row length u32][row][state]`, the checksum over all that follows it.
+/// [row length u32][row][state]`, the checksum over all that follows it, seeded with
+/// the version.
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 1 + 4 + 8 + 4;
 
@@ -83,8 +84,12 @@ impl<S: SmallState> SmallMachine<S> {
     /// Opens the state that was flushed last, in two files whose names begin with
     /// `name`; an empty one the first time.
     ///
+    /// One file that is damaged counts as torn by a crash. If it was not, the state
+    /// is older than what was flushed, and the host refuses to run it over a log
+    /// that was purged since.
+    ///
     /// # Errors
-    /// When the files cannot be read, or what is in them is damaged.
+    /// When the files cannot be read, or what is in both of them is damaged.
     pub fn open(disk: &dyn Disk, name: &str) -> Result<Self, MachineError> {
         let failed =
             |error: io::Error| MachineError::caused_by(format!("cannot open {name}"), error);
@@ -132,6 +137,17 @@ impl<S: SmallState> SmallMachine<S> {
         self
     }
 
+    /// Removes what is stored under a name, for a replica that is gone for good.
+    /// Nothing may hold it open.
+    ///
+    /// # Errors
+    /// When the files cannot be removed; some of them may be.
+    pub fn erase(disk: &dyn Disk, name: &str) -> Result<(), MachineError> {
+        let remove = |slot: usize| disk.remove(&format!("{name}-{slot}"));
+        let removed = remove(0).and_then(|()| remove(1));
+        removed.map_err(|error| MachineError::caused_by(format!("cannot remove {name}"), error))
+    }
+
     /// The state, for reads.
     #[must_use]
     pub fn view(&self) -> View<S> {
@@ -145,17 +161,20 @@ impl<S: SmallState> SmallMachine<S> {
 
     /// Stores a state and its row, durably.
     fn store(&mut self, state: &[u8], row: &[u8]) -> Result<(), MachineError> {
-        self.sequence += 1;
-        let bytes = Saved::encode(self.sequence, row, state);
+        let sequence = self.sequence + 1;
+        let bytes = Saved::encode(sequence, row, state);
         let [first, second] = &self.files;
-        let file = if self.sequence.is_multiple_of(2) { first } else { second };
+        let file = if sequence.is_multiple_of(2) { first } else { second };
         let store = || {
             file.write(0, &bytes)?;
             file.set_len(bytes.len() as u64)?;
             file.sync()
         };
-        store()
-            .map_err(|error| MachineError::caused_by(format!("cannot store {}", self.name), error))
+        store().map_err(|error| {
+            MachineError::caused_by(format!("cannot store {}", self.name), error)
+        })?;
+        self.sequence = sequence;
+        Ok(())
     }
 
     fn flushed(&mut self) -> Result<u64, MachineError> {
@@ -258,7 +277,7 @@ impl Saved {
         body.put_slice(state);
         let mut bytes = BytesMut::with_capacity(HEADER_BYTES + row.len() + state.len());
         bytes.put_u8(VERSION);
-        bytes.put_u32(crc32c::crc32c(&body));
+        bytes.put_u32(crc32c::crc32c_append(u32::from(VERSION), &body));
         bytes.put_slice(&body);
         bytes.freeze()
     }
@@ -270,21 +289,20 @@ impl Saved {
         }
         let mut bytes = vec![0; len];
         file.read(0, &mut bytes)?;
-        if let Some(version) = bytes.first().filter(|version| **version > VERSION) {
-            let newer = format!("format {version} is newer than this program knows ({VERSION})");
-            return Err(io::Error::new(io::ErrorKind::Unsupported, newer));
+        let mut body = Bytes::from(bytes);
+        let (version, sum) = (body.try_get_u8(), body.try_get_u32());
+        let (Ok(version), Ok(sum)) = (version, sum) else { return Ok(Found::Damage) };
+        if crc32c::crc32c_append(u32::from(version), &body) != sum {
+            return Ok(Found::Damage);
         }
-        Ok(Self::decode(Bytes::from(bytes)).map_or(Found::Damage, Found::Saved))
+        if version != VERSION {
+            let other = format!("format {version} is none that this program knows ({VERSION})");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, other));
+        }
+        Ok(Self::decode(body).map_or(Found::Damage, Found::Saved))
     }
 
     fn decode(mut bytes: Bytes) -> Option<Self> {
-        if bytes.try_get_u8().ok()? != VERSION {
-            return None;
-        }
-        let sum = bytes.try_get_u32().ok()?;
-        if crc32c::crc32c(&bytes) != sum {
-            return None;
-        }
         let sequence = bytes.try_get_u64().ok()?;
         let row_bytes = usize::try_from(bytes.try_get_u32().ok()?).ok()?;
         if row_bytes > bytes.len() {

@@ -236,7 +236,7 @@ impl Default for Options {
             purge_after_entries: 10_000,
             purge_keeps_entries: 1_000,
             has_segments: false,
-            quiet_millis: Some(10_000),
+            quiet_millis: Some(5_000),
             appends_in_flight_max: 4,
             inbox_txns_max: 16 << 10,
             retention_millis: 600_000,
@@ -282,7 +282,9 @@ impl Options {
         options.draw_further_work(&mut chance);
         options.draw_noise(&mut chance);
         options.has_segments = chance.one_in(2);
-        options.quiet_millis = chance.pick(&[None, Some(50), Some(300), Some(1_000), Some(10_000)]);
+        // The least that is taken, in every other seed.
+        let least = options.election_millis * 2;
+        options.quiet_millis = chance.pick(&[None, Some(least), Some(least), Some(10_000)]);
         options
     }
 

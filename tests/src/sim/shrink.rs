@@ -60,7 +60,7 @@ fn drop_strikes(options: &mut Options, shows: &mut Shows<'_>) {
     }
 }
 
-const SIMPLER: [fn(&mut Options); 22] = [
+const SIMPLER: [fn(&mut Options); 23] = [
     |it| it.stumbles = false,
     |it| it.load.operations_max = (it.load.operations_max / 2).max(100),
     |it| it.load.weights.audits = 0,
@@ -75,6 +75,7 @@ const SIMPLER: [fn(&mut Options); 22] = [
     |it| it.load.clients = (it.load.clients / 2).max(1),
     |it| it.load.padding_bytes = 0,
     |it| drop(it.cuts.pop()),
+    |it| it.quiet_millis = None,
     |it| it.slow_disk = None,
     |it| it.skew_millis = 0,
     |it| it.has_placement = false,

@@ -18,6 +18,7 @@ use super::wire::{
 use crate::host_row_index;
 use crate::inbox::entries_of;
 use crate::log::{LogEntry, LogPosition, Vote};
+use crate::quiescence::{Claim, Heard};
 
 quorate_testkit::fuzz_allocator!();
 
@@ -121,7 +122,10 @@ fn any_bytes_are_a_reply_or_none() {
         Reply::SnapshotInstalling,
         Reply::SnapshotInstalled(vote(3)),
         Reply::Woken,
-        Reply::BeatHeard(true),
+        Reply::BeatHeard(Heard {
+            agrees: false,
+            awake: Seq(vec![Claim { group: GROUP, term: 3 }]),
+        }),
         Reply::Lulled(Seq(vec![true, false])),
     ];
     fuzz!(Corpus::of(replies.iter().map(Reply::to_bytes)), |input| {

@@ -14,6 +14,7 @@ use super::types::{
     position,
 };
 use crate::log::{LogEntry, LogPosition, Vote};
+use crate::quiescence::Heard;
 
 /// Why bytes that claim to be ours are not.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -282,8 +283,7 @@ pub(crate) enum Reply {
     SnapshotInstalling,
     SnapshotInstalled(Vote),
     Woken,
-    /// Whether what a node claims is what rests on its word.
-    BeatHeard(bool),
+    BeatHeard(Heard),
     /// Who rests now, in the order of the question.
     Lulled(Seq<bool>),
 }

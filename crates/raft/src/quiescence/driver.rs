@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::group::Asking;
 use super::roster::{Doubt, Roster};
-use super::wire::{Beat, Lull, NodeCall};
+use super::wire::{Beat, Heard, Lull, NodeCall};
 use crate::config::{GroupClass, HostConfig};
 use crate::consensus::wire::Reply;
 use crate::group::Group;
@@ -22,6 +22,9 @@ pub(crate) type Groups = RwLock<BTreeMap<GroupId, Group>>;
 
 /// So many groups are asked to rest at a time: what one message names.
 const ASKED_MAX: usize = 1024;
+
+/// So many beats at least come before silence is taken for one.
+const BEATS_IN_PATIENCE: u32 = 4;
 
 /// Lets the groups of a node rest, and vouches for them to other nodes.
 pub(crate) struct Quiescence {
@@ -45,13 +48,14 @@ impl Quiescence {
         let timings = || GroupClass::ALL.map(|class| config.timing(class)).into_iter();
         let beat = timings().map(|timing| timing.heartbeat).min().unwrap_or_default();
         let patience = timings().map(|timing| timing.lease()).max().unwrap_or_default();
+        let beat = beat.min(patience / BEATS_IN_PATIENCE).max(Duration::from_millis(1));
         let house = Arc::new(Self {
             after: config.quiet_after,
-            beat: beat.max(Duration::from_millis(1)),
+            beat,
             patience,
             transport,
             groups: Arc::downgrade(groups),
-            roster: Mutex::new(Roster::new(patience)),
+            roster: Mutex::new(Roster::new(patience, beat)),
         });
         drop(runtime::spawn(keep_beating(Arc::downgrade(&house))));
         if config.quiet_after.is_some() {
@@ -102,11 +106,25 @@ impl Quiescence {
         }
     }
 
-    fn hear(&self, from: NodeId, beat: &Beat) -> bool {
-        let (agrees, doubts) = self.roster.lock().hear(from, beat, Instant::now());
+    fn hear(&self, from: NodeId, beat: &Beat) -> Heard {
+        let (heard, doubts) = self.roster.lock().hear(from, beat, Instant::now());
         sometimes!("a group rests that its leader's node does not claim", !doubts.is_empty());
         self.act_on(doubts);
-        agrees
+        heard
+    }
+
+    fn answered(&self, by: NodeId, heard: &Heard) {
+        let alone = self.roster.lock().answered(by, heard, Instant::now());
+        self.wake(alone);
+    }
+
+    /// Leaders that cannot rest any longer.
+    fn wake(&self, groups: Vec<GroupId>) {
+        for group in groups {
+            if let Some(group) = self.group(group) {
+                group.wake_in_background();
+            }
+        }
     }
 
     fn act_on(&self, doubts: Vec<Doubt>) {
@@ -124,15 +142,15 @@ impl Quiescence {
             (roster.look(Instant::now()), roster.beats())
         };
         sometimes!("a leader rests and has lost its quorum", !silence.alone.is_empty());
-        for group in silence.alone {
-            if let Some(group) = self.group(group) {
-                group.wake_in_background();
-            }
-        }
+        self.wake(silence.alone);
         sometimes!("the node of a resting leader is silent", !silence.doubts.is_empty());
         self.act_on(silence.doubts);
         for (node, beat) in beats {
             drop(runtime::spawn(beat_to(Arc::clone(self), node, beat)));
+        }
+        let Some(groups) = self.groups.upgrade() else { return };
+        for group in groups.read().values() {
+            group.tick_unless_heard();
         }
     }
 
@@ -170,7 +188,7 @@ impl Quiescence {
     /// Asks followers on a node to rest; nothing where there is no answer.
     async fn ask(&self, node: NodeId, lulls: Vec<Lull>) -> Vec<bool> {
         let call = NodeCall::Lull(Seq(lulls)).to_bytes();
-        match self.transport.call(node, Lane::Heartbeat, call, self.patience).await {
+        match self.transport.call(node, Lane::Heartbeat, call, self.beat * 2).await {
             Ok(reply) => match Reply::from_bytes(&reply) {
                 Ok(Reply::Lulled(answers)) => answers.0,
                 _ => Vec::new(),
@@ -184,9 +202,9 @@ async fn beat_to(house: Arc<Quiescence>, node: NodeId, beat: Beat) {
     let call = NodeCall::Beat(beat).to_bytes();
     let reply = house.transport.call(node, Lane::Heartbeat, call, house.patience).await;
     if let Ok(reply) = reply
-        && let Ok(Reply::BeatHeard(agrees)) = Reply::from_bytes(&reply)
+        && let Ok(Reply::BeatHeard(heard)) = Reply::from_bytes(&reply)
     {
-        house.roster.lock().answered(node, agrees, Instant::now());
+        house.answered(node, &heard);
     }
 }
 

@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use openraft::RaftMetrics;
 use openraft::async_runtime::WatchReceiver as _;
+use parking_lot::{Mutex, MutexGuard};
 use quorate_types::{GroupId, NodeId, ReplicaId, buggify, runtime, sometimes};
 use tokio::time::Instant;
 
 use super::driver::Quiescence;
-use super::roster::{Company, Doubt};
+use super::roster::{Company, Doubt, Roster};
 use super::wire::Lull;
 use crate::config::Timing;
-use crate::consensus::types::{LogId, TypeConfig, log_id, our_vote, position, raft_vote};
+use crate::consensus::types::{LogId, RaftOf, TypeConfig, log_id, our_vote, position, raft_vote};
 use crate::consensus::wire::{Body, Message, Reply, Voted};
-use crate::group::{Group, is_leading, silence};
+use crate::group::{Group, Leadership, is_leading, silence};
 use crate::transport::Lane;
 
 /// A voter that was silent for so many times what is borne otherwise is gone, and
@@ -24,44 +25,102 @@ use crate::transport::Lane;
 /// election.
 const GONE_AFTER: u32 = 5;
 
-/// Whether a replica rests, for those who use it.
+/// Whether a replica rests, for those who use it, and whether its timers run.
 pub(crate) struct Resting {
     house: Arc<Quiescence>,
+    group: GroupId,
+    raft: RaftOf,
     /// Whether it can be used as it is.
     is_awake: AtomicBool,
+    is_ticking: AtomicBool,
+    /// Whether it stops, so that nobody may count on it.
+    is_retired: AtomicBool,
     began: Instant,
     /// When it was used last, in milliseconds from when it began.
     used: AtomicU64,
+    /// When it heard from its leader last, likewise.
+    heard: AtomicU64,
+    /// When a leader woke, and with whom it had rested.
+    left: Mutex<Option<(Instant, BTreeSet<NodeId>)>>,
 }
 
 impl Resting {
-    pub(crate) fn new(house: Arc<Quiescence>) -> Self {
+    pub(crate) fn new(house: Arc<Quiescence>, group: GroupId, raft: RaftOf) -> Self {
         Self {
             house,
+            group,
+            raft,
             is_awake: AtomicBool::new(true),
+            is_ticking: AtomicBool::new(true),
+            is_retired: AtomicBool::new(false),
             began: Instant::now(),
             used: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
+            left: Mutex::default(),
         }
+    }
+
+    /// Who rests on this node; nobody's any more for a replica that stops.
+    fn roster(&self) -> Option<MutexGuard<'_, Roster>> {
+        let roster = self.house.roster();
+        (!self.is_retired.load(Ordering::SeqCst)).then_some(roster)
+    }
+
+    fn since_it_began(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn ago(&self, moment: &AtomicU64) -> Duration {
+        let moment = Duration::from_millis(moment.load(Ordering::SeqCst));
+        self.began.elapsed().saturating_sub(moment)
     }
 
     /// Notes that somebody uses the replica now.
     pub(crate) fn note_use(&self) {
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.used.store(now, Ordering::SeqCst);
-    }
-
-    fn idle_for(&self) -> Duration {
-        let used = Duration::from_millis(self.used.load(Ordering::SeqCst));
-        self.began.elapsed().saturating_sub(used)
+        self.used.store(self.since_it_began(), Ordering::SeqCst);
     }
 
     pub(crate) fn is_awake(&self) -> bool {
         self.is_awake.load(Ordering::SeqCst)
     }
 
-    /// The replica of this group stops: nobody may count on it.
-    pub(crate) fn retire(&self, group: GroupId) {
-        self.house.roster().wake(group);
+    /// Stops and starts the replica's timers: those of elections, and of a leader's
+    /// heartbeats.
+    fn tick(&self, is_ticking: bool) {
+        self.is_ticking.store(is_ticking, Ordering::SeqCst);
+        self.raft.runtime_config().tick(is_ticking);
+    }
+
+    /// Stops the rest of whoever rests. Ticks from now on.
+    fn end(&self, roster: &mut Roster) {
+        roster.wake(self.group);
+        self.tick(true);
+        self.is_awake.store(true, Ordering::SeqCst);
+    }
+
+    /// The replica stops: nobody may count on it.
+    pub(crate) fn retire(&self) {
+        let mut roster = self.house.roster();
+        if !self.is_retired.swap(true, Ordering::SeqCst) {
+            roster.wake(self.group);
+        }
+    }
+
+    /// Hears what the replica's office is: who rests as the leader of a term, and
+    /// is that no more, rests on nobody's word. Who leads has to tick.
+    pub(crate) fn learn(&self, now: Leadership) {
+        if now.leading && !self.is_ticking.load(Ordering::SeqCst) && self.is_awake() {
+            self.tick(true);
+        }
+        if self.is_awake() {
+            return;
+        }
+        let Some(mut roster) = self.roster() else { return };
+        let office = roster.office(self.group);
+        if office.is_some_and(|term| !now.leading || now.term != term) {
+            sometimes!("a leader is deposed while it rests");
+            self.end(&mut roster);
+        }
     }
 }
 
@@ -71,6 +130,7 @@ pub(super) struct Asking {
     vote: crate::log::Vote,
     last: LogId,
     voters_needed: usize,
+    lacks_a_voter: bool,
     followers: BTreeMap<ReplicaId, Follower>,
 }
 
@@ -112,15 +172,10 @@ impl Asking {
         let voters_needed =
             (voters.len() / 2 + 1).saturating_sub(usize::from(voters.contains(&own.0)));
         let voters_here = followers.values().filter(|follower| follower.votes).count();
-        sometimes!("a group rests without a voter that is gone", voters_here + 1 < voters.len());
+        let lacks_a_voter = voters_here + usize::from(voters.contains(&own.0)) < voters.len();
         let vote = our_vote(&metrics.vote);
-        (voters_here >= voters_needed).then_some(Self {
-            group,
-            vote,
-            last,
-            voters_needed,
-            followers,
-        })
+        let asking = Self { group, vote, last, voters_needed, lacks_a_voter, followers };
+        (voters_here >= voters_needed).then_some(asking)
     }
 
     pub(super) fn nodes(&self) -> impl Iterator<Item = &NodeId> {
@@ -163,32 +218,31 @@ impl Group {
     /// Stops a leader's rest; its followers hear of it by what it sends them.
     /// Whether it leads, and has to be heard by them before it is used.
     pub(crate) fn wake_as_leader(&self) -> bool {
-        let mut roster = self.resting().house.roster();
-        if roster.leads(self.id()) {
+        let resting = self.resting();
+        let Some(mut roster) = resting.roster() else { return false };
+        if roster.office(self.id()).is_some() {
+            if let Some(company) = roster.company(self.id()) {
+                *resting.left.lock() = Some((Instant::now(), company.clone()));
+            }
             roster.wake(self.id());
             self.probe().begin_anew();
-            self.raft().runtime_config().tick(true);
+            resting.tick(true);
             sometimes!("a leader wakes");
         }
+        self.is_leading_now()
+    }
+
+    fn is_leading_now(&self) -> bool {
         let metrics = self.raft().metrics();
         is_leading(&metrics.borrow_watched(), self.replica())
     }
 
     /// Unless it rests: again already, or as one that follows.
     pub(crate) fn mark_awake(&self) {
-        let roster = self.resting().house.roster();
+        let Some(roster) = self.resting().roster() else { return };
         if !roster.rests(self.id()) {
             self.resting().is_awake.store(true, Ordering::SeqCst);
         }
-    }
-
-    /// Stops a replica's rest: what it waits for happens in time again.
-    pub(crate) fn wake(&self) {
-        let mut roster = self.resting().house.roster();
-        if roster.wake(self.id()) {
-            self.raft().runtime_config().tick(true);
-        }
-        self.resting().is_awake.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn wake_in_background(&self) {
@@ -196,13 +250,42 @@ impl Group {
         drop(runtime::spawn(async move { group.rise().await }));
     }
 
+    /// The leader was heard, and believed. A follower that hears its leader needs
+    /// no timers.
+    pub(crate) fn note_leader(&self) {
+        let resting = self.resting();
+        resting.heard.store(resting.since_it_began(), Ordering::SeqCst);
+        if !resting.is_awake() {
+            let Some(mut roster) = resting.roster() else { return };
+            resting.end(&mut roster);
+        }
+        if resting.is_ticking.load(Ordering::SeqCst) {
+            resting.tick(false);
+        }
+    }
+
+    /// Starts the timers of a replica that has not heard its leader for a lease:
+    /// soon it has to stand for election. Called often.
+    pub(super) fn tick_unless_heard(&self) {
+        let resting = self.resting();
+        if resting.is_ticking.load(Ordering::SeqCst)
+            || resting.ago(&resting.heard) < self.timing().lease()
+        {
+            return;
+        }
+        let Some(roster) = resting.roster() else { return };
+        if !roster.rests(self.id()) {
+            resting.tick(true);
+        }
+    }
+
     /// What to ask followers for, if this replica leads and its group was not
     /// used for long.
     pub(super) fn ask_to_rest(&self) -> Option<Asking> {
         let resting = self.resting();
         let after = resting.house.after()?;
-        let is_tired = || resting.idle_for() >= after && self.proposals_open() == 0;
-        if !is_tired() {
+        let is_tired = || resting.ago(&resting.used) >= after && self.proposals_open() == 0;
+        if !is_tired() || !self.is_leading_now() {
             return None;
         }
         if !resting.is_awake() {
@@ -213,7 +296,7 @@ impl Group {
         let metrics = self.metrics();
         let patience = resting.house.patience();
         let asking = Asking::new(self.id(), self.replica(), &metrics, patience)?;
-        let mut roster = resting.house.roster();
+        let mut roster = resting.roster()?;
         resting.is_awake.store(false, Ordering::SeqCst);
         // Who uses it notes that first and asks whether it is awake second: one
         // of us sees the other.
@@ -222,7 +305,7 @@ impl Group {
             return None;
         }
         roster.ask(self.id(), asking.vote.term);
-        self.raft().runtime_config().tick(false);
+        resting.tick(false);
         Some(asking)
     }
 
@@ -231,13 +314,19 @@ impl Group {
         let is_unchanged = {
             let metrics = self.raft().metrics();
             let metrics = metrics.borrow_watched();
-            our_vote(&metrics.vote) == asking.vote
+            is_leading(&metrics, self.replica())
+                && our_vote(&metrics.vote) == asking.vote
                 && metrics.last_log_index == Some(asking.last.index)
         };
+        let lacks_one = asking.lacks_a_voter;
         let company = asking.company();
-        let rests =
-            is_unchanged && self.resting().house.roster().lead(self.id(), company, Instant::now());
+        let rests = is_unchanged
+            && self
+                .resting()
+                .roster()
+                .is_some_and(|mut roster| roster.lead(self.id(), company, Instant::now()));
         sometimes!("a group rests", rests);
+        sometimes!("a group rests without a voter that is gone", rests && lacks_one);
         if !rests {
             self.wake_in_background();
         }
@@ -248,7 +337,7 @@ impl Group {
         if buggify!("raft keeps a follower awake") || self.replica() != lull.to {
             return false;
         }
-        let mut roster = self.resting().house.roster();
+        let Some(mut roster) = self.resting().roster() else { return false };
         let last = log_id(lull.last);
         let is_alike = {
             let metrics = self.raft().metrics();
@@ -267,35 +356,29 @@ impl Group {
             return false;
         }
         self.resting().is_awake.store(false, Ordering::SeqCst);
-        self.raft().runtime_config().tick(false);
+        self.resting().tick(false);
         true
     }
 
-    /// What a message means to a replica that rests. Some are answered without
-    /// asking the replica.
+    /// What a message means to a replica that rests. Votes may be refused without
+    /// asking it, as they are by who hears its leader.
     pub(crate) fn stir(&self, body: &Body) -> Option<Reply> {
-        let house = &self.resting().house;
-        match body {
-            Body::Wake => {}
-            _ if self.resting().is_awake() => {}
-            Body::Append(_)
-            | Body::Transfer(_)
-            | Body::SnapshotBegin(_)
-            | Body::SnapshotChunk(_)
-            | Body::SnapshotEnd(_) => self.wake(),
-            Body::Vote(_) | Body::PreVote(_) => {
-                let believes = house.roster().believes(self.id(), Instant::now());
-                self.doubt();
-                if believes && matches!(body, Body::PreVote(_)) {
-                    sometimes!("a replica that rests refuses a pre-vote");
-                    return Some(self.refuse_vote());
-                }
-            }
+        let (Body::PreVote(call) | Body::Vote(call)) = body else { return None };
+        if self.resting().is_awake() || call.is_transfer {
+            return None;
         }
-        None
+        let believes = {
+            let roster = self.resting().roster()?;
+            // A leader that wakes is one, whatever has become of its lease.
+            let is_waking = || !roster.rests(self.id()) && self.is_leading_now();
+            roster.believes(self.id(), Instant::now()) || is_waking()
+        };
+        self.doubt();
+        sometimes!("a replica that rests refuses its vote", believes);
+        believes.then(|| self.refuse_vote())
     }
 
-    /// Whose leader shows itself to this replica would not vote for another.
+    /// Whoever believes in its leader would not vote for another.
     fn refuse_vote(&self) -> Reply {
         let metrics = self.metrics();
         Reply::Voted(Voted {
@@ -307,46 +390,49 @@ impl Group {
 
     /// A leader wakes; a follower doubts whether it has one.
     fn doubt(&self) {
-        let doubt = {
-            let mut roster = self.resting().house.roster();
-            if roster.leads(self.id()) { None } else { Some(roster.doubt(self.id())) }
+        let (leads, doubt) = {
+            let Some(mut roster) = self.resting().roster() else { return };
+            (roster.office(self.id()).is_some(), roster.doubt(self.id()))
         };
-        match doubt {
-            None => self.wake_in_background(),
-            Some(Some(doubt)) => self.spread_doubt(doubt),
-            Some(None) => {}
+        if leads {
+            self.wake_in_background();
+        }
+        if let Some(doubt) = doubt {
+            self.spread_doubt(doubt);
         }
     }
 
     /// Asks the leader to show itself, and stands for election if it does not.
     pub(super) fn spread_doubt(&self, doubt: Doubt) {
         let house = Arc::clone(&self.resting().house);
-        let wake = Message {
-            group: doubt.group,
-            from: self.replica(),
-            to: doubt.leader,
-            body: Body::Wake,
-        };
-        let asked =
-            house.transport().call(doubt.under, Lane::Heartbeat, wake.to_bytes(), house.beat());
-        // Whatever it answers: it is heard, or not.
-        drop(runtime::spawn(async move { drop(asked.await) }));
+        if doubt.asks {
+            let (group, from, to) = (doubt.group, self.replica(), doubt.leader);
+            let wake = Message { group, from, to, body: Body::Wake }.to_bytes();
+            let asked = house.transport().call(doubt.under, Lane::Heartbeat, wake, house.beat());
+            // Whatever it answers: it is heard, or not.
+            drop(runtime::spawn(async move { drop(asked.await) }));
+        }
         let (group, patience) = (self.clone(), doubting(self.timing()));
         drop(runtime::spawn(async move {
             tokio::time::sleep(patience).await;
-            let mut roster = group.resting().house.roster();
+            let Some(mut roster) = group.resting().roster() else { return };
             if roster.doubts(doubt.group, doubt.turn) {
                 sometimes!("a replica that rested stands for election");
-                roster.wake(doubt.group);
-                group.raft().runtime_config().tick(true);
-                group.resting().is_awake.store(true, Ordering::SeqCst);
+                group.resting().end(&mut roster);
             }
         }));
     }
 
-    /// The replicas that rest with this one, which leads them.
+    /// Where the replicas live that rest with this one, which leads them, or did
+    /// until just now: they answered beats then.
     pub(crate) fn company(&self) -> Option<BTreeSet<NodeId>> {
-        self.resting().house.roster().company(self.id()).cloned()
+        let resting = self.resting();
+        let now = resting.house.roster().company(self.id()).cloned();
+        now.or_else(|| {
+            let left = resting.left.lock();
+            let (when, company) = left.as_ref()?;
+            (when.elapsed() <= resting.house.patience()).then(|| company.clone())
+        })
     }
 }
 

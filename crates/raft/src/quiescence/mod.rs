@@ -2,8 +2,13 @@
 //!
 //! A leader whose group was not used for a while, and whose followers have all of
 //! its log, asks them to rest with it. Who rests has its timers stopped: no
-//! heartbeats, no elections, no work at all. What timers did for each group, nodes
-//! do for all of them together, see [`roster::Roster`].
+//! heartbeats, no elections. (A voter that is gone and lacks entries is tried again
+//! five times a second as ever.) What timers did for each group, nodes do for all of
+//! them together, see [`roster::Roster`].
+//!
+//! Followers that do not rest have no timers either while they hear their leaders:
+//! openraft's would look at the clock for each of them 25 times a second, to find
+//! nothing. They run from a lease after the leader's last word.
 //!
 //! A leader wakes when somebody uses its group, when a message comes for it, or
 //! when too few of its followers' nodes answer; a round of heartbeats then gives
@@ -18,8 +23,11 @@
 //! - A follower rests only while beats come from its leader's node, and only if
 //!   they claim its group: a leader that is deposed, halted, removed or awake is
 //!   not among the claims, and a difference is settled by name.
-//! - A leader rests only while the nodes of a quorum answer its beats.
-//! - Any message of a group's replica to another wakes it.
+//! - A leader rests only while the nodes of a quorum answer its beats, and not with
+//!   replicas that these nodes say are awake.
+//! - What the core takes from a leader wakes its follower; a vote that is asked for
+//!   has a leader wake and a follower doubt. Until that doubt is over they refuse
+//!   it, as they would with the lease that their rest has cost them.
 
 mod driver;
 #[cfg(test)]
@@ -30,4 +38,6 @@ mod wire;
 
 pub(crate) use driver::{Groups, Quiescence};
 pub(crate) use group::Resting;
-pub(crate) use wire::{NODE_CALL, NodeCall};
+#[cfg(test)]
+pub(crate) use wire::Claim;
+pub(crate) use wire::{Heard, NODE_CALL, NodeCall};

@@ -6,10 +6,10 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use quorate_types::{GroupId, NodeId, ReplicaId};
+use quorate_types::{GroupId, NodeId, ReplicaId, Seq};
 use tokio::time::Instant;
 
-use super::wire::{Beat, Claim, Claims};
+use super::wire::{Beat, Claim, Claims, Heard};
 
 /// How a replica rests. One that does not is absent from the roster.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,9 +20,10 @@ enum Rest {
     Leads(Company),
     /// It follows, and trusts that its leader is in office.
     Follows { term: u64, leader: ReplicaId, under: NodeId },
-    /// It followed and has lost that trust. In a while it stands for election,
-    /// unless it hears of its leader before.
-    Doubts { turn: u64 },
+    /// It followed, and something makes it doubt. In a while it stands for
+    /// election, unless it hears of its leader before. Until then it `believes`, or
+    /// does not because there is nobody to believe any more.
+    Doubts { turn: u64, believes: bool },
 }
 
 /// Who rests with a leader.
@@ -36,6 +37,14 @@ pub(crate) struct Company {
     pub(crate) voters: BTreeSet<NodeId>,
     /// How many of these make a quorum with the leader.
     pub(crate) voters_needed: usize,
+}
+
+impl Company {
+    /// One rests with it no more. Whether too few do now.
+    fn lost(&mut self, node: NodeId) -> bool {
+        self.voters.remove(&node);
+        self.voters.len() < self.voters_needed
+    }
 }
 
 /// What this node and another one owe each other.
@@ -71,9 +80,22 @@ pub(crate) struct Doubt {
     pub(crate) group: GroupId,
     /// Tells this doubt from an earlier one.
     pub(crate) turn: u64,
-    /// Who is asked to show itself.
+    /// Who is to show itself.
     pub(crate) leader: ReplicaId,
     pub(crate) under: NodeId,
+    /// Whether it is worth asking.
+    pub(crate) asks: bool,
+}
+
+/// Why a follower doubts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reason {
+    /// Another replica does.
+    Rumour,
+    /// Its leader's node does not claim the group.
+    Unclaimed,
+    /// Its leader's node is not heard.
+    Silence,
 }
 
 /// What a look at the clock leads to.
@@ -96,6 +118,8 @@ pub(crate) struct Silence {
 pub(crate) struct Roster {
     /// How long a beat, or the answer to one, is good for.
     patience: Duration,
+    /// How often it is looked who is silent.
+    beat: Duration,
     rests: BTreeMap<GroupId, Rest>,
     peers: BTreeMap<NodeId, Peer>,
     turns: u64,
@@ -103,8 +127,9 @@ pub(crate) struct Roster {
 }
 
 impl Roster {
-    pub(crate) fn new(patience: Duration) -> Self {
-        Self { patience, rests: BTreeMap::new(), peers: BTreeMap::new(), turns: 0, looked: None }
+    pub(crate) fn new(patience: Duration, beat: Duration) -> Self {
+        let (rests, peers) = (BTreeMap::new(), BTreeMap::new());
+        Self { patience, beat, rests, peers, turns: 0, looked: None }
     }
 
     /// Replicas that rest, those that doubt included.
@@ -174,9 +199,12 @@ impl Roster {
         self.rests.contains_key(&group)
     }
 
-    /// A leader that rests, or is about to.
-    pub(crate) fn leads(&self, group: GroupId) -> bool {
-        matches!(self.rests.get(&group), Some(Rest::Asking { .. } | Rest::Leads(_)))
+    /// The term of a leader that rests, or is about to.
+    pub(crate) fn office(&self, group: GroupId) -> Option<u64> {
+        match self.rests.get(&group)? {
+            Rest::Asking { term } | Rest::Leads(Company { term, .. }) => Some(*term),
+            Rest::Follows { .. } | Rest::Doubts { .. } => None,
+        }
     }
 
     /// Where the replicas live that rest with a leader.
@@ -191,7 +219,8 @@ impl Roster {
     /// be itself: then it helps nobody else into office.
     pub(crate) fn believes(&self, group: GroupId, now: Instant) -> bool {
         match self.rests.get(&group) {
-            None | Some(Rest::Doubts { .. }) => false,
+            None => false,
+            Some(Rest::Doubts { believes, .. }) => *believes,
             Some(Rest::Asking { .. } | Rest::Leads(_)) => true,
             Some(Rest::Follows { under, .. }) => self
                 .peers
@@ -200,18 +229,24 @@ impl Roster {
         }
     }
 
-    /// A follower begins to doubt.
+    /// A follower begins to doubt, because another replica does.
     pub(crate) fn doubt(&mut self, group: GroupId) -> Option<Doubt> {
+        self.doubt_for(group, Reason::Rumour)
+    }
+
+    fn doubt_for(&mut self, group: GroupId, reason: Reason) -> Option<Doubt> {
         let &Rest::Follows { term, leader, under } = self.rests.get(&group)? else { return None };
         self.distrust(under, Claim { group, term });
         self.turns += 1;
-        self.rests.insert(group, Rest::Doubts { turn: self.turns });
-        Some(Doubt { group, turn: self.turns, leader, under })
+        let believes = reason == Reason::Rumour;
+        self.rests.insert(group, Rest::Doubts { turn: self.turns, believes });
+        let asks = reason != Reason::Silence;
+        Some(Doubt { group, turn: self.turns, leader, under, asks })
     }
 
     /// Whether that doubt was not dispelled meanwhile.
     pub(crate) fn doubts(&self, group: GroupId, turn: u64) -> bool {
-        self.rests.get(&group) == Some(&Rest::Doubts { turn })
+        matches!(self.rests.get(&group), Some(Rest::Doubts { turn: now, .. }) if *now == turn)
     }
 
     /// The beats that are due: to every node where something rests on our word.
@@ -225,7 +260,7 @@ impl Roster {
     }
 
     /// By name what rests on our word at a node, or may by now.
-    fn claims_on(&self, node: NodeId) -> quorate_types::Seq<Claim> {
+    fn claims_on(&self, node: NodeId) -> Seq<Claim> {
         let claims = self.rests.iter().filter_map(|(&group, rest)| match rest {
             Rest::Asking { term } => Some(Claim { group, term: *term }),
             Rest::Leads(company) if company.with.contains(&node) => {
@@ -236,21 +271,40 @@ impl Roster {
         claims.collect()
     }
 
-    /// A beat of ours was answered.
-    pub(crate) fn answered(&mut self, by: NodeId, agrees: bool, now: Instant) {
+    /// A beat of ours was answered. Says which leaders are without a quorum now:
+    /// they do not count on who does not rest.
+    pub(crate) fn answered(&mut self, by: NodeId, heard: &Heard, now: Instant) -> Vec<GroupId> {
         if let Some(peer) = self.peers.get_mut(&by) {
             peer.answered = now;
-            peer.asks_for_names = !agrees;
+            peer.asks_for_names = !heard.agrees;
         }
+        let mut alone = Vec::new();
+        for &claim in heard.awake.iter() {
+            let Some(Rest::Leads(company)) = self.rests.get_mut(&claim.group) else { continue };
+            if company.term == claim.term && company.with.remove(&by) {
+                if company.lost(by) {
+                    alone.push(claim.group);
+                }
+                self.revoke(by, claim);
+            }
+        }
+        alone
     }
 
-    /// A beat came. Says whether it claims what rests here, and who rests here
-    /// on the word of that node and is not among those it names.
-    pub(crate) fn hear(&mut self, from: NodeId, beat: &Beat, now: Instant) -> (bool, Vec<Doubt>) {
+    /// A beat came. Says how that fits to what rests here, and who rests here on
+    /// the word of that node and is not among those it names.
+    pub(crate) fn hear(&mut self, from: NodeId, beat: &Beat, now: Instant) -> (Heard, Vec<Doubt>) {
         let peer = self.peers.entry(from).or_insert_with(|| Peer::new(now));
         peer.heard = now;
         let agrees = peer.trusted == beat.claims;
-        let Some(names) = &beat.names else { return (agrees, Vec::new()) };
+        let Some(names) = &beat.names else {
+            return (Heard { agrees, awake: Seq::new() }, Vec::new());
+        };
+        let rests = |claim: &&Claim| {
+            matches!(self.rests.get(&claim.group), Some(Rest::Follows { term, under, .. })
+                if *term == claim.term && *under == from)
+        };
+        let awake = names.iter().filter(|claim| !rests(claim)).copied().collect();
         let names: BTreeSet<Claim> = names.iter().copied().collect();
         let is_unclaimed = |(&group, rest): (&GroupId, &Rest)| match rest {
             Rest::Follows { term, under, .. } if *under == from => {
@@ -259,19 +313,20 @@ impl Roster {
             _ => None,
         };
         let unclaimed: Vec<GroupId> = self.rests.iter().filter_map(is_unclaimed).collect();
-        (agrees, unclaimed.into_iter().filter_map(|group| self.doubt(group)).collect())
+        let doubts = unclaimed.into_iter();
+        let doubts = doubts.filter_map(|group| self.doubt_for(group, Reason::Unclaimed)).collect();
+        (Heard { agrees, awake }, doubts)
     }
 
-    /// Finds what silence of other nodes means. A look that comes late finds
-    /// nothing, and gives everybody time anew: it was this node that slept.
+    /// Finds what silence of other nodes means. By how much a look comes late is
+    /// held against nobody: so long it was this node that slept.
     pub(crate) fn look(&mut self, now: Instant) -> Silence {
-        let is_late = self
-            .looked
-            .replace(now)
-            .is_some_and(|before| now.saturating_duration_since(before) > self.patience / 2);
-        if is_late {
+        let since = self.looked.replace(now).unwrap_or(now);
+        let late = now.saturating_duration_since(since).saturating_sub(self.beat);
+        if !late.is_zero() {
             for peer in self.peers.values_mut() {
-                (peer.answered, peer.heard) = (now, now);
+                peer.answered = (peer.answered + late).min(now);
+                peer.heard = (peer.heard + late).min(now);
             }
         }
         let is_over = |since: Instant| now.saturating_duration_since(since) > self.patience;
@@ -283,12 +338,15 @@ impl Roster {
         for node in mute {
             silence.alone.extend(self.part_from(node));
         }
-        let followers = self.rests.iter().filter_map(|(&group, rest)| match rest {
-            Rest::Follows { under, .. } if lost.contains(under) => Some(group),
-            _ => None,
-        });
-        let followers: Vec<GroupId> = followers.collect();
-        silence.doubts = followers.into_iter().filter_map(|group| self.doubt(group)).collect();
+        if !lost.is_empty() {
+            let followers = self.rests.iter().filter_map(|(&group, rest)| match rest {
+                Rest::Follows { under, .. } if lost.contains(under) => Some(group),
+                _ => None,
+            });
+            let followers = followers.collect::<Vec<_>>().into_iter();
+            let doubt = |group| self.doubt_for(group, Reason::Silence);
+            silence.doubts = followers.filter_map(doubt).collect();
+        }
         self.peers.retain(|_, peer| peer.claimed.count > 0 || peer.trusted.count > 0);
         silence
     }
@@ -298,11 +356,8 @@ impl Roster {
         let mut alone = Vec::new();
         for (&group, rest) in &mut self.rests {
             let Rest::Leads(company) = rest else { continue };
-            if company.with.remove(&node) {
-                company.voters.remove(&node);
-                if company.voters.len() < company.voters_needed {
-                    alone.push(group);
-                }
+            if company.with.remove(&node) && company.lost(node) {
+                alone.push(group);
             }
         }
         if let Some(peer) = self.peers.get_mut(&node) {

@@ -63,6 +63,15 @@ pub(crate) struct Beat {
     pub(crate) names: Option<Seq<Claim>>,
 }
 
+/// What a node says to a beat.
+#[derive(Clone, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
+pub(crate) struct Heard {
+    /// Whether the claims are what rests there on the sender's word.
+    pub(crate) agrees: bool,
+    /// Those that were named and do not rest there.
+    pub(crate) awake: Seq<Claim>,
+}
+
 /// Asks a replica to rest on the word of a leader whose whole log it has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
 pub(crate) struct Lull {

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
 use std::sync::Arc;
 
@@ -36,6 +36,13 @@ impl SmallState for Journal {
         Ok(Self(saved.to_vec()))
     }
 }
+
+/// Some sectors are written for a few of them, which a crash may tear.
+const LINE: &str = concat!(
+    "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567",
+    "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567",
+    "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567",
+);
 
 type Machine = SmallMachine<Journal>;
 
@@ -92,7 +99,7 @@ fn a_crash_at_any_write_leaves_one_flush_or_the_next() {
     let life = |disk: &CrashDisk, done: &mut Done| -> Result<(), String> {
         let mut machine = Machine::open(disk, "journal").map_err(|error| error.to_string())?;
         for index in 1..=12 {
-            block(machine.apply(batch(index, "0123456789"))).map_err(|error| error.to_string())?;
+            block(machine.apply(batch(index, LINE))).map_err(|error| error.to_string())?;
             done.begun = index;
             done.flushed = block(machine.flush()).map_err(|error| error.to_string())?;
         }
@@ -105,7 +112,11 @@ fn a_crash_at_any_write_leaves_one_flush_or_the_next() {
             return Err(format!("{found} after {} of {}", done.flushed, done.begun));
         }
         let bytes = journal(&machine).len() as u64;
-        if bytes == found * 10 { Ok(()) } else { Err(format!("{bytes} bytes at {found}")) }
+        if bytes == found * LINE.len() as u64 {
+            Ok(())
+        } else {
+            Err(format!("{bytes} bytes at {found}"))
+        }
     };
     let options = SweepOptions { rounds: 8, ..SweepOptions::default() };
     let report = sweep(options, life, check).unwrap();
@@ -140,10 +151,18 @@ fn what_another_program_stored_is_refused_in_words() {
     drop(machine);
     let refused = Machine::open(&disk, "journal").unwrap_err().to_string();
     assert_eq!(refused, "the state of journal: an exclamation mark is none of ours");
-    assert!(disk.damage("journal-1", |bytes| bytes[0] = 9));
+    let newer = |bytes: &mut Vec<u8>| {
+        bytes[0] = 9;
+        let sum = crc32c::crc32c_append(9, &bytes[5..]);
+        bytes[1..5].copy_from_slice(&sum.to_be_bytes());
+    };
+    assert!(disk.damage("journal-1", newer));
     let refused = Machine::open(&disk, "journal").unwrap_err();
     let source = refused.source.unwrap().to_string();
-    assert!(source.contains("format 9 is newer"), "{source}");
+    assert!(source.contains("format 9 is none that this program knows"), "{source}");
+    Machine::erase(&disk, "journal").unwrap();
+    assert_eq!(disk.list().unwrap().len(), 0);
+    assert_eq!(index(&mut Machine::open(&disk, "journal").unwrap()), None);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_raft::Group;
+use quorate_raft::{Group, HostConfig, ProposeError, Timing};
 use quorate_types::{GroupId, NodeId, ReplicaId};
 
 use super::support::*;
@@ -64,7 +64,7 @@ fn groups_that_rest_say_nothing_and_keep_their_leaders() {
         pause(60).await;
         let calls = network.take_calls();
         // Five times a second from each node to each other one, whatever the
-        // number of groups; awake they take forty times as many.
+        // number of groups. Awake they take ten a second each.
         assert!(calls <= 60 * 5 * 6 + 6, "{calls} calls in a minute");
         assert_eq!(terms(&all(&nodes)), before);
         assert_eq!(resting(&nodes), [20, 20, 20]);
@@ -213,7 +213,8 @@ fn an_isolated_leader_that_rests_is_replaced() {
         network.isolate(nodes[leads].id);
         let successor = leader_of(&others(&replicas, &leader)).await;
         let written = propose(&successor, "after").await;
-        assert!(leader.propose("lost".into(), Duration::from_secs(2)).await.is_err());
+        let refused = leader.propose("not begun".into(), Duration::from_millis(300)).await;
+        assert_eq!(refused, Err(ProposeError::NotLeader { leader: None }));
         network.heal();
         applied_everywhere(&replicas, written.index).await;
         assert_eq!(nodes[leads].tape(1), ["before", "after"]);
@@ -239,6 +240,123 @@ fn a_restarted_follower_of_a_group_that_rests_deposes_nobody() {
 /// The replica of group 1 on a node, by the node's place.
 fn leader_replica(place: usize) -> u64 {
     10 + place as u64 + 1
+}
+
+/// Whenever it comes back, and in whatever phase of its own silence: what it says
+/// is of an old term, and must neither depose the leader nor keep it from serving.
+#[test]
+fn an_old_leader_that_comes_back_disturbs_nobody_who_rests() {
+    for phase in 0..20 {
+        simulate(async {
+            let network = Network::default();
+            let (nodes, replicas, leader, leads) = one_rested(&network).await;
+            network.isolate(nodes[leads].id);
+            // It is kept awake, and so are its heartbeats.
+            let kept = leader.clone();
+            let using = quorate_types::runtime::spawn(async move {
+                loop {
+                    drop(kept.read_index().await);
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            });
+            let successor = leader_of(&others(&replicas, &leader)).await;
+            propose(&successor, "while it was gone").await;
+            let term = successor.status().term;
+            pause(40).await;
+            assert!(successor.status().resting);
+            tokio::time::sleep(Duration::from_millis(phase * 200)).await;
+            network.heal();
+            let asked = tokio::time::Instant::now();
+            while asked.elapsed() < Duration::from_secs(6) {
+                tokio::time::sleep(Duration::from_millis(37)).await;
+                let written = propose(&successor, "after").await;
+                assert_eq!(written.term, term, "phase {phase}: it was deposed");
+            }
+            using.abort();
+        });
+    }
+}
+
+/// What a replica is told twice, or by two others, is no more than a rumour.
+#[test]
+fn two_restarted_followers_of_five_depose_nobody() {
+    simulate(async {
+        let network = Network::default();
+        let mut nodes: Vec<TestNode> = (1..=5).map(|id| TestNode::start(id, &network)).collect();
+        let members: Vec<_> = (1..=5).map(|id| (ReplicaId(10 + id), NodeId(id))).collect();
+        let row = quorate_raft::seeded_host_row(&members);
+        for node in &mut nodes {
+            node.stores.insert(GroupId(1), TapeStore::seeded(row.clone()));
+            node.create(1, 10 + node.id.0).await;
+        }
+        let leader = leader_of(&groups_of(&nodes, 1)).await;
+        propose(&leader, "before").await;
+        pause(15).await;
+        assert_eq!(resting(&nodes), [1; 5]);
+        let (term, leads) = (leader.status().term, places(&nodes, &leader).0);
+        for place in [(leads + 1) % 5, (leads + 2) % 5] {
+            nodes[place].crash_and_restart().await;
+        }
+        for place in [(leads + 1) % 5, (leads + 2) % 5] {
+            nodes[place].create(1, leader_replica(place)).await;
+        }
+        pause(30).await;
+        assert_eq!(leader.status().term, term);
+        assert_eq!(resting(&nodes), [1; 5]);
+    });
+}
+
+#[test]
+fn a_slow_heartbeat_does_not_hide_the_loss_of_a_leader() {
+    simulate(async {
+        let network = Network::default();
+        let timing = Timing {
+            heartbeat: Duration::from_millis(600),
+            election_min: Duration::from_millis(1700),
+            election_max: Duration::from_millis(2000),
+        };
+        let slow = HostConfig { metadata: timing, sequencer: timing, shard: timing, ..config() };
+        let mut nodes: Vec<TestNode> =
+            (1..=3).map(|id| TestNode::start_with(id, &network, slow.clone())).collect();
+        let members: Vec<_> = (1..=3).map(|id| (ReplicaId(10 + id), NodeId(id))).collect();
+        let row = quorate_raft::seeded_host_row(&members);
+        for node in &mut nodes {
+            node.stores.insert(GroupId(1), TapeStore::seeded(row.clone()));
+            node.create(1, 10 + node.id.0).await;
+        }
+        let replicas = groups_of(&nodes, 1);
+        let leader = leader_of(&replicas).await;
+        propose(&leader, "before").await;
+        pause(15).await;
+        assert_eq!(resting(&nodes), [1; 3]);
+        network.isolate(nodes[places(&nodes, &leader).0].id);
+        let others = others(&replicas, &leader);
+        let successor = tokio::time::timeout(Duration::from_secs(5), leader_of(&others));
+        propose(&successor.await.unwrap(), "after").await;
+    });
+}
+
+#[test]
+fn a_group_that_is_removed_and_made_anew_rests_as_any_other() {
+    simulate(async {
+        let network = Network::default();
+        let (mut nodes, ..) = one_rested(&network).await;
+        for node in &nodes {
+            node.host.remove(GroupId(1)).await.unwrap();
+        }
+        assert_eq!(resting(&nodes), [0, 0, 0]);
+        let members: Vec<_> = (1..=3).map(|id| (ReplicaId(20 + id), NodeId(id))).collect();
+        let row = quorate_raft::seeded_host_row(&members);
+        for node in &mut nodes {
+            node.stores.insert(GroupId(1), TapeStore::seeded(row.clone()));
+            node.create(1, 20 + node.id.0).await;
+        }
+        let leader = leader_of(&groups_of(&nodes, 1)).await;
+        propose(&leader, "anew").await;
+        pause(15).await;
+        assert_eq!(resting(&nodes), [1, 1, 1]);
+        propose(&leader, "and used").await;
+    });
 }
 
 #[test]

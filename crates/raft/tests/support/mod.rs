@@ -465,6 +465,7 @@ pub struct TestNode {
     pub disk: RamDisk,
     pub stores: BTreeMap<GroupId, TapeStore>,
     pub host: Host,
+    config: HostConfig,
     network: Network,
 }
 
@@ -474,14 +475,18 @@ pub fn config() -> HostConfig {
 
 impl TestNode {
     pub fn start(id: u64, network: &Network) -> Self {
-        let disk = RamDisk::default();
-        let id = NodeId(id);
-        let host = Self::host(id, &disk, network);
-        Self { id, disk, stores: BTreeMap::new(), host, network: network.clone() }
+        Self::start_with(id, network, config())
     }
 
-    fn host(id: NodeId, disk: &RamDisk, network: &Network) -> Host {
-        let host = Host::open(config(), open_log(disk), network.wire(id)).unwrap();
+    pub fn start_with(id: u64, network: &Network, config: HostConfig) -> Self {
+        let disk = RamDisk::default();
+        let id = NodeId(id);
+        let host = Self::host(id, &disk, network, config.clone());
+        Self { id, disk, stores: BTreeMap::new(), host, config, network: network.clone() }
+    }
+
+    fn host(id: NodeId, disk: &RamDisk, network: &Network, config: HostConfig) -> Host {
+        let host = Host::open(config, open_log(disk), network.wire(id)).unwrap();
         network.hosts.lock().insert(id, host.clone());
         host
     }
@@ -492,7 +497,7 @@ impl TestNode {
         self.disk.crash();
         // The old log fails to close: its disk is gone.
         let _closed = self.host.shutdown().await;
-        self.host = Self::host(self.id, &self.disk, &self.network);
+        self.host = Self::host(self.id, &self.disk, &self.network, self.config.clone());
     }
 
     pub async fn create(&mut self, group: u64, replica: u64) -> Group {

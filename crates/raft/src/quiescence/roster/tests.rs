@@ -5,7 +5,7 @@ use std::time::Duration;
 use quorate_types::{GroupId, NodeId, ReplicaId, Seq};
 use tokio::time::Instant;
 
-use super::{Company, Roster, Silence};
+use super::{Company, Doubt, Roster, Silence};
 use crate::quiescence::wire::{Beat, Claim, Claims};
 
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -26,13 +26,15 @@ struct Three {
     a: Roster,
     b: Roster,
     c: Roster,
+    /// Leaders that were told to wake by what a beat was answered.
+    alone: Vec<GroupId>,
 }
 
 impl Three {
     fn resting(groups: &[u64]) -> Self {
         let now = Instant::now();
-        let roster = || Roster::new(PATIENCE);
-        let mut three = Self { now, a: roster(), b: roster(), c: roster() };
+        let roster = || Roster::new(PATIENCE, BEAT);
+        let mut three = Self { now, a: roster(), b: roster(), c: roster(), alone: Vec::new() };
         for &group in groups {
             let group = GroupId(group);
             three.a.ask(group, TERM);
@@ -55,8 +57,8 @@ impl Three {
         for (node, beat) in self.a.beats() {
             let there = if node == B { &mut self.b } else { &mut self.c };
             if node == B || c_hears {
-                let (agrees, doubts) = there.hear(A, &beat, self.now);
-                self.a.answered(node, agrees, self.now);
+                let (heard, doubts) = there.hear(A, &beat, self.now);
+                self.alone.extend(self.a.answered(node, &heard, self.now));
                 if node == B {
                     doubting.extend(doubts.iter().map(|doubt| doubt.group));
                 }
@@ -89,7 +91,8 @@ fn whoever_hears_no_beats_doubts_once() {
     }
     let groups: Vec<GroupId> = doubts.iter().map(|doubt| doubt.group).collect();
     assert_eq!(groups, [GroupId(1), GroupId(2)]);
-    assert!(doubts.iter().all(|doubt| doubt.leader == ReplicaId(1) && doubt.under == A));
+    let from_a = |doubt: &Doubt| doubt.leader == ReplicaId(1) && doubt.under == A && !doubt.asks;
+    assert!(doubts.iter().all(from_a));
     assert!(!three.c.believes(GroupId(1), three.now));
     assert!(three.c.doubts(GroupId(1), doubts[0].turn));
     three.c.wake(GroupId(1));
@@ -142,7 +145,7 @@ fn a_group_that_is_only_just_asked_to_rest_is_named() {
 }
 
 #[test]
-fn what_is_claimed_and_does_not_rest_disturbs_nobody() {
+fn who_is_claimed_and_does_not_rest_is_not_counted_on() {
     let mut three = Three::resting(&[1, 2]);
     three.b.wake(GroupId(1));
     for _ in 0..10 {
@@ -150,6 +153,24 @@ fn what_is_claimed_and_does_not_rest_disturbs_nobody() {
         three.look();
     }
     assert!(three.b.believes(GroupId(2), three.now));
+    assert_eq!(three.alone, [], "C is enough");
+    assert_eq!(three.a.company(GroupId(1)).unwrap(), &[C].into());
+    assert!(three.a.beats().iter().all(|(_, beat)| beat.names.is_none()), "all agree again");
+    three.c.wake(GroupId(1));
+    three.beat(true);
+    three.beat(true);
+    assert_eq!(three.alone, [GroupId(1)]);
+}
+
+#[test]
+fn a_rumour_is_no_reason_to_stop_believing() {
+    let mut three = Three::resting(&[1]);
+    let doubt = three.b.doubt(GroupId(1)).unwrap();
+    assert!(doubt.asks && three.b.believes(GroupId(1), three.now));
+    assert!(three.b.doubt(GroupId(1)).is_none(), "nor is a second one");
+    assert!(three.b.believes(GroupId(1), three.now));
+    assert!(three.b.wake(GroupId(1)));
+    assert!(!three.b.believes(GroupId(1), three.now));
 }
 
 #[test]
@@ -158,8 +179,8 @@ fn a_claim_of_another_term_is_none() {
     let other = Claim { group: GroupId(1), term: TERM + 1 };
     let mut claims = Claims::default();
     claims.add(other);
-    let (agrees, doubts) = three.b.hear(A, &Beat { claims, names: None }, three.now);
-    assert!(!agrees && doubts.is_empty());
+    let (heard, doubts) = three.b.hear(A, &Beat { claims, names: None }, three.now);
+    assert!(!heard.agrees && heard.awake.is_empty() && doubts.is_empty());
     let named = Beat { claims, names: Some(Seq(vec![other])) };
     assert_eq!(three.b.hear(A, &named, three.now).1.len(), 1);
 }
@@ -168,6 +189,7 @@ fn a_claim_of_another_term_is_none() {
 fn a_node_that_slept_itself_blames_nobody() {
     let mut three = Three::resting(&[1]);
     three.beat(true);
+    three.look();
     three.now += PATIENCE * 20;
     assert_eq!(three.look(), [Silence::default(), Silence::default(), Silence::default()]);
     let mut found = 0;
@@ -179,9 +201,20 @@ fn a_node_that_slept_itself_blames_nobody() {
 }
 
 #[test]
+fn a_node_that_always_looks_late_finds_silence_all_the_same() {
+    let mut three = Three::resting(&[1]);
+    let mut found = 0;
+    for _ in 0..10 {
+        three.now += PATIENCE * 2;
+        found += three.b.look(three.now).doubts.len();
+    }
+    assert_eq!(found, 1);
+}
+
+#[test]
 fn who_was_woken_while_it_asked_does_not_rest() {
     let now = Instant::now();
-    let mut roster = Roster::new(PATIENCE);
+    let mut roster = Roster::new(PATIENCE, BEAT);
     roster.ask(GroupId(1), TERM);
     assert!(roster.wake(GroupId(1)));
     assert!(!roster.lead(GroupId(1), company(&[B, C]), now));
@@ -193,7 +226,7 @@ fn who_was_woken_while_it_asked_does_not_rest() {
 #[test]
 fn one_that_rests_otherwise_does_not_follow() {
     let now = Instant::now();
-    let mut roster = Roster::new(PATIENCE);
+    let mut roster = Roster::new(PATIENCE, BEAT);
     assert!(roster.follow(GroupId(1), TERM, ReplicaId(1), A, now));
     assert!(roster.follow(GroupId(1), TERM, ReplicaId(1), A, now), "asked twice");
     assert!(!roster.follow(GroupId(1), TERM, ReplicaId(2), B, now));
