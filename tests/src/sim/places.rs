@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use quorate_testkit::sim::SiteCounts;
 
 /// The seeds of the fixed set.
-pub(super) const FIXED_SEEDS: std::ops::RangeInclusive<u64> = 1..=40;
+pub(super) const FIXED_SEEDS: std::ops::RangeInclusive<u64> = 1..=50;
 
 /// Every run of the fixed set must reach these.
 const DEMANDED: [&str; 49] = [

@@ -23,6 +23,9 @@ pub(crate) type Groups = RwLock<BTreeMap<GroupId, Group>>;
 /// So many groups are asked to rest at a time: what one message names.
 const ASKED_MAX: usize = 1024;
 
+/// How often a group is looked at until it rests.
+const LOOKS_UNTIL_QUIET: u32 = 5;
+
 /// So many beats at least come before silence is taken for one.
 const BEATS_IN_PATIENCE: u32 = 4;
 
@@ -219,7 +222,7 @@ async fn keep_beating(house: Weak<Quiescence>) {
 
 async fn keep_lulling(house: Weak<Quiescence>) {
     while let Some(house) = house.upgrade() {
-        let pause = house.beat * 2;
+        let pause = house.after.map_or(house.beat, |after| after / LOOKS_UNTIL_QUIET);
         house.lull().await;
         drop(house);
         tokio::time::sleep(pause).await;

@@ -269,6 +269,7 @@ impl Group {
     pub(super) fn tick_unless_heard(&self) {
         let resting = self.resting();
         if resting.is_ticking.load(Ordering::SeqCst)
+            || !resting.is_awake()
             || resting.ago(&resting.heard) < self.timing().lease()
         {
             return;
@@ -285,12 +286,17 @@ impl Group {
         let resting = self.resting();
         let after = resting.house.after()?;
         let is_tired = || resting.ago(&resting.used) >= after && self.proposals_open() == 0;
-        if !is_tired() || !self.is_leading_now() {
+        if !is_tired() {
             return None;
         }
         if !resting.is_awake() {
-            // Perhaps woken by somebody who did not wait for the end of it.
-            self.mark_awake();
+            if resting.is_ticking.load(Ordering::SeqCst) {
+                // Woken by somebody who did not wait for the end of it.
+                self.mark_awake();
+            }
+            return None;
+        }
+        if !self.is_leading_now() {
             return None;
         }
         let metrics = self.metrics();
