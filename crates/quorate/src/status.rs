@@ -91,10 +91,10 @@ impl Node {
         self.inner.engine.corruptions().len()
     }
 
-    /// Counters of the Raft host.
+    /// Counters of the Raft host, and how its groups are.
     #[must_use]
-    pub fn raft_metrics(&self) -> quorate_raft::HostMetrics {
-        self.inner.host.metrics()
+    pub fn raft_metrics(&self) -> (quorate_raft::HostMetrics, Vec<quorate_raft::GroupStatus>) {
+        (self.inner.host.metrics(), self.inner.host.statuses())
     }
 
     /// The watermarks as this node knows them, and what is under way here.

@@ -118,6 +118,16 @@ pub struct HostConfig {
     /// trip more. At least twice the longest `election_max`. `None` keeps such
     /// groups awake; replicas here of groups led elsewhere rest when they are asked.
     pub quiet_after: Option<Duration>,
+    /// Whether a leader that a quorum answered within nine tenths of a lease
+    /// confirms reads without asking it again. The same on all nodes: a replica
+    /// that was started then votes for nobody during a lease, so that no restart
+    /// shortens what a leader counts on.
+    ///
+    /// Read indexes need no clocks; leases need those of any two nodes to run
+    /// equally fast, within a tenth, and not to stand still while a machine is
+    /// suspended. Where that is not sure, a read may miss a write that was
+    /// acknowledged before it.
+    pub lease_reads: bool,
 }
 
 impl Default for HostConfig {
@@ -139,6 +149,7 @@ impl Default for HostConfig {
             snapshot_staging_idle_max: Duration::from_secs(60),
             membership_deadline: Duration::from_secs(20),
             quiet_after: Some(Duration::from_secs(5)),
+            lease_reads: false,
         }
     }
 }

@@ -10,7 +10,7 @@ use openraft::errors::{
     ChangeMembershipError, ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError,
     RaftError as CoreError,
 };
-use openraft::{ChangeMembers, RaftMetrics, ReadPolicy};
+use openraft::{ChangeMembers, LinearizerOption, RaftMetrics};
 use parking_lot::Mutex;
 use quorate_types::group_log::ReadIndex;
 use quorate_types::{GroupId, NodeId, ReplicaId, buggify, sometimes, watch};
@@ -87,7 +87,8 @@ pub struct GroupStatus {
     /// to match; absent replicas have not confirmed anything yet.
     pub matched: BTreeMap<ReplicaId, u64>,
     /// On a leader, the other replicas that answered it within a
-    /// [lease](crate::Timing::lease), or that rest with it on nodes that do.
+    /// [lease](crate::Timing::lease), or that rest with it, or did until just now,
+    /// on nodes that answer.
     pub fresh: BTreeSet<ReplicaId>,
     /// The voters that are being left, while the membership is joint.
     pub outgoing: Option<BTreeSet<ReplicaId>>,
@@ -106,6 +107,8 @@ pub(crate) struct Counters {
     pub(crate) reads: AtomicU64,
     pub(crate) read_rounds: AtomicU64,
     pub(crate) flushes: AtomicU64,
+    pub(crate) snapshot_bytes_sent: AtomicU64,
+    pub(crate) snapshot_bytes_received: AtomicU64,
 }
 
 pub(crate) fn count(counter: &AtomicU64) {
@@ -175,7 +178,11 @@ impl Group {
             resting: Arc::clone(&resting),
             purging: Purging::new(config.purge_after_entries, config.purge_keeps_entries),
         };
-        let confirmer = confirm_reads(raft.clone(), read_queue, Arc::clone(&counters));
+        // What may be relied on is less than what followers keep.
+        let lease = config.timing(class).lease() * 9 / 10;
+        let trusted = if config.lease_reads { lease } else { Duration::ZERO };
+        let option = LinearizerOption::new(Some(trusted), true);
+        let confirmer = confirm_reads(raft.clone(), option, read_queue, Arc::clone(&counters));
         let tasks = vec![
             quorate_types::runtime::spawn(observer.run()).abort_handle(),
             quorate_types::runtime::spawn(confirmer).abort_handle(),
@@ -245,6 +252,10 @@ impl Group {
         // Indices begin at 0 until something is purged.
         let end = metrics.last_log_index.map_or(0, |last| last + 1);
         end.saturating_sub(metrics.purged.map_or(0, |purged| purged.index + 1))
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.inner.counters
     }
 
     pub(crate) fn config(&self) -> &HostConfig {
@@ -331,23 +342,18 @@ impl Group {
 
     /// Confirms with a quorum that this replica leads, and returns the index
     /// that a linearizable read must have [applied](Self::wait_applied). One
-    /// round of heartbeats serves every read that waits when it begins.
+    /// round of heartbeats serves every read that waits when it begins. With
+    /// [`lease_reads`](crate::HostConfig::lease_reads) the last one serves those
+    /// that come a little later, too.
     ///
     /// # Errors
     /// [`ReadError`]; trying again is always safe.
     pub async fn read_index(&self) -> Result<ReadIndex, ReadError> {
         count(&self.inner.counters.reads);
-        self.resting().note_use();
-        if self.resting().is_awake() {
-            return self.confirm_leadership().await;
-        }
-        self.wake_as_leader();
-        let confirmed = self.confirm_leadership().await;
-        self.mark_awake();
-        confirmed
+        self.rise_to_read().await
     }
 
-    /// A round of heartbeats, shared with whoever waits for one.
+    /// A round of heartbeats, shared with whoever waits for one, if it takes one.
     pub(crate) async fn confirm_leadership(&self) -> Result<ReadIndex, ReadError> {
         let (reply, confirmed) = oneshot::channel();
         self.inner.reads.try_send(reply).map_err(|_| ReadError::Unavailable)?;
@@ -551,7 +557,11 @@ impl Group {
     /// that does not vote; [`RaftError::Unknown`] when this replica still leads
     /// after two election timeouts.
     pub async fn transfer_leader(&self, to: ReplicaId) -> Result<(), RaftError> {
+        let rested = !self.inner.resting.is_awake();
         self.rise().await;
+        if rested {
+            self.wait_heard(to).await;
+        }
         let metrics = self.metrics();
         if !is_leading(&metrics, self.inner.replica) {
             let leader = leader_node(&metrics);
@@ -573,6 +583,19 @@ impl Group {
         }
     }
 
+    /// Waits until a replica has answered a leader that just woke; not for long.
+    async fn wait_heard(&self, replica: ReplicaId) {
+        let lease = self.inner.timing.lease();
+        let mut metrics = self.inner.raft.metrics();
+        let is_heard = |metrics: &RaftMetrics<TypeConfig>| {
+            silence(metrics, replica.0).is_some_and(|silence| silence <= lease)
+        };
+        let heard = async {
+            while !is_heard(&metrics.borrow_and_update()) && metrics.changed().await.is_ok() {}
+        };
+        drop(tokio::time::timeout(self.inner.timing.heartbeat * 2, heard).await);
+    }
+
     fn judge_successor(
         &self,
         metrics: &RaftMetrics<TypeConfig>,
@@ -582,7 +605,7 @@ impl Group {
         if !voters.any(|voter| voter == to.0) {
             return Err(RaftError::Refused(format!("{to} does not vote")));
         }
-        if !self.is_fresh(metrics, to.0) {
+        if silence(metrics, to.0).is_none_or(|silence| silence > self.inner.timing.lease()) {
             return Err(RaftError::NotReady(format!("{to} has not answered lately")));
         }
         let matched =
@@ -669,6 +692,7 @@ fn forward_of(forward: &ForwardToLeader<TypeConfig>, replica: ReplicaId) -> Opti
 /// next, because a round proves leadership only as of its beginning.
 async fn confirm_reads(
     raft: RaftOf,
+    option: LinearizerOption,
     mut queue: mpsc::Receiver<ReadReply>,
     counters: Arc<Counters>,
 ) {
@@ -678,7 +702,7 @@ async fn confirm_reads(
             return;
         }
         count(&counters.read_rounds);
-        let outcome = confirm(&raft).await;
+        let outcome = confirm(&raft, option.clone()).await;
         for reply in waiting.drain(..) {
             // A reader that gave up is no concern of the others.
             let _gone = reply.send(outcome.clone());
@@ -686,8 +710,8 @@ async fn confirm_reads(
     }
 }
 
-async fn confirm(raft: &RaftOf) -> Result<ReadIndex, ReadError> {
-    match raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+async fn confirm(raft: &RaftOf, option: LinearizerOption) -> Result<ReadIndex, ReadError> {
+    match raft.get_read_linearizer(option).await {
         Ok(linearizer) => {
             let confirmed = linearizer.read_log_id();
             let term = confirmed.committed_leader_id().term;

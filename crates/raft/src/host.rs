@@ -17,7 +17,7 @@ use crate::consensus::storage::GroupLog;
 use crate::consensus::types::RaftOf;
 use crate::consensus::wire::{Message, Refusal, Reply};
 use crate::error::RaftError;
-use crate::group::{Counters, Group, Parts};
+use crate::group::{Counters, Group, GroupStatus, Parts};
 use crate::inbox;
 use crate::log::{LogEngine, LogError, LogState, LogStats, Vote};
 use crate::machine::{MachineError, StateMachine};
@@ -70,6 +70,10 @@ pub struct HostMetrics {
     pub read_rounds: u64,
     /// Flushes of a machine, asked for in order to purge a log.
     pub flushes: u64,
+    /// Bytes of snapshots that other nodes have taken.
+    pub snapshot_bytes_sent: u64,
+    /// Bytes of snapshots that were taken here.
+    pub snapshot_bytes_received: u64,
 }
 
 /// Whoever gave a host its replicas (port): has their machines' rows, and uses
@@ -294,6 +298,12 @@ impl Host {
         self.inner.groups.read().values().cloned().collect()
     }
 
+    /// How they all are now.
+    #[must_use]
+    pub fn statuses(&self) -> Vec<GroupStatus> {
+        self.groups().iter().map(Group::status).collect()
+    }
+
     /// Whether the host was shut down: nothing that goes wrong from then on is
     /// damage.
     #[must_use]
@@ -422,6 +432,8 @@ impl Host {
             reads: read(&counters.reads),
             read_rounds: read(&counters.read_rounds),
             flushes: read(&counters.flushes),
+            snapshot_bytes_sent: read(&counters.snapshot_bytes_sent),
+            snapshot_bytes_received: read(&counters.snapshot_bytes_received),
         }
     }
 
@@ -493,6 +505,7 @@ impl Inner {
             append_deadline: self.config.timing(class).lease(),
             probe: Arc::clone(probe),
             sending: Arc::clone(&self.sending),
+            counters: Arc::clone(&self.counters),
         }
     }
 

@@ -2,6 +2,7 @@
 //! snapshots together.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::Snapshot;
@@ -84,9 +85,10 @@ pub(crate) async fn answer(group: &Group, receiving: &Arc<Semaphore>, body: Body
     }
     match body {
         Body::Append(append) => {
+            let moment = group.resting().moment();
             let reply = append_entries(group, append).await;
             if matches!(reply, Reply::Appended | Reply::AppendedPartly(_) | Reply::AppendConflict) {
-                group.note_leader();
+                group.note_leader(moment);
             }
             reply
         }
@@ -236,11 +238,13 @@ async fn snapshot_chunk(group: &Group, chunk: SnapshotChunk) -> Reply {
         *slot = None;
         return Reply::Refused(Refusal::LostTransfer);
     }
+    let bytes = chunk.bytes.len() as u64;
     if let Err(error) = staging.writer.write(chunk.bytes.into()).await {
         tracing::warn!(?group, %error, "cannot receive a snapshot");
         *slot = None;
         return Reply::Refused(Refusal::LostTransfer);
     }
+    group.counters().snapshot_bytes_received.fetch_add(bytes, Ordering::Relaxed);
     staging.next_sequence += 1;
     staging.touched = Instant::now();
     Reply::ChunkStored

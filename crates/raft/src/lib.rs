@@ -20,6 +20,7 @@ mod purging;
 mod quiescence;
 mod runtime;
 mod small;
+mod spread;
 pub mod tcp;
 mod transport;
 
@@ -38,6 +39,7 @@ pub use machine::{
 };
 pub use network::{ChannelTransport, Network};
 pub use small::{SmallMachine, SmallState, View};
+pub use spread::Spread;
 pub use transport::{Lane, Transport, TransportError};
 
 pub use quorate_types::group_log::ReadIndex;

@@ -106,6 +106,65 @@ fn reads_that_wait_share_a_round() {
 }
 
 #[test]
+fn a_leader_with_a_lease_reads_without_asking() {
+    simulate(async {
+        let network = Network::default();
+        let leased = HostConfig { lease_reads: true, quiet_after: None, ..config() };
+        let nodes = seeded_cluster_with(&network, &[1], leased).await;
+        let leader = leader_of(&groups_of(&nodes, 1)).await;
+        propose(&leader, "a").await;
+        network.take_calls();
+        for _ in 0..1000 {
+            leader.read_index().await.unwrap();
+        }
+        assert!(network.take_calls() < 10, "heartbeats at most");
+    });
+}
+
+/// The leader's last round may be a lease old when all its followers have lost
+/// what they promised it. Whenever that is, it reads no more once another one has
+/// written.
+#[test]
+fn a_lease_ends_before_restarted_voters_elect() {
+    for phase in 0..12 {
+        simulate(async {
+            let network = Network::default();
+            let leased = HostConfig { lease_reads: true, quiet_after: None, ..config() };
+            let mut nodes = seeded_cluster_with(&network, &[1], leased).await;
+            let leader = leader_of(&groups_of(&nodes, 1)).await;
+            propose(&leader, "a").await;
+            tokio::time::sleep(Duration::from_millis(17 * phase)).await;
+            leader.read_index().await.unwrap();
+            let leads = places(&nodes, &leader).0;
+            network.isolate(nodes[leads].id);
+            let mut others = Vec::new();
+            for place in (0..3).filter(|place| *place != leads) {
+                nodes[place].crash_and_restart().await;
+                others.push(nodes[place].create(1, 11 + place as u64).await);
+            }
+            let began = tokio::time::Instant::now();
+            let reading = quorate_types::runtime::spawn(async move {
+                let mut read_last = began;
+                while began.elapsed() < Duration::from_secs(5) {
+                    let asked = tokio::time::Instant::now();
+                    if leader.read_index().await.is_ok() {
+                        read_last = asked;
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                read_last
+            });
+            let successor = leader_of(&others).await;
+            propose(&successor, "b").await;
+            let written = tokio::time::Instant::now();
+            let read_last = reading.await.unwrap();
+            assert!(read_last > began, "the lease is of use");
+            assert!(read_last < written, "phase {phase}: {:?}", read_last - written);
+        });
+    }
+}
+
+#[test]
 fn a_leader_without_quorum_neither_commits_nor_reads() {
     simulate(async {
         let network = Network::default();

@@ -7,6 +7,7 @@ mod commands;
 mod gateway;
 mod metrics;
 mod procedures;
+mod raft_metrics;
 mod resp;
 mod serve;
 mod wiring;

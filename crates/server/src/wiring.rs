@@ -19,6 +19,7 @@ use crate::backend::{Backend, BackendError, BackendInfo, KeyPage};
 use crate::cli::{self, Membership, NodeResult, StartConfig};
 use crate::commands::{SLOTS, partition_key, slot_start};
 use crate::procedures::RedisProcedures;
+use crate::raft_metrics;
 use crate::serve::{Doors, listen};
 
 /// Sessions that the connections share. One session acknowledges its requests
@@ -239,7 +240,7 @@ impl Admin for Service {
     fn metrics(&self) -> String {
         let mut text = String::new();
         let (marks, held) = self.node.transactions();
-        let raft = self.node.raft_metrics();
+        let (raft, groups) = self.node.raft_metrics();
         for (name, value) in held.named() {
             let _ = writeln!(text, "# TYPE quorate_{name} gauge\nquorate_{name} {value}");
         }
@@ -250,30 +251,11 @@ impl Admin for Service {
             ("quorate_map_version", self.node.view().version()),
             ("quorate_corrupt_rows", count(self.node.corrupt_rows())),
             ("quorate_serving", u64::from(self.node.is_serving())),
-            ("quorate_raft_groups", raft.groups),
-            ("quorate_raft_groups_resting", raft.groups_resting),
-            ("quorate_raft_proposals_open", raft.proposals_open),
-            ("quorate_raft_snapshots_sending", raft.snapshots_sending),
-            ("quorate_raft_snapshots_receiving", raft.snapshots_receiving),
-            ("quorate_raft_log_entries_longest", raft.log_entries_longest),
         ];
         for (name, value) in gauges {
             let _ = writeln!(text, "# TYPE {name} gauge\n{name} {value}");
         }
-        let counters = [
-            ("elections_won", raft.elections_won),
-            ("proposals", raft.proposals),
-            ("proposals_refused", raft.proposals_refused),
-            ("reads", raft.reads),
-            ("read_rounds", raft.read_rounds),
-            ("flushes", raft.flushes),
-        ];
-        for (name, value) in counters {
-            let _ = writeln!(
-                text,
-                "# TYPE quorate_raft_{name}_total counter\nquorate_raft_{name}_total {value}"
-            );
-        }
+        raft_metrics::write(&mut text, &raft, &groups);
         text
     }
 

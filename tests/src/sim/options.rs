@@ -62,6 +62,9 @@ pub struct Options {
     /// After so long without use a group rests, if ever.
     #[serde(default)]
     pub quiet_millis: Option<u64>,
+    /// Whether leaders read on the strength of their leases.
+    #[serde(default)]
+    pub lease_reads: bool,
     /// Appends on their way to one follower.
     pub appends_in_flight_max: usize,
     /// Transactions that the sequencer takes before it refuses.
@@ -237,6 +240,7 @@ impl Default for Options {
             purge_keeps_entries: 1_000,
             has_segments: false,
             quiet_millis: Some(5_000),
+            lease_reads: false,
             appends_in_flight_max: 4,
             inbox_txns_max: 16 << 10,
             retention_millis: 600_000,
@@ -285,6 +289,7 @@ impl Options {
         // The least that is taken, in every other seed.
         let least = options.election_millis * 2;
         options.quiet_millis = chance.pick(&[None, Some(least), Some(least), Some(10_000)]);
+        options.lease_reads = chance.one_in(4);
         options
     }
 
@@ -403,6 +408,7 @@ impl Options {
         raft.snapshot_staging_idle_max = Duration::from_secs(20);
         raft.appends_in_flight_max = self.appends_in_flight_max;
         raft.quiet_after = self.quiet_millis.map(millis);
+        raft.lease_reads = self.lease_reads;
         if self.has_segments && self.load.padding_bytes == 0 {
             raft.command_bytes_max = COMMAND_BYTES_MAX;
         }

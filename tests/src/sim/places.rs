@@ -13,7 +13,7 @@ use quorate_testkit::sim::SiteCounts;
 pub(super) const FIXED_SEEDS: std::ops::RangeInclusive<u64> = 1..=50;
 
 /// Every run of the fixed set must reach these.
-const DEMANDED: [&str; 49] = [
+const DEMANDED: [&str; 50] = [
     "a checkpoint meets another",
     "a client hears that its request has expired",
     "a command finds its shard split",
@@ -42,6 +42,7 @@ const DEMANDED: [&str; 49] = [
     "a replica that is gone is called",
     "a replica that rested stands for election",
     "a replica that rests refuses its vote",
+    "a replica votes for nobody yet",
     "a retry finds its request in the gate",
     "a retry finds its result",
     "a sender asks again whether its snapshot is installed",

@@ -69,7 +69,7 @@ fn at_floor(cluster: &Cluster, ledger: &Ledger) -> Result<(), String> {
 fn nodes_at_floor(cluster: &Cluster) -> Result<(), String> {
     let longest = longest_log(&cluster.options);
     for (_, node) in cluster.running().filter_map(|place| cluster.node(place)) {
-        let raft = node.raft_metrics();
+        let (raft, _) = node.raft_metrics();
         let under_way = [
             ("proposals under way", raft.proposals_open),
             ("snapshots that are sent", raft.snapshots_sending),

@@ -60,7 +60,7 @@ fn drop_strikes(options: &mut Options, shows: &mut Shows<'_>) {
     }
 }
 
-const SIMPLER: [fn(&mut Options); 23] = [
+const SIMPLER: [fn(&mut Options); 24] = [
     |it| it.stumbles = false,
     |it| it.load.operations_max = (it.load.operations_max / 2).max(100),
     |it| it.load.weights.audits = 0,
@@ -76,6 +76,7 @@ const SIMPLER: [fn(&mut Options); 23] = [
     |it| it.load.padding_bytes = 0,
     |it| drop(it.cuts.pop()),
     |it| it.quiet_millis = None,
+    |it| it.lease_reads = false,
     |it| it.slow_disk = None,
     |it| it.skew_millis = 0,
     |it| it.has_placement = false,

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -29,6 +30,7 @@ use super::wire::{
     VoteCall, WireEntry, host_row, to_log_entry,
 };
 use crate::config::HostConfig;
+use crate::group::Counters;
 use crate::machine::SnapshotReader;
 use crate::transport::{Lane, Transport, TransportError};
 
@@ -48,6 +50,7 @@ pub(crate) struct Links {
     pub(crate) probe: Arc<Probe>,
     /// Permits for the snapshots this node sends at a time.
     pub(crate) sending: Arc<Semaphore>,
+    pub(crate) counters: Arc<Counters>,
 }
 
 impl Links {
@@ -228,11 +231,12 @@ impl Link {
                 ))
             })?;
             let Some(chunk) = chunk else { break };
-            let crc32c = crc32c::crc32c(&chunk);
+            let (crc32c, bytes) = (crc32c::crc32c(&chunk), chunk.len() as u64);
             let chunk = SnapshotChunk { transfer, sequence, crc32c, bytes: Blob(chunk) };
             if let Some(reply) = self.stage(Body::SnapshotChunk(chunk), chunk_deadline).await? {
                 return Ok(reply);
             }
+            self.links.counters.snapshot_bytes_sent.fetch_add(bytes, Ordering::Relaxed);
             sequence += 1;
         }
         let end = Body::SnapshotEnd(SnapshotEnd { transfer, vote, chunks: sequence });

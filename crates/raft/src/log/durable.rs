@@ -1,5 +1,6 @@
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_types::disk::Disk;
@@ -308,15 +309,19 @@ impl Shared {
     pub(super) fn committed(
         &self,
         written: Written,
+        took: Duration,
         result: Result<Laid, LogError>,
     ) -> Result<(), LogError> {
         let mut state = self.state.lock();
         match result {
             Ok(laid) => {
-                state.stats.commits += 1;
-                state.stats.entries += written.entries;
-                state.stats.payload_bytes += written.payload_bytes;
-                state.stats.rewritten_bytes += written.rewritten_bytes;
+                let stats = &mut state.stats;
+                stats.commits += 1;
+                stats.entries += written.entries;
+                stats.payload_bytes += written.payload_bytes;
+                stats.rewritten_bytes += written.rewritten_bytes;
+                stats.commit_entries.note(written.entries);
+                stats.commit_micros.note(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
                 state.memory.place(&laid.placed);
                 for sequence in laid.rows {
                     state.memory.note_row(sequence);
@@ -588,7 +593,8 @@ impl LogEngine for DurableLog {
     }
 
     fn stats(&self) -> LogStats {
-        self.shared.state.lock().stats
+        let state = self.shared.state.lock();
+        LogStats { queued: state.queue.len() as u64, ..state.stats }
     }
 
     fn close(&self) -> LogFuture<'_, ()> {

@@ -25,6 +25,8 @@ use bytes::Bytes;
 use quorate_types::{GroupId, ReplicaId};
 use zerompk::{FromMessagePack, ToMessagePack};
 
+use crate::spread::Spread;
+
 pub use durable::{DurableLog, LogConfig, LogMedium};
 pub use error::{LogError, Place};
 
@@ -97,6 +99,12 @@ pub struct LogStats {
     /// Payload bytes that were written once more so that files could be used
     /// again.
     pub rewritten_bytes: u64,
+    /// Operations that wait for a commit now.
+    pub queued: u64,
+    /// How long commits took, in microseconds: the write and the sync.
+    pub commit_micros: Spread,
+    /// Entries of a commit.
+    pub commit_entries: Spread,
 }
 
 /// One durable log for all groups of a node.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use quorate_types::{GroupId, ReplicaId, buggify, planted, runtime};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use super::durable::{Shared, Written};
 use super::medium::{Commit, NewEntry};
@@ -214,10 +215,10 @@ impl Writer {
             if buggify!("raft log sync is slow") {
                 runtime::sync_delay().await;
             }
-            let share = Written::of(&commit.entries);
+            let (share, began) = (Written::of(&commit.entries), Instant::now());
             let result = shared.medium.commit(&commit);
             let has_filled_shelf = result.as_ref().is_ok_and(|laid| laid.has_filled_shelf);
-            let result = shared.committed(share, result);
+            let result = shared.committed(share, began.elapsed(), result);
             for completion in completions {
                 completion(result.clone());
             }

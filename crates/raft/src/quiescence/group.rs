@@ -8,6 +8,7 @@ use std::time::Duration;
 use openraft::RaftMetrics;
 use openraft::async_runtime::WatchReceiver as _;
 use parking_lot::{Mutex, MutexGuard};
+use quorate_types::group_log::ReadIndex;
 use quorate_types::{GroupId, NodeId, ReplicaId, buggify, runtime, sometimes};
 use tokio::time::Instant;
 
@@ -17,7 +18,9 @@ use super::wire::Lull;
 use crate::config::Timing;
 use crate::consensus::types::{LogId, RaftOf, TypeConfig, log_id, our_vote, position, raft_vote};
 use crate::consensus::wire::{Body, Message, Reply, Voted};
+use crate::error::ReadError;
 use crate::group::{Group, Leadership, is_leading, silence};
+use crate::log::Vote;
 use crate::transport::Lane;
 
 /// A voter that was silent for so many times what is borne otherwise is gone, and
@@ -32,7 +35,7 @@ pub(crate) struct Resting {
     raft: RaftOf,
     /// Whether it can be used as it is.
     is_awake: AtomicBool,
-    is_ticking: AtomicBool,
+    is_ticking: Mutex<bool>,
     /// Whether it stops, so that nobody may count on it.
     is_retired: AtomicBool,
     began: Instant,
@@ -51,7 +54,7 @@ impl Resting {
             group,
             raft,
             is_awake: AtomicBool::new(true),
-            is_ticking: AtomicBool::new(true),
+            is_ticking: Mutex::new(true),
             is_retired: AtomicBool::new(false),
             began: Instant::now(),
             used: AtomicU64::new(0),
@@ -66,7 +69,8 @@ impl Resting {
         (!self.is_retired.load(Ordering::SeqCst)).then_some(roster)
     }
 
-    fn since_it_began(&self) -> u64 {
+    /// Now, in milliseconds since it began.
+    pub(crate) fn moment(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
@@ -77,7 +81,7 @@ impl Resting {
 
     /// Notes that somebody uses the replica now.
     pub(crate) fn note_use(&self) {
-        self.used.store(self.since_it_began(), Ordering::SeqCst);
+        self.used.store(self.moment(), Ordering::SeqCst);
     }
 
     pub(crate) fn is_awake(&self) -> bool {
@@ -87,8 +91,13 @@ impl Resting {
     /// Stops and starts the replica's timers: those of elections, and of a leader's
     /// heartbeats.
     fn tick(&self, is_ticking: bool) {
-        self.is_ticking.store(is_ticking, Ordering::SeqCst);
+        let mut now = self.is_ticking.lock();
+        *now = is_ticking;
         self.raft.runtime_config().tick(is_ticking);
+    }
+
+    fn is_ticking(&self) -> bool {
+        *self.is_ticking.lock()
     }
 
     /// Stops the rest of whoever rests. Ticks from now on.
@@ -109,25 +118,36 @@ impl Resting {
     /// Hears what the replica's office is: who rests as the leader of a term, and
     /// is that no more, rests on nobody's word. Who leads has to tick.
     pub(crate) fn learn(&self, now: Leadership) {
-        if now.leading && !self.is_ticking.load(Ordering::SeqCst) && self.is_awake() {
-            self.tick(true);
-        }
         if self.is_awake() {
+            if now.leading && !self.is_ticking() {
+                self.tick(true);
+            }
             return;
         }
         let Some(mut roster) = self.roster() else { return };
         let office = roster.office(self.group);
-        if office.is_some_and(|term| !now.leading || now.term != term) {
-            sometimes!("a leader is deposed while it rests");
+        let is_deposed = office.is_some_and(|term| !now.leading || now.term != term);
+        let is_elected = office.is_none() && now.leading && roster.rests(self.group);
+        if is_deposed || is_elected {
+            sometimes!("a leader is deposed while it rests", is_deposed);
             self.end(&mut roster);
         }
+    }
+}
+
+/// A leader that wakes, until it has, or nobody waits for it any more.
+struct Waking<'a>(&'a Group);
+
+impl Drop for Waking<'_> {
+    fn drop(&mut self) {
+        self.0.mark_awake();
     }
 }
 
 /// What a leader asks its followers for.
 pub(super) struct Asking {
     group: GroupId,
-    vote: crate::log::Vote,
+    vote: Vote,
     last: LogId,
     voters_needed: usize,
     lacks_a_voter: bool,
@@ -208,16 +228,26 @@ impl Group {
         if self.resting().is_awake() {
             return;
         }
+        let _waking = Waking(self);
         if self.wake_as_leader() {
             // Without a quorum it will say so itself.
             drop(self.confirm_leadership().await);
         }
-        self.mark_awake();
+    }
+
+    /// The same for a read, which is such a round.
+    pub(crate) async fn rise_to_read(&self) -> Result<ReadIndex, ReadError> {
+        self.resting().note_use();
+        let _waking = (!self.resting().is_awake()).then(|| {
+            self.wake_as_leader();
+            Waking(self)
+        });
+        self.confirm_leadership().await
     }
 
     /// Stops a leader's rest; its followers hear of it by what it sends them.
     /// Whether it leads, and has to be heard by them before it is used.
-    pub(crate) fn wake_as_leader(&self) -> bool {
+    fn wake_as_leader(&self) -> bool {
         let resting = self.resting();
         let Some(mut roster) = resting.roster() else { return false };
         if roster.office(self.id()).is_some() {
@@ -238,7 +268,7 @@ impl Group {
     }
 
     /// Unless it rests: again already, or as one that follows.
-    pub(crate) fn mark_awake(&self) {
+    fn mark_awake(&self) {
         let Some(roster) = self.resting().roster() else { return };
         if !roster.rests(self.id()) {
             self.resting().is_awake.store(true, Ordering::SeqCst);
@@ -250,16 +280,16 @@ impl Group {
         drop(runtime::spawn(async move { group.rise().await }));
     }
 
-    /// The leader was heard, and believed. A follower that hears its leader needs
-    /// no timers.
-    pub(crate) fn note_leader(&self) {
+    /// The leader was heard at a moment, and believed. A follower that hears its
+    /// leader needs no timers.
+    pub(crate) fn note_leader(&self, moment: u64) {
         let resting = self.resting();
-        resting.heard.store(resting.since_it_began(), Ordering::SeqCst);
+        resting.heard.fetch_max(moment, Ordering::SeqCst);
         if !resting.is_awake() {
             let Some(mut roster) = resting.roster() else { return };
             resting.end(&mut roster);
         }
-        if resting.is_ticking.load(Ordering::SeqCst) {
+        if resting.is_ticking() && !self.is_leading_now() {
             resting.tick(false);
         }
     }
@@ -268,7 +298,7 @@ impl Group {
     /// soon it has to stand for election. Called often.
     pub(super) fn tick_unless_heard(&self) {
         let resting = self.resting();
-        if resting.is_ticking.load(Ordering::SeqCst)
+        if resting.is_ticking()
             || !resting.is_awake()
             || resting.ago(&resting.heard) < self.timing().lease()
         {
@@ -290,7 +320,7 @@ impl Group {
             return None;
         }
         if !resting.is_awake() {
-            if resting.is_ticking.load(Ordering::SeqCst) {
+            if resting.is_ticking() {
                 // Woken by somebody who did not wait for the end of it.
                 self.mark_awake();
             }
@@ -369,8 +399,19 @@ impl Group {
     /// What a message means to a replica that rests. Votes may be refused without
     /// asking it, as they are by who hears its leader.
     pub(crate) fn stir(&self, body: &Body) -> Option<Reply> {
+        if let Body::Transfer(transfer) = body {
+            self.expect_election(transfer.vote);
+        }
         let (Body::PreVote(call) | Body::Vote(call)) = body else { return None };
-        if self.resting().is_awake() || call.is_transfer {
+        if call.is_transfer {
+            return None;
+        }
+        if self.config().lease_reads && self.resting().began.elapsed() < self.timing().lease() {
+            // It may have promised a leader not to vote, in an earlier life.
+            sometimes!("a replica votes for nobody yet");
+            return Some(self.refuse_vote());
+        }
+        if self.resting().is_awake() {
             return None;
         }
         let believes = {
@@ -382,6 +423,16 @@ impl Group {
         self.doubt();
         sometimes!("a replica that rests refuses its vote", believes);
         believes.then(|| self.refuse_vote())
+    }
+
+    /// A leader gives way: somebody is elected, or everybody's timers decide.
+    fn expect_election(&self, of: Vote) {
+        let resting = self.resting();
+        let Some(mut roster) = resting.roster() else { return };
+        let metrics = self.raft().metrics();
+        if our_vote(&metrics.borrow_watched().vote) == of {
+            resting.end(&mut roster);
+        }
     }
 
     /// Whoever believes in its leader would not vote for another.

@@ -316,14 +316,7 @@ fn a_slow_heartbeat_does_not_hide_the_loss_of_a_leader() {
             election_max: Duration::from_millis(2000),
         };
         let slow = HostConfig { metadata: timing, sequencer: timing, shard: timing, ..config() };
-        let mut nodes: Vec<TestNode> =
-            (1..=3).map(|id| TestNode::start_with(id, &network, slow.clone())).collect();
-        let members: Vec<_> = (1..=3).map(|id| (ReplicaId(10 + id), NodeId(id))).collect();
-        let row = quorate_raft::seeded_host_row(&members);
-        for node in &mut nodes {
-            node.stores.insert(GroupId(1), TapeStore::seeded(row.clone()));
-            node.create(1, 10 + node.id.0).await;
-        }
+        let nodes = seeded_cluster_with(&network, &[1], slow).await;
         let replicas = groups_of(&nodes, 1);
         let leader = leader_of(&replicas).await;
         propose(&leader, "before").await;

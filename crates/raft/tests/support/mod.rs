@@ -523,7 +523,17 @@ impl TestNode {
 /// Three nodes that each run the given groups, seeded; replica ids are
 /// `group * 10 + node`.
 pub async fn seeded_cluster(network: &Network, groups: &[u64]) -> Vec<TestNode> {
-    let mut nodes: Vec<TestNode> = (1..=3).map(|id| TestNode::start(id, network)).collect();
+    seeded_cluster_with(network, groups, config()).await
+}
+
+/// The same with another configuration.
+pub async fn seeded_cluster_with(
+    network: &Network,
+    groups: &[u64],
+    config: HostConfig,
+) -> Vec<TestNode> {
+    let start = |id| TestNode::start_with(id, network, config.clone());
+    let mut nodes: Vec<TestNode> = (1..=3).map(start).collect();
     for &group in groups {
         let members: Vec<_> =
             (1..=3).map(|node| (ReplicaId(group * 10 + node), NodeId(node))).collect();
