@@ -36,7 +36,7 @@ pub(crate) fn write(text: &mut String, raft: &HostMetrics, groups: &[GroupStatus
             "# TYPE quorate_raft_{name}_total counter\nquorate_raft_{name}_total {value}"
         );
     }
-    histogram(text, "log_commit_seconds", &raft.log.commit_micros, 1e-6);
+    histogram(text, "log_commit_seconds", &raft.log.commit_micros, 1e6);
     histogram(text, "log_commit_entries", &raft.log.commit_entries, 1.0);
     each(text, "term", groups, |group| Some(group.term));
     each(text, "leading", groups, |group| Some(u64::from(group.leading)));
@@ -45,14 +45,14 @@ pub(crate) fn write(text: &mut String, raft: &HostMetrics, groups: &[GroupStatus
     each(text, "applied", groups, |group| group.applied);
 }
 
-/// `unit` is what 1 stands for.
-fn histogram(text: &mut String, name: &str, spread: &Spread, unit: f64) {
+/// So many of what was counted are one of what is shown.
+fn histogram(text: &mut String, name: &str, spread: &Spread, per: f64) {
     let _ = writeln!(text, "# TYPE quorate_raft_{name} histogram");
     for (bound, below) in spread.cumulative() {
-        let bound = bound as f64 * unit;
+        let bound = bound as f64 / per;
         let _ = writeln!(text, "quorate_raft_{name}_bucket{{le=\"{bound}\"}} {below}");
     }
-    let (sum, count) = (spread.sum() as f64 * unit, spread.count());
+    let (sum, count) = (spread.sum() as f64 / per, spread.count());
     let _ = writeln!(text, "quorate_raft_{name}_bucket{{le=\"+Inf\"}} {count}");
     let _ = writeln!(text, "quorate_raft_{name}_sum {sum}\nquorate_raft_{name}_count {count}");
 }
