@@ -524,6 +524,7 @@ impl Group {
     pub fn campaign(&self) {
         let group = self.clone();
         drop(quorate_types::runtime::spawn(async move {
+            tokio::time::sleep(group.inner.resting.still_bound_for()).await;
             let timing = group.inner.timing;
             let patience = timing.election_min.saturating_sub(timing.lease());
             let until = tokio::time::Instant::now() + patience;

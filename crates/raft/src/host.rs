@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -249,6 +250,10 @@ impl Host {
             return Err(RaftError::Exists(group));
         }
         let state = self.inner.log.admit(group, replica).await?;
+        // Whoever never voted was never led, and has promised nobody anything.
+        let is_bound = self.inner.config.lease_reads && state.vote.is_some();
+        let lease = self.inner.config.timing(class).lease();
+        let bound_for = if is_bound { lease } else { Duration::ZERO };
         let progress = Arc::new(Progress::new());
         let mut applier = Applier::recover(group, machine, Arc::clone(&progress))?;
         self.inner.align(group, replica, state, &applier).await?;
@@ -260,11 +265,12 @@ impl Host {
         let machine = applier.machine();
         let probe = Arc::new(Probe::new(self.inner.config.timing(class)));
         let links = self.inner.links(group, replica, class, &probe);
-        let raft = self.inner.start_raft(links, class, &progress, applier).await?;
+        let raft = self.inner.start_raft(links, class, !is_bound, &progress, applier).await?;
         probe.follow(raft.metrics());
         let config = Arc::clone(&self.inner.config);
         let counters = Arc::clone(&self.inner.counters);
-        let resting = Resting::new(Arc::clone(&self.inner.quiescence), group, raft.clone());
+        let house = Arc::clone(&self.inner.quiescence);
+        let resting = Resting::new(house, group, raft.clone(), bound_for);
         let parts = Parts {
             group,
             replica,
@@ -513,11 +519,13 @@ impl Inner {
         &self,
         links: Links,
         class: GroupClass,
+        ticks: bool,
         progress: &Progress,
         applier: Applier,
     ) -> Result<RaftOf, RaftError> {
-        let config =
-            self.config.raft(class).map_err(|error| RaftError::Config(error.to_string()))?;
+        let config = self.config.raft(class);
+        let config = config.map_err(|error| RaftError::Config(error.to_string()))?;
+        let config = openraft::Config { enable_tick: ticks, ..config };
         let log = GroupLog {
             engine: Arc::clone(&self.log),
             group: links.group,

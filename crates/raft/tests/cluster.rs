@@ -143,17 +143,7 @@ fn a_lease_ends_before_restarted_voters_elect() {
                 others.push(nodes[place].create(1, 11 + place as u64).await);
             }
             let began = tokio::time::Instant::now();
-            let reading = quorate_types::runtime::spawn(async move {
-                let mut read_last = began;
-                while began.elapsed() < Duration::from_secs(5) {
-                    let asked = tokio::time::Instant::now();
-                    if leader.read_index().await.is_ok() {
-                        read_last = asked;
-                    }
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-                read_last
-            });
+            let reading = quorate_types::runtime::spawn(read_on(leader, began));
             let successor = leader_of(&others).await;
             propose(&successor, "b").await;
             let written = tokio::time::Instant::now();
@@ -162,6 +152,55 @@ fn a_lease_ends_before_restarted_voters_elect() {
             assert!(read_last < written, "phase {phase}: {:?}", read_last - written);
         });
     }
+}
+
+/// A voter that was started again may have promised its leader not to vote. That
+/// holds for its own vote, too, which with one of a voter that promised nothing
+/// makes a leader.
+#[test]
+fn a_restarted_voter_does_not_stand_either_while_its_leader_may_read() {
+    for seed in 0..24 {
+        simulate_seed(seed, async {
+            let network = Network::default();
+            let leased = HostConfig { lease_reads: true, quiet_after: None, ..config() };
+            let mut nodes = seeded_cluster_with(&network, &[1], leased).await;
+            let leader = leader_of(&groups_of(&nodes, 1)).await;
+            propose(&leader, "a").await;
+            let leads = places(&nodes, &leader).0;
+            let (restarts, forgets) = ((leads + 1) % 3, (leads + 2) % 3);
+            // One follower alone answers, for so long that the other is bound by
+            // nothing any more.
+            network.mute(nodes[leads].id, nodes[forgets].id);
+            network.mute(nodes[forgets].id, nodes[leads].id);
+            tokio::time::sleep(Duration::from_millis(3_000 + 37 * seed)).await;
+            leader.read_index().await.unwrap();
+            network.isolate(nodes[leads].id);
+            nodes[restarts].crash_and_restart().await;
+            let restarted = nodes[restarts].create(1, 11 + restarts as u64).await;
+            let others = [restarted, nodes[forgets].host.group(GroupId(1)).unwrap()];
+            let began = tokio::time::Instant::now();
+            let reading = quorate_types::runtime::spawn(read_on(leader, began));
+            let successor = leader_of(&others).await;
+            propose(&successor, "b").await;
+            let written = tokio::time::Instant::now();
+            let read_last = reading.await.unwrap();
+            assert!(read_last > began, "the lease is of use");
+            assert!(read_last < written, "seed {seed}: read {:?} later", read_last - written);
+        });
+    }
+}
+
+/// Reads for five seconds; says when the last read was asked for that succeeded.
+async fn read_on(leader: Group, began: tokio::time::Instant) -> tokio::time::Instant {
+    let mut read_last = began;
+    while began.elapsed() < Duration::from_secs(5) {
+        let asked = tokio::time::Instant::now();
+        if leader.read_index().await.is_ok() {
+            read_last = asked;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    read_last
 }
 
 #[test]

@@ -39,6 +39,9 @@ pub(crate) struct Resting {
     /// Whether it stops, so that nobody may count on it.
     is_retired: AtomicBool,
     began: Instant,
+    /// For so long from then on it keeps what it may have promised a leader in an
+    /// earlier life, which forgot it: to vote for nobody else, itself included.
+    bound_for: Duration,
     /// When it was used last, in milliseconds from when it began.
     used: AtomicU64,
     /// When it heard from its leader last, likewise.
@@ -48,15 +51,22 @@ pub(crate) struct Resting {
 }
 
 impl Resting {
-    pub(crate) fn new(house: Arc<Quiescence>, group: GroupId, raft: RaftOf) -> Self {
+    /// Of a replica that begins. One that is bound begins without timers.
+    pub(crate) fn new(
+        house: Arc<Quiescence>,
+        group: GroupId,
+        raft: RaftOf,
+        bound_for: Duration,
+    ) -> Self {
         Self {
             house,
             group,
             raft,
             is_awake: AtomicBool::new(true),
-            is_ticking: Mutex::new(true),
+            is_ticking: Mutex::new(bound_for.is_zero()),
             is_retired: AtomicBool::new(false),
             began: Instant::now(),
+            bound_for,
             used: AtomicU64::new(0),
             heard: AtomicU64::new(0),
             left: Mutex::default(),
@@ -67,6 +77,11 @@ impl Resting {
     fn roster(&self) -> Option<MutexGuard<'_, Roster>> {
         let roster = self.house.roster();
         (!self.is_retired.load(Ordering::SeqCst)).then_some(roster)
+    }
+
+    /// How long it is still bound.
+    pub(crate) fn still_bound_for(&self) -> Duration {
+        self.bound_for.saturating_sub(self.began.elapsed())
     }
 
     /// Now, in milliseconds since it began.
@@ -406,8 +421,7 @@ impl Group {
         if call.is_transfer {
             return None;
         }
-        if self.config().lease_reads && self.resting().began.elapsed() < self.timing().lease() {
-            // It may have promised a leader not to vote, in an earlier life.
+        if !self.resting().still_bound_for().is_zero() {
             sometimes!("a replica votes for nobody yet");
             return Some(self.refuse_vote());
         }
