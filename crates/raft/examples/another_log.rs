@@ -163,7 +163,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let node = Standalone::new(NodeId(1), BTreeMap::new(), directory.path());
     let log = Arc::new(MemoryLog::default());
-    let host = node.start_on(log, listener)?;
+    let (host, mesh) = node.start_on(log, listener)?;
     let disk = DirectoryDisk::open(directory.path())?;
     let machine = SmallMachine::<Longest>::open(&disk, "longest")?;
     let machine = Box::new(machine.seeded(&[(ReplicaId(11), NodeId(1))]));
@@ -174,5 +174,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let proposed = group.propose(command.into(), std::time::Duration::from_secs(5)).await?;
         println!("entry {}: the longest is {:?}", proposed.index, proposed.outcome);
     }
-    Ok(host.shutdown().await?)
+    host.shutdown().await?;
+    mesh.shutdown();
+    Ok(())
 }

@@ -99,7 +99,8 @@ impl SnapshotWriter for Table {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let directory = tempfile::tempdir()?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let host = Standalone::new(NodeId(1), BTreeMap::new(), directory.path()).start(listener)?;
+    let (host, mesh) =
+        Standalone::new(NodeId(1), BTreeMap::new(), directory.path()).start(listener)?;
     let host_row = seeded_host_row(&[(ReplicaId(11), NodeId(1))]);
     let machine = Box::new(Table { host_row, ..Table::default() });
     let (group, replica, class) = (GroupId(1), ReplicaId(11), GroupClass::Shard);
@@ -109,5 +110,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let proposed = group.propose(command.into(), std::time::Duration::from_secs(5)).await?;
         println!("entry {}: {command}, before it {:?}", proposed.index, proposed.outcome);
     }
-    Ok(host.shutdown().await?)
+    host.shutdown().await?;
+    mesh.shutdown();
+    Ok(())
 }

@@ -78,7 +78,7 @@ async fn run_one(node: NodeId, directory: &Path) -> Result<(), Failure> {
     let directory = directory.join(node.to_string());
     let listener = TcpListener::bind(address(node)).await?;
     let peers: BTreeMap<NodeId, String> = NODES.map(|id| (NodeId(id), address(NodeId(id)))).into();
-    let host = Standalone::new(node, peers, &directory).start(listener)?;
+    let (host, mesh) = Standalone::new(node, peers, &directory).start(listener)?;
 
     let members = NODES.map(|id| (ReplicaId(10 + id), NodeId(id)));
     let disk = DirectoryDisk::open(directory.join("counter"))?;
@@ -95,7 +95,9 @@ async fn run_one(node: NodeId, directory: &Path) -> Result<(), Failure> {
     }
     println!("{node}: the counter is {}", view.read(|counter| counter.0));
     tokio::time::sleep(PAUSE * 20).await; // The others hear of the last entry from it.
-    Ok(host.shutdown().await?)
+    host.shutdown().await?;
+    mesh.shutdown();
+    Ok(())
 }
 
 /// Reads and increments, where the leader is.

@@ -121,8 +121,8 @@ pub struct HostConfig {
     /// Whether a leader that a quorum answered within nine tenths of a lease
     /// confirms reads without asking it again. The same on all nodes: a replica
     /// that was started again then votes for nobody during a lease, itself
-    /// included, so that no restart shortens what a leader counts on. To switch it
-    /// on, every node is to be restarted with it before the first one that leads.
+    /// included, so that no restart shortens what a leader counts on. Switch it on
+    /// while all nodes are down.
     ///
     /// Read indexes need no clocks; leases need those of any two nodes to run
     /// equally fast, within a tenth, and not to stand still while a machine is

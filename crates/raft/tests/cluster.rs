@@ -562,6 +562,10 @@ fn timings_that_do_not_fit_are_refused_in_words() {
         refused.to_string().contains("above half of election_max and a heartbeat, which is 1.2s"),
         "{refused}"
     );
+    let hasty = HostConfig { quiet_after: Some(Duration::from_millis(3_999)), ..self::config() };
+    let wire = network.wire(NodeId(1));
+    let refused = Host::open(hasty, open_log(&RamDisk::default()), wire).unwrap_err().to_string();
+    assert!(refused.contains("has to be twice the longest election_max at least"), "{refused}");
 }
 
 #[test]

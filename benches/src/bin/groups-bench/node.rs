@@ -174,7 +174,7 @@ async fn begin(
     if options.awake {
         node.host.quiet_after = None;
     }
-    let host = node.start(listener)?;
+    let (host, _mesh) = node.start(listener)?;
     let disk = DirectoryDisk::open(options.dir.join("machines"))?;
     let ids: Vec<u64> = (1..=options.groups).collect();
     for some in ids.chunks(CREATED_AT_ONCE) {

@@ -61,6 +61,7 @@ impl Quiescence {
             roster: Mutex::new(Roster::new(patience, beat)),
         });
         drop(runtime::spawn(keep_beating(Arc::downgrade(&house))));
+        drop(runtime::spawn(keep_ticking(Arc::downgrade(&house))));
         if config.quiet_after.is_some() {
             drop(runtime::spawn(keep_lulling(Arc::downgrade(&house))));
         }
@@ -151,6 +152,10 @@ impl Quiescence {
         for (node, beat) in beats {
             drop(runtime::spawn(beat_to(Arc::clone(self), node, beat)));
         }
+    }
+
+    /// Starts the timers of whoever has to stand for election soon.
+    fn tick(&self) {
         let Some(groups) = self.groups.upgrade() else { return };
         for group in groups.read().values() {
             group.tick_unless_heard();
@@ -215,6 +220,16 @@ async fn keep_beating(house: Weak<Quiescence>) {
     while let Some(house) = house.upgrade() {
         let pause = house.beat;
         house.tend();
+        drop(house);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Apart from the others: on this all elections depend, on those only who rests.
+async fn keep_ticking(house: Weak<Quiescence>) {
+    while let Some(house) = house.upgrade() {
+        let pause = house.beat;
+        house.tick();
         drop(house);
         tokio::time::sleep(pause).await;
     }

@@ -1,4 +1,4 @@
-//! Groups that nobody uses cost nothing.
+//! Groups that nobody uses cost next to nothing.
 //!
 //! A leader whose group was not used for a while, and whose followers have all of
 //! its log, asks them to rest with it. Who rests has its timers stopped: no
@@ -17,7 +17,7 @@
 //! itself, and waits as long as any follower does before it stands for election.
 //!
 //! # Safety
-//! Resting stops timers and refuses pre-votes, both of which a replica may do at
+//! Resting stops timers and refuses votes, both of which a replica may do at
 //! any time; nothing that Raft's safety rests on is touched. What can go wrong is
 //! that a group without a leader rests for ever. It does not:
 //! - A follower rests only while beats come from its leader's node, and only if
@@ -26,8 +26,9 @@
 //! - A leader rests only while the nodes of a quorum answer its beats, and not with
 //!   replicas that these nodes say are awake.
 //! - What the core appends for a leader wakes its follower, and so does a leader that
-//!   hands over; a vote that is asked for has a leader wake and a follower doubt. Until that doubt is over they refuse
-//!   it, as they would with the lease that their rest has cost them.
+//!   hands over; a vote that is asked for has a leader wake and a follower doubt.
+//!   Until that doubt is over they refuse it, as they would with the lease that their
+//!   rest has cost them.
 
 mod driver;
 #[cfg(test)]

@@ -52,7 +52,7 @@ impl Company {
 struct Peer {
     /// Groups that rest there on our word.
     claimed: Claims,
-    /// Since when a beat of ours has been answered.
+    /// When a beat of ours was answered last.
     answered: Instant,
     /// Whether the peer asked which groups these are.
     asks_for_names: bool,
@@ -112,8 +112,8 @@ pub(crate) struct Silence {
 /// A resting replica's timers are stopped, so something else has to notice when
 /// its leader is lost. Nodes beat for all the groups they lead together: as long
 /// as beats come, and the [claims](Claims) in them are what rests here on that
-/// node's word, every one of these leaders is in office. A group that is named in
-/// no beat, or on whose leader's node silence falls, [doubts](Rest::Doubts).
+/// node's word, every one of these leaders is in office. Who is not among the claims,
+/// or on whose leader's node silence falls, [doubts](Rest::Doubts).
 #[derive(Debug)]
 pub(crate) struct Roster {
     /// How long a beat, or the answer to one, is good for.

@@ -1,5 +1,8 @@
 //! A node that hosts groups and does nothing else.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -60,13 +63,14 @@ impl Standalone {
         }
     }
 
-    /// Opens its log, and serves the others on `listener` from then on. Groups are
-    /// to be [created](Host::create), those of an earlier life too.
+    /// Opens its log, and serves the others on `listener` until the mesh is
+    /// [shut down](Mesh::shutdown), which is to be done behind the host. Groups are to
+    /// be [created](Host::create), those of an earlier life too.
     ///
     /// # Errors
     /// [`RaftError::Config`] when the directory cannot be opened, or what is
     /// configured does not fit; [`RaftError::Log`] when the log cannot be opened.
-    pub fn start(self, listener: TcpListener) -> Result<Host, RaftError> {
+    pub fn start(self, listener: TcpListener) -> Result<(Host, Mesh), RaftError> {
         let disk = DirectoryDisk::open(&self.directory).map_err(|error| {
             RaftError::Config(format!("cannot open {}: {error}", self.directory.display()))
         })?;
@@ -82,7 +86,7 @@ impl Standalone {
         self,
         log: Arc<dyn LogEngine>,
         listener: TcpListener,
-    ) -> Result<Host, RaftError> {
+    ) -> Result<(Host, Mesh), RaftError> {
         let hello = Hello {
             protocol: Protocol::Mesh,
             lane: 0,
@@ -99,6 +103,6 @@ impl Standalone {
         let host = Host::open(self.host, log, Arc::new(transport))?;
         let service = Arc::new(RaftService::new(host.clone(), CHANNEL));
         mesh.listen(listener, service, Arc::new(move |_: &Hello| Ok(hello.clone())));
-        Ok(host)
+        Ok((host, mesh))
     }
 }
