@@ -117,8 +117,12 @@ fn peer(target: &Path, program: &str, flag: &str) -> Vec<OsString> {
 }
 
 fn raft_arguments(options: &raft::Options) -> Vec<OsString> {
-    let raft::Options { rounds, millis, shapes, open_mib, log_only: _, dir, json, peers } = options;
+    let raft::Options { rounds, millis, shapes, logs, open_mib, log_only: _, dir, json, peers } =
+        options;
     let mut arguments: Vec<OsString> = Vec::new();
+    if let Some(logs) = logs {
+        arguments.extend(["--logs".into(), logs.join(",").into()]);
+    }
     for (flag, value) in [
         ("--rounds", rounds.to_string()),
         ("--millis", millis.to_string()),

@@ -42,6 +42,7 @@ pub async fn log_engine_suite(fresh: impl Fn() -> Open) {
     appended_entries_are_readable_at_once_and_after_reopen(&fresh()).await;
     a_vote_is_kept(&fresh()).await;
     a_gap_is_refused(&fresh()).await;
+    groups_are_appended_to_together(&fresh()).await;
     an_empty_log_begins_anywhere(&fresh()).await;
     truncated_entries_stay_away_and_can_be_replaced(&fresh()).await;
     a_purge_removes_the_front_and_keeps_the_position(&fresh()).await;
@@ -124,6 +125,32 @@ async fn a_gap_is_refused(storage: &Open) {
         "the completion is called with the same error"
     );
     assert_eq!(all(&log, GROUP), entries(1, 0..3));
+}
+
+async fn groups_are_appended_to_together(storage: &Open) {
+    let log = open(storage).await;
+    log.admit(OTHER, ReplicaId(81)).await.unwrap();
+    let (done, durable) = oneshot::channel();
+    let appends =
+        vec![(GROUP, entries(1, 0..3)), (OTHER, entries(2, 5..6)), (GROUP, entries(1, 3..4))];
+    log.append_all(appends, Box::new(move |result| drop(done.send(result)))).await.unwrap();
+    assert_eq!(all(&log, GROUP), entries(1, 0..4), "`LogEngine::append_all` appends all");
+    durable.await.unwrap().unwrap();
+    let log = reopen(log, storage).await;
+    assert_eq!(all(&log, GROUP), entries(1, 0..4));
+    assert_eq!(all(&log, OTHER), entries(2, 5..6));
+
+    let (done, outcome) = oneshot::channel();
+    let appends =
+        vec![(OTHER, entries(2, 6..7)), (GROUP, entries(1, 5..6)), (OTHER, entries(2, 7..8))];
+    let refused = log.append_all(appends, Box::new(move |result| drop(done.send(result)))).await;
+    assert!(matches!(refused, Err(LogError::Gap { group: GROUP, .. })));
+    assert!(matches!(outcome.await.unwrap(), Err(LogError::Gap { group: GROUP, .. })));
+    assert_eq!(all(&log, OTHER), entries(2, 5..7), "nothing behind the one that was refused");
+
+    let (done, durable) = oneshot::channel();
+    log.append_all(Vec::new(), Box::new(move |result| drop(done.send(result)))).await.unwrap();
+    durable.await.unwrap().expect("nothing is durable at once");
 }
 
 async fn an_empty_log_begins_anywhere(storage: &Open) {

@@ -163,5 +163,6 @@ logs_refused! {
     a_log_that_reads_without_bound_is_refused, ReadsUnbounded, "at least one";
     a_log_that_forgets_nothing_is_refused, ForgetsNothing, "`LogEngine::forget`";
     a_log_that_hides_a_gap_is_refused, GapUntold, "the completion is called with the same error";
+    a_log_that_appends_one_of_all_is_refused, OneOfAll, "`LogEngine::append_all` appends all";
     a_log_that_takes_after_its_end_is_refused, ClosedTakes, "`LogEngine::close`";
 }

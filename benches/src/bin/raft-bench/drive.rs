@@ -11,9 +11,9 @@ use tokio::sync::{mpsc, oneshot};
 /// The payload of every entry.
 pub(crate) const PAYLOAD: [u8; 256] = [0x5a; 256];
 /// Entries of a group that are kept when the ones before are purged.
-const KEPT_ENTRIES: u64 = 16 << 10;
+const KEPT_ENTRIES: u64 = 2 << 10;
 /// How often that happens, in entries of the group.
-const PURGE_EVERY: u64 = 8 << 10;
+const PURGE_EVERY: u64 = 1 << 10;
 /// The most groups that a shape has.
 const GROUPS_MAX: u64 = 1 << 10;
 

@@ -15,6 +15,10 @@ pub(crate) struct Options {
     /// one entry each, aN N tasks with one entry on its way each.
     #[arg(long, value_name = "SHAPE,...", value_delimiter = ',', default_values = ["b1", "g64", "b256", "a64", "a256"])]
     pub(crate) shapes: Vec<String>,
+    /// Leaves out logs whose name, as it stands in the tables, has none of these
+    /// words in it. [default: all take part]
+    #[arg(long, value_name = "WORD,...", value_delimiter = ',')]
+    pub(crate) logs: Option<Vec<String>>,
     /// How much is in the log that is opened after its process was killed; 0
     /// leaves that out.
     #[arg(long, value_name = "MIB", default_value_t = 2_048)]

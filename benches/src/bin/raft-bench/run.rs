@@ -57,7 +57,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         report.tables.push(table);
     }
     if options.open_mib > 0 {
-        for (name, medium) in MEDIA {
+        for (name, medium) in MEDIA.into_iter().filter(|(name, _)| options.wants(name)) {
             let seconds = open(name, medium, options.open_mib, scratch.path())?;
             println!("opening {} MiB after a kill: {name} {seconds:.2} s", options.open_mib);
             report.openings.push((name.to_owned(), seconds));
@@ -72,23 +72,28 @@ fn measure(options: &Options, shape: Shape, scratch: &Path) -> Outcome<Table> {
         std::fs::create_dir(&path)?;
         Ok(path)
     };
-    let mut logs: Vec<(&str, Box<dyn Log>)> = vec![
-        (RAW, Box::new(Driven::new(Raw::open(&directory(RAW)?)?))),
-        (ROWS, Box::new(Driven::new(RowPerEntry::open(&directory(ROWS)?)?))),
-    ];
-    for (name, medium) in MEDIA {
-        let log = Ours::open(&directory(name)?, medium, groups_of(shape))?;
-        logs.push((name, Box::new(log)));
+    let mut logs: Vec<(&str, Box<dyn Log>)> = Vec::new();
+    if options.wants(RAW) {
+        logs.push((RAW, Box::new(Driven::new(Raw::open(&directory(RAW)?)?))));
     }
-    if let Some(program) = &options.peers {
+    if options.wants(ROWS) {
+        logs.push((ROWS, Box::new(Driven::new(RowPerEntry::open(&directory(ROWS)?)?))));
+    }
+    for (name, medium) in MEDIA {
+        if options.wants(name) {
+            let log = Ours::open(&directory(name)?, medium, groups_of(shape))?;
+            logs.push((name, Box::new(log)));
+        }
+    }
+    if let Some(program) = options.peers.as_ref().filter(|_| options.wants(RAFT_ENGINE)) {
         let peer = Peer::start(program, RAFT_ENGINE, &directory(RAFT_ENGINE)?)?;
         logs.push((RAFT_ENGINE, Box::new(peer)));
     }
     let mut table = Table::new(shape, logs.iter().map(|(name, _)| *name));
     let duration = Duration::from_millis(options.millis);
     for (_, log) in &mut logs {
-        // Files are made and caches filled.
-        log.run(shape, duration / 4)?;
+        // Files are made and filled, until some of them are used again.
+        log.run(shape, duration * 2)?;
     }
     for round in 0..options.rounds as usize {
         let count = logs.len();
@@ -139,4 +144,11 @@ fn open(name: &str, medium: LogMedium, mib: u64, scratch: &Path) -> Outcome<f64>
     std::fs::remove_dir_all(&directory)?;
     seconds.sort_by(f64::total_cmp);
     seconds.get(seconds.len() / 2).copied().ok_or_else(|| format!("{name} was not opened").into())
+}
+
+impl Options {
+    fn wants(&self, name: &str) -> bool {
+        let logs = self.logs.as_deref();
+        logs.is_none_or(|words| words.iter().any(|word| name.contains(word.as_str())))
+    }
 }

@@ -105,7 +105,7 @@ pub(crate) struct Ours {
 
 impl Ours {
     pub(crate) fn open(directory: &Path, medium: LogMedium, groups: u64) -> Outcome<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let disk = Arc::new(DirectoryDisk::open(directory)?);
         let log = runtime.block_on(async {
             let config = LogConfig { medium, ..LogConfig::default() };
@@ -133,16 +133,21 @@ impl Ours {
 
     fn append(&mut self, count: u64, purges: bool) -> Outcome {
         let Self { runtime, log, next } = self;
+        let (mut appends, mut purged) = (Vec::with_capacity(next.len()), Vec::new());
+        for (group, next) in (0..).zip(next.iter_mut()) {
+            let indexes = *next..*next + count;
+            *next = indexes.end;
+            purged.extend(purge_with(group, indexes.clone()).filter(|_| purges));
+            appends.push((GroupId(group), indexes.map(entry).collect()));
+        }
         runtime.block_on(async {
-            let mut all = Vec::new();
-            for (group, next) in (0..).zip(next.iter_mut()) {
-                let first = std::mem::replace(next, *next + count);
-                all.push(append(log, group, first..first + count, purges).await?);
+            let (done, durable) = oneshot::channel();
+            let done = Box::new(move |result| drop(done.send(result)));
+            log.append_all(appends, done).await?;
+            for (group, upto) in purged {
+                log.purge(group, upto).await?;
             }
-            for durable in all {
-                durable.await??;
-            }
-            Ok(())
+            Ok(durable.await??)
         })
     }
 
@@ -172,9 +177,7 @@ impl Ours {
                         break;
                     }
                     let start = Instant::now();
-                    let Ok(durable) = append(&log, group, index..index + 1, true).await else {
-                        break;
-                    };
+                    let Ok(durable) = append(&log, group, index).await else { break };
                     if !matches!(durable.await, Ok(Ok(()))) {
                         break;
                     }
@@ -204,23 +207,24 @@ impl Log for Ours {
 
 type Durable = oneshot::Receiver<Result<(), quorate_raft::LogError>>;
 
-async fn append(
-    log: &DurableLog,
-    group: u64,
-    indexes: Range<u64>,
-    purges: bool,
-) -> Outcome<Durable> {
+/// One entry, and what is to be purged with it.
+async fn append(log: &DurableLog, group: u64, index: u64) -> Outcome<Durable> {
     let (done, durable) = oneshot::channel();
-    let position = |index| LogPosition { term: 1, index };
-    let purged = indexes.clone().filter_map(|index| Entry { group, index }.purges()).next_back();
-    let entry =
-        |index| LogEntry { position: position(index), payload: Bytes::from_static(&PAYLOAD) };
-    let entries = indexes.map(entry).collect();
-    log.append(GroupId(group), entries, Box::new(move |result| drop(done.send(result)))).await?;
-    if let Some(upto) = purged.filter(|_| purges) {
-        log.purge(GroupId(group), position(upto)).await?;
+    let done = Box::new(move |result| drop(done.send(result)));
+    log.append(GroupId(group), vec![entry(index)], done).await?;
+    if let Some((group, upto)) = purge_with(group, index..index + 1) {
+        log.purge(group, upto).await?;
     }
     Ok(durable)
+}
+
+const fn entry(index: u64) -> LogEntry {
+    LogEntry { position: LogPosition { term: 1, index }, payload: Bytes::from_static(&PAYLOAD) }
+}
+
+fn purge_with(group: u64, indexes: Range<u64>) -> Option<(GroupId, LogPosition)> {
+    let upto = indexes.filter_map(|index| Entry { group, index }.purges()).next_back()?;
+    Some((GroupId(group), LogPosition { term: 1, index: upto }))
 }
 
 /// A log of others, in a process of their own.

@@ -145,6 +145,8 @@ impl Written {
 struct State {
     memory: Memory,
     queue: Vec<Operation>,
+    /// What they take of a commit.
+    queued_bytes: usize,
     /// How many operations there ever were.
     pushed: u64,
     /// Who waits for room.
@@ -166,14 +168,23 @@ impl State {
 
     fn push(&mut self, operation: Operation) {
         self.urgent |= operation.is_urgent();
+        self.queued_bytes = self.queued_bytes.saturating_add(operation.bytes());
         self.pushed += 1;
         self.queue.push(operation);
     }
 
-    /// Lets operations wait on.
-    fn put_back(&mut self, operations: Vec<Operation>) {
-        self.urgent = operations.iter().any(Operation::is_urgent);
-        self.queue = operations;
+    /// Takes what waits into `operations`, which are none, as far as it fits into
+    /// a commit.
+    fn take(&mut self, operations: &mut Vec<Operation>, bytes_max: usize) {
+        std::mem::swap(&mut self.queue, operations);
+        if self.queued_bytes > bytes_max {
+            self.queue = split_beyond(operations, bytes_max);
+        }
+        if buggify!("raft log writer takes one operation") {
+            self.queue.splice(..0, operations.split_off(1));
+        }
+        self.urgent = self.queue.iter().any(Operation::is_urgent);
+        self.queued_bytes = self.queue.iter().map(Operation::bytes).sum();
     }
 
     /// Whether what waits is to be committed now. Not for purges alone, unless
@@ -230,6 +241,7 @@ impl DurableLog {
             state: Mutex::new(State {
                 memory,
                 queue: Vec::new(),
+                queued_bytes: 0,
                 pushed: 0,
                 waiting: 0,
                 urgent: false,
@@ -245,6 +257,17 @@ impl DurableLog {
         quorate_types::runtime::thread("raft-log", writer.run())
             .map_err(|error| LogError::disk(&stem.into(), error))?;
         Ok(Self { shared })
+    }
+}
+
+impl DurableLog {
+    fn fits(&self, group: GroupId, entries: &[LogEntry]) -> Result<(), LogError> {
+        let bytes = entries.iter().map(|entry| entry.payload.len()).max().unwrap_or(0);
+        let bytes_max = self.entry_bytes_max();
+        if bytes > bytes_max {
+            return Err(LogError::TooLarge { group, bytes, bytes_max });
+        }
+        Ok(())
     }
 }
 
@@ -278,24 +301,18 @@ impl Shared {
         self.room.close();
     }
 
-    /// Everything that waits, once something urgent does; `None` at the end.
-    pub(super) async fn next_batch(&self) -> Option<(Vec<Operation>, Vec<u64>)> {
+    /// Everything that waits, once something urgent does, and the rows that nothing
+    /// needs once it is durable; `None` at the end.
+    pub(super) async fn next_batch(&self, operations: &mut Vec<Operation>) -> Option<Vec<u64>> {
         loop {
             {
                 let mut state = self.state.lock();
                 if state.is_ripe() {
-                    let mut operations = std::mem::take(&mut state.queue);
-                    let bytes_max = self.medium.commit_bytes_max();
-                    let mut rest = split_beyond(&mut operations, bytes_max);
-                    if buggify!("raft log writer takes one operation") {
-                        rest.splice(..0, operations.split_off(1));
-                    }
-                    state.put_back(rest);
-                    // Rows that died through what was put back have to wait
-                    // for it, and so for the rest of an append that was cut.
+                    state.take(operations, self.medium.commit_bytes_max());
+                    // Rows that died through what was left have to wait for it, and
+                    // so for the rest of an append that was cut.
                     let taken = state.pushed - state.queue.len() as u64;
-                    let dead = state.memory.take_dead(taken);
-                    return Some((operations, dead));
+                    return Some(state.memory.take_dead(taken));
                 }
                 if state.closing || state.failed.is_some() {
                     return None;
@@ -312,9 +329,9 @@ impl Shared {
         took: Duration,
         result: Result<Laid, LogError>,
     ) -> Result<(), LogError> {
-        let mut state = self.state.lock();
         match result {
             Ok(laid) => {
+                let mut state = self.state.lock();
                 let stats = &mut state.stats;
                 stats.commits += 1;
                 stats.entries += written.entries;
@@ -328,10 +345,7 @@ impl Shared {
                 }
                 Ok(())
             }
-            Err(error) => {
-                drop(state);
-                Err(self.fail(error))
-            }
+            Err(error) => Err(self.fail(error)),
         }
     }
 
@@ -426,6 +440,7 @@ impl Shared {
         match start(&mut state.memory) {
             Ok((Some(change), value)) => {
                 state.push(Operation { group, change, completion, room });
+                drop(state);
                 self.work.notify_one();
                 Ok(value)
             }
@@ -442,6 +457,41 @@ impl Shared {
                 Err(error)
             }
         }
+    }
+
+    /// Appends to several groups under one lock, so that one commit takes them all
+    /// if they fit.
+    async fn append_all(
+        &self,
+        appends: Vec<(GroupId, Vec<LogEntry>)>,
+        completion: Completion,
+    ) -> Result<(), LogError> {
+        let entries = appends.iter().flat_map(|(_, entries)| entries);
+        let mut room = self.room(entries.map(|entry| entry.payload.len()).sum()).await;
+        let mut state = self.state.lock();
+        let mut appended = state.usable();
+        let mut last = Some(completion);
+        let count = appends.len();
+        for (nth, (group, entries)) in (1..).zip(appends) {
+            if appended.is_err() {
+                break;
+            }
+            let number = state.pushed + 1;
+            state.memory.begin_operation(number);
+            appended = state.memory.append(group, &entries).map(|(replica, first_ticket)| {
+                let (completion, room) =
+                    if nth == count { (last.take(), room.take()) } else { (None, None) };
+                let change = Change::Append { replica, first_ticket, entries };
+                state.push(Operation { group, change, completion, room });
+            });
+        }
+        drop(state);
+        self.work.notify_one();
+        if let Some(completion) = last {
+            // Of nothing, too.
+            completion(appended.clone());
+        }
+        appended
     }
 
     /// Like [`Shared::submit`], ready once the change is durable.
@@ -528,10 +578,7 @@ impl LogEngine for DurableLog {
         completion: Completion,
     ) -> LogFuture<'_, ()> {
         let payload_bytes = entries.iter().map(|entry| entry.payload.len()).sum();
-        let largest = entries.iter().map(|entry| entry.payload.len()).max().unwrap_or(0);
-        let bytes_max = self.entry_bytes_max();
-        if largest > bytes_max {
-            let refused = LogError::TooLarge { group, bytes: largest, bytes_max };
+        if let Err(refused) = self.fits(group, &entries) {
             completion(Err(refused.clone()));
             return Box::pin(std::future::ready(Err(refused)));
         }
@@ -540,6 +587,19 @@ impl LogEngine for DurableLog {
             Ok((Some(Change::Append { replica, first_ticket, entries }), ()))
         };
         Box::pin(self.shared.submit(group, payload_bytes, start, Some(completion)))
+    }
+
+    fn append_all(
+        &self,
+        appends: Vec<(GroupId, Vec<LogEntry>)>,
+        completion: Completion,
+    ) -> LogFuture<'_, ()> {
+        let fit = appends.iter().try_for_each(|(group, entries)| self.fits(*group, entries));
+        if let Err(refused) = fit {
+            completion(Err(refused.clone()));
+            return Box::pin(std::future::ready(Err(refused)));
+        }
+        Box::pin(self.shared.append_all(appends, completion))
     }
 
     fn truncate(&self, group: GroupId, from: u64) -> LogFuture<'_, ()> {

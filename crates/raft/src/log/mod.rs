@@ -1,5 +1,6 @@
 //! The port to the durable log that all groups of a node share.
 
+mod all_of;
 mod durable;
 mod error;
 #[cfg(test)]
@@ -26,6 +27,8 @@ use quorate_types::{GroupId, ReplicaId};
 use zerompk::{FromMessagePack, ToMessagePack};
 
 use crate::spread::Spread;
+
+use all_of::AllOf;
 
 pub use durable::{DurableLog, LogConfig, LogMedium};
 pub use error::{LogError, Place};
@@ -158,6 +161,27 @@ pub trait LogEngine: Send + Sync + 'static {
         entries: Vec<LogEntry>,
         completion: Completion,
     ) -> LogFuture<'_, ()>;
+
+    /// Appends to several groups, in their order and each as by
+    /// [`append`](Self::append); `completion` is called when all of it is durable.
+    /// A log that can goes to disk once for it; by default one after the other is
+    /// appended. Behind one that is refused nothing is, and what was before it stays.
+    ///
+    /// # Errors
+    /// Those of [`append`](Self::append), with which `completion` is called, too.
+    fn append_all(
+        &self,
+        appends: Vec<(GroupId, Vec<LogEntry>)>,
+        completion: Completion,
+    ) -> LogFuture<'_, ()> {
+        Box::pin(async move {
+            let all = AllOf::new(completion);
+            for (group, entries) in appends {
+                self.append(group, entries, all.part()).await?;
+            }
+            Ok(())
+        })
+    }
 
     /// Removes the entry at `from` and everything behind it; ready once that is
     /// durable, so that a snapshot installed afterwards never meets the removed

@@ -72,7 +72,7 @@ impl Operation {
     }
 
     /// The bytes that it takes of a commit.
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         match &self.change {
             Change::Append { entries, .. } => {
                 entries.iter().map(|entry| entry_bytes(entry.payload.len())).sum()
@@ -181,9 +181,12 @@ impl Pending {
                 !removed.get(&it.group).is_some_and(|all| all.iter().any(is_removed))
             });
         }
-        entries.reverse();
-        entries.sort_by_key(place);
-        entries.dedup_by_key(|it| place(it));
+        if !entries.is_sorted_by(|one, next| place(one) < place(next)) {
+            entries.reverse();
+            // Keys are sorted, and each entry is moved once.
+            entries.sort_by_cached_key(place);
+            entries.dedup_by_key(|it| place(it));
+        }
         entries
     }
 }
@@ -206,11 +209,12 @@ impl Writer {
 
     pub(super) async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
-        while let Some((mut operations, dead)) = shared.next_batch().await {
+        let (mut operations, mut completions) = (Vec::new(), Vec::new());
+        while let Some(dead) = shared.next_batch(&mut operations).await {
             if planted!(AcknowledgedBeforeSync) {
                 acknowledge_appends(&mut operations);
             }
-            let (commit, completions) = self.prepare(operations, dead);
+            let commit = self.prepare(&mut operations, &mut completions, dead);
             runtime::sync_delay().await;
             if buggify!("raft log sync is slow") {
                 runtime::sync_delay().await;
@@ -219,7 +223,7 @@ impl Writer {
             let result = shared.medium.commit(&commit);
             let has_filled_shelf = result.as_ref().is_ok_and(|laid| laid.has_filled_shelf);
             let result = shared.committed(share, began.elapsed(), result);
-            for completion in completions {
+            for completion in completions.drain(..) {
                 completion(result.clone());
             }
             if result.is_err() || self.rewriting.step(&shared, has_filled_shelf).is_err() {
@@ -232,21 +236,33 @@ impl Writer {
     /// Turns operations into what is stored, in the order in which they came.
     fn prepare(
         &mut self,
-        operations: Vec<Operation>,
+        operations: &mut Vec<Operation>,
+        completions: &mut Vec<Completion>,
         dead: Vec<u64>,
-    ) -> (Commit<'_>, Vec<Completion>) {
+    ) -> Commit<'_> {
         let sequence = self.shared.medium.next_sequence();
-        let mut completions = Vec::with_capacity(operations.len());
         let mut pending = Pending::default();
+        pending.entries.reserve(operations.len());
         let mut changed = BTreeSet::new();
-        for operation in operations {
-            completions.extend(operation.completion);
-            if self.note(sequence, operation.group, operation.change, &mut pending) {
-                changed.insert(operation.group);
+        let mut given_back: Option<OwnedSemaphorePermit> = None;
+        for Operation { group, change, completion, room } in operations.drain(..) {
+            completions.extend(completion);
+            if let Some(room) = room {
+                match &mut given_back {
+                    Some(all) => all.merge(room),
+                    None => given_back = Some(room),
+                }
+            }
+            if self.note(sequence, group, change, &mut pending) {
+                changed.insert(group);
             }
         }
         let entries = pending.into_sorted();
-        (Commit { groups: &self.rows, changed, entries, dead }, completions)
+        Commit { groups: &self.rows, changed, entries, dead }
+    }
+
+    fn row(&mut self, group: GroupId) -> &mut GroupRow {
+        self.rows.entry(group).or_default()
     }
 
     /// Applies one change to the group's row and to the entries of this batch;
@@ -258,14 +274,13 @@ impl Writer {
         change: Change,
         pending: &mut Pending,
     ) -> bool {
-        let row = self.rows.entry(group).or_default();
         match change {
             Change::Admit { replica } => {
-                row.owner = Some(OwnerRow::new(replica));
+                self.row(group).owner = Some(OwnerRow::new(replica));
                 true
             }
             Change::Vote(vote) => {
-                if let Some(owner) = &mut row.owner {
+                if let Some(owner) = &mut self.row(group).owner {
                     owner.vote = Some(vote);
                 }
                 true
@@ -280,19 +295,20 @@ impl Writer {
             }
             Change::Truncate { from, removed_upto } => {
                 pending.remove(group, from..=u64::MAX);
-                if let Some(owner) = &mut row.owner {
+                if let Some(owner) = &mut self.row(group).owner {
                     owner.truncate(sequence, from, removed_upto);
                 }
                 true
             }
             Change::Purge { upto } => {
                 pending.remove(group, 0..=upto.index);
-                if let Some(owner) = &mut row.owner {
+                if let Some(owner) = &mut self.row(group).owner {
                     owner.purge(upto);
                 }
                 true
             }
             Change::Forget { replica } => {
+                let row = self.row(group);
                 if row.owner.take_if(|owner| owner.replica == replica).is_some() {
                     pending.remove(group, 0..=u64::MAX);
                 }

@@ -20,6 +20,7 @@ pub(crate) enum LogFlaw {
     ReadsUnbounded,
     ForgetsNothing,
     GapUntold,
+    OneOfAll,
     ClosedTakes,
 }
 
@@ -84,6 +85,17 @@ impl LogEngine for FlawedLog {
             _ => completion,
         };
         self.inner.append(group, entries, completion)
+    }
+
+    fn append_all(
+        &self,
+        mut appends: Vec<(GroupId, Vec<LogEntry>)>,
+        completion: Completion,
+    ) -> LogFuture<'_, ()> {
+        if self.flaw == LogFlaw::OneOfAll {
+            appends.truncate(1);
+        }
+        self.inner.append_all(appends, completion)
     }
 
     fn truncate(&self, group: GroupId, from: u64) -> LogFuture<'_, ()> {
