@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::consensus::applier::SNAPSHOT_CHUNK_BYTES_MAX;
+
 /// What a group is for; decides its timings.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum GroupClass {
@@ -95,9 +97,18 @@ pub struct HostConfig {
     /// How many applied entries a purge leaves, so that a follower that is
     /// slightly behind needs no snapshot.
     pub purge_keeps_entries: u64,
+    /// How many applied entries a log may hold before it is purged, while a
+    /// snapshot is on its way to a follower: that needs the entries behind it, and
+    /// another snapshot if they are gone. A rate and a size of snapshots that take
+    /// longer than so many writes never end under these writes.
+    pub purge_waits_entries: u64,
     /// Snapshots this node sends at a time, all groups together: each reads
     /// the disk and fills the network.
     pub snapshots_sending_max: usize,
+    /// Bytes of snapshots this node sends in a second, all together, so that they
+    /// leave room for what clients write. `None` sends as fast as followers take.
+    /// Not so few that a follower would take the sender for gone.
+    pub snapshot_bytes_per_second_max: Option<u64>,
     /// Snapshots this node receives at a time.
     pub snapshots_receiving_max: usize,
     /// The time a follower has for one chunk of a snapshot, and to answer
@@ -107,8 +118,9 @@ pub struct HostConfig {
     /// The time a follower has to install a received snapshot.
     pub snapshot_install_deadline: Duration,
     /// A half-received snapshot whose sender stays silent this long is dropped,
-    /// and so is what is remembered of an installed one. Longer than the
-    /// deadline of a chunk.
+    /// and so is what is remembered of an installed one; a sender gives up whose
+    /// follower has taken nothing for so long. Longer than the deadline of a chunk.
+    /// The same on all nodes.
     pub snapshot_staging_idle_max: Duration,
     /// The time changes of membership and transfers of leadership may take
     /// before the caller hears `Unknown`.
@@ -143,7 +155,9 @@ impl Default for HostConfig {
             appends_in_flight_max: 4,
             purge_after_entries: 10_000,
             purge_keeps_entries: 1_000,
+            purge_waits_entries: 200_000,
             snapshots_sending_max: 2,
+            snapshot_bytes_per_second_max: Some(32 << 20),
             snapshots_receiving_max: 4,
             snapshot_chunk_deadline: Duration::from_secs(10),
             snapshot_install_deadline: Duration::from_secs(120),
@@ -168,13 +182,32 @@ impl HostConfig {
             ));
         }
         let (chunk, idle) = (self.snapshot_chunk_deadline, self.snapshot_staging_idle_max);
-        if !chunk.is_zero() && idle > chunk {
-            return Ok(());
+        if chunk.is_zero() || idle <= chunk {
+            return Err(format!(
+                "snapshot_chunk_deadline is {chunk:?}, and has to be above zero and below \
+                 snapshot_staging_idle_max, which is {idle:?}"
+            ));
         }
-        Err(format!(
-            "snapshot_chunk_deadline is {chunk:?}, and has to be above zero and below \
-             snapshot_staging_idle_max, which is {idle:?}"
-        ))
+        let (rate, least) = (self.snapshot_bytes_per_second_max, self.snapshot_rate_min());
+        match rate.filter(|rate| *rate < least) {
+            None => Ok(()),
+            Some(rate) => Err(format!(
+                "snapshot_bytes_per_second_max is {rate}, and has to be {least} at least: with \
+                 {} snapshots at a time, a chunk of each would otherwise take most of \
+                 snapshot_staging_idle_max, which is {idle:?}",
+                self.snapshots_sending_max.max(1),
+            )),
+        }
+    }
+
+    /// A rate that leaves each transfer a few chunks before its receiver takes it
+    /// for given up, as some are larger than they should be.
+    fn snapshot_rate_min(&self) -> u64 {
+        const CHUNKS: u64 = 8;
+        let chunks = CHUNKS * self.snapshots_sending_max.max(1) as u64;
+        let bytes = chunks.saturating_mul(SNAPSHOT_CHUNK_BYTES_MAX as u64);
+        let millis = u64::try_from(self.snapshot_staging_idle_max.as_millis()).unwrap_or(u64::MAX);
+        bytes.saturating_mul(1_000) / millis.max(1)
     }
 
     /// The timings of a class.

@@ -23,9 +23,9 @@ use crate::consensus::applier::{Applied, Progress, SharedMachine};
 use crate::consensus::probe::Probe;
 use crate::consensus::types::{Command, Member, RaftOf, TypeConfig};
 use crate::error::{ProposeError, RaftError, ReadError, Refused};
-use crate::inbox::StagingSlot;
 use crate::purging::{Purging, Reach};
 use crate::quiescence::Resting;
+use crate::snapshots::{Feeding, StagingSlot};
 
 /// A follower whose confirmed log lacks more than this is no target for a
 /// transfer: it would have to catch up while nobody leads.
@@ -92,6 +92,8 @@ pub struct GroupStatus {
     pub fresh: BTreeSet<ReplicaId>,
     /// The voters that are being left, while the membership is joint.
     pub outgoing: Option<BTreeSet<ReplicaId>>,
+    /// Bytes that have come of a snapshot that it is being sent.
+    pub snapshot_bytes: Option<u64>,
     /// Whether it rests, because nobody uses the group.
     pub resting: bool,
     /// Why the replica has halted, if it has.
@@ -109,6 +111,11 @@ pub(crate) struct Counters {
     pub(crate) flushes: AtomicU64,
     pub(crate) snapshot_bytes_sent: AtomicU64,
     pub(crate) snapshot_bytes_received: AtomicU64,
+    pub(crate) snapshots_sent: AtomicU64,
+    pub(crate) snapshots_resumed: AtomicU64,
+    pub(crate) snapshots_failed: AtomicU64,
+    pub(crate) snapshot_chunks_repeated: AtomicU64,
+    pub(crate) snapshot_chunks_damaged: AtomicU64,
 }
 
 pub(crate) fn count(counter: &AtomicU64) {
@@ -160,12 +167,13 @@ pub(crate) struct Parts {
     pub(crate) counters: Arc<Counters>,
     pub(crate) probe: Arc<Probe>,
     pub(crate) resting: Arc<Resting>,
+    pub(crate) feeding: Arc<Feeding>,
 }
 
 impl Group {
     pub(crate) fn start(parts: Parts) -> Self {
         let Parts { group, replica, class, config, raft, machine, progress, .. } = parts;
-        let Parts { counters, probe, resting, .. } = parts;
+        let Parts { counters, probe, resting, feeding, .. } = parts;
         let (leadership_out, leadership) = watch::channel(Leadership::default());
         let (reads, read_queue) = mpsc::channel(config.reads_pending_max.max(1));
         let observer = Observer {
@@ -176,7 +184,9 @@ impl Group {
             leadership: leadership_out,
             counters: Arc::clone(&counters),
             resting: Arc::clone(&resting),
-            purging: Purging::new(config.purge_after_entries, config.purge_keeps_entries),
+            purging: Purging::new(config.purge_after_entries, config.purge_keeps_entries)
+                .waiting(config.purge_waits_entries),
+            feeding,
         };
         // What may be relied on is less than what followers keep.
         let lease = config.timing(class).lease() * 9 / 10;
@@ -426,6 +436,7 @@ impl Group {
                 .filter_map(|(&replica, at)| Some((ReplicaId(replica), at.as_ref()?.index)))
                 .collect(),
             fresh: self.fresh(&metrics),
+            snapshot_bytes: self.inner.staging.bytes(),
             resting: !self.inner.resting.is_awake(),
             outgoing: match membership.get_joint_config().as_slice() {
                 [outgoing, _] => Some(outgoing.iter().copied().map(ReplicaId).collect()),
@@ -737,6 +748,7 @@ struct Observer {
     counters: Arc<Counters>,
     resting: Arc<Resting>,
     purging: Purging,
+    feeding: Arc<Feeding>,
 }
 
 impl Observer {
@@ -802,19 +814,22 @@ impl Observer {
             flushed: next(metrics.snapshot.map(|at| at.index)),
             purged: next(metrics.purged.map(|at| at.index)),
         };
-        let mut is_due = self.purging.is_due(log, Instant::now());
+        let now = Instant::now();
+        let waits_until = self.feeding.is_any().then(|| self.purging.waits_until(log, now));
+        let waits_until = waits_until.flatten();
+        let mut is_due = waits_until.is_none() && self.purging.is_due(log, now);
         if buggify!("raft purges its log early") {
             is_due = log.applied > log.purged;
         }
         if is_due {
             sometimes!("a log is purged while a follower lags", lags(metrics, log.applied));
-            self.purging.is_asked_for(log, Instant::now());
+            self.purging.is_asked_for(log, now);
             count(&self.counters.flushes);
             if let Err(error) = self.raft.trigger().snapshot().await {
                 tracing::debug!(group = %self.group, %error, "no flush: the replica has stopped");
             }
         }
-        self.purging.ask_again_at(log)
+        waits_until.or_else(|| self.purging.ask_again_at(log))
     }
 }
 

@@ -23,6 +23,7 @@ use crate::inbox;
 use crate::log::{LogEngine, LogError, LogState, LogStats, Vote};
 use crate::machine::{MachineError, StateMachine};
 use crate::quiescence::{Groups, NODE_CALL, NodeCall, Quiescence, Resting};
+use crate::snapshots::{Feeding, Sending};
 use crate::transport::Transport;
 
 /// What an entry holds besides a command, at most.
@@ -52,7 +53,7 @@ pub struct HostMetrics {
     pub proposals_open: u64,
     /// Entries that the longest log of a replica here holds.
     pub log_entries_longest: u64,
-    /// Snapshots that are being sent.
+    /// Snapshots that are being sent; while they are installed they are not.
     pub snapshots_sending: u64,
     /// Snapshots that are being received.
     pub snapshots_receiving: u64,
@@ -75,6 +76,16 @@ pub struct HostMetrics {
     pub snapshot_bytes_sent: u64,
     /// Bytes of snapshots that were taken here.
     pub snapshot_bytes_received: u64,
+    /// Snapshots from here that others have installed.
+    pub snapshots_sent: u64,
+    /// How often one went on where it had broken off.
+    pub snapshots_resumed: u64,
+    /// Snapshots that others began to take from here, and have not installed.
+    pub snapshots_failed: u64,
+    /// Chunks that were sent once more, because they were lost or damaged.
+    pub snapshot_chunks_repeated: u64,
+    /// Chunks that came here damaged, and were not taken.
+    pub snapshot_chunks_damaged: u64,
 }
 
 /// Whoever gave a host its replicas (port): has their machines' rows, and uses
@@ -105,7 +116,7 @@ struct Inner {
     quiescence: Arc<Quiescence>,
     /// Groups that are being created or removed.
     in_transition: Mutex<BTreeSet<GroupId>>,
-    sending: Arc<Semaphore>,
+    sending: Arc<Sending>,
     receiving: Arc<Semaphore>,
     counters: Arc<Counters>,
     fences: Fences,
@@ -188,7 +199,7 @@ impl Host {
         let groups = Arc::default();
         let quiescence = Quiescence::start(&config, Arc::clone(&transport), &groups);
         let inner = Arc::new(Inner {
-            sending: Arc::new(Semaphore::new(config.snapshots_sending_max.max(1))),
+            sending: Arc::new(Sending::new(&config)),
             receiving: Arc::new(Semaphore::new(config.snapshots_receiving_max.max(1))),
             config: Arc::new(config),
             log,
@@ -264,7 +275,8 @@ impl Host {
 
         let machine = applier.machine();
         let probe = Arc::new(Probe::new(self.inner.config.timing(class)));
-        let links = self.inner.links(group, replica, class, &probe);
+        let feeding = Arc::new(Feeding::default());
+        let links = self.inner.links(group, replica, class, &probe, &feeding);
         let raft = self.inner.start_raft(links, class, !is_bound, &progress, applier).await?;
         probe.follow(raft.metrics());
         let config = Arc::clone(&self.inner.config);
@@ -282,6 +294,7 @@ impl Host {
             counters,
             probe,
             resting: Arc::new(resting),
+            feeding,
         };
         let running = Group::start(parts);
         self.inner.groups.write().insert(group, running.clone());
@@ -421,16 +434,15 @@ impl Host {
         let counters = &self.inner.counters;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (config, groups) = (&self.inner.config, self.groups());
-        let taken = |room: &Semaphore, max: usize| {
-            max.max(1).saturating_sub(room.available_permits()) as u64
-        };
+        let room = config.snapshots_receiving_max.max(1);
+        let received = room.saturating_sub(self.inner.receiving.available_permits());
         HostMetrics {
             groups: groups.len() as u64,
             groups_resting: self.inner.quiescence.resting(),
             proposals_open: groups.iter().map(Group::proposals_open).sum(),
             log_entries_longest: groups.iter().map(Group::log_entries).max().unwrap_or_default(),
-            snapshots_sending: taken(&self.inner.sending, config.snapshots_sending_max),
-            snapshots_receiving: taken(&self.inner.receiving, config.snapshots_receiving_max),
+            snapshots_sending: self.inner.sending.under_way(),
+            snapshots_receiving: received as u64,
             log: self.inner.log.stats(),
             elections_won: read(&counters.elections_won),
             proposals: read(&counters.proposals),
@@ -440,6 +452,11 @@ impl Host {
             flushes: read(&counters.flushes),
             snapshot_bytes_sent: read(&counters.snapshot_bytes_sent),
             snapshot_bytes_received: read(&counters.snapshot_bytes_received),
+            snapshots_sent: read(&counters.snapshots_sent),
+            snapshots_resumed: read(&counters.snapshots_resumed),
+            snapshots_failed: read(&counters.snapshots_failed),
+            snapshot_chunks_repeated: read(&counters.snapshot_chunks_repeated),
+            snapshot_chunks_damaged: read(&counters.snapshot_chunks_damaged),
         }
     }
 
@@ -502,6 +519,7 @@ impl Inner {
         replica: ReplicaId,
         class: GroupClass,
         probe: &Arc<Probe>,
+        feeding: &Arc<Feeding>,
     ) -> Links {
         Links {
             group,
@@ -511,6 +529,7 @@ impl Inner {
             append_deadline: self.config.timing(class).lease(),
             probe: Arc::clone(probe),
             sending: Arc::clone(&self.sending),
+            feeding: Arc::clone(feeding),
             counters: Arc::clone(&self.counters),
         }
     }

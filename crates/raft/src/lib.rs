@@ -20,6 +20,7 @@ mod purging;
 mod quiescence;
 mod runtime;
 mod small;
+mod snapshots;
 mod spread;
 pub mod tcp;
 mod transport;

@@ -23,7 +23,8 @@ pub(crate) struct Reach {
 ///
 /// openraft may put a purge off: for a follower that is just being fed, and for
 /// good if this replica then leads no more; or because the machine is being
-/// flushed already. So it is asked for again, after half as many entries as make
+/// flushed already. It would not put one off for a follower that is being sent a
+/// snapshot, so that is done here. So it is asked for again, after half as many entries as make
 /// a purge due, or after a while: a log to which nothing comes any more must not
 /// stay as long as it is. There must be something newer than the last flush,
 /// which no purge is asked for a second time.
@@ -31,13 +32,28 @@ pub(crate) struct Reach {
 pub(crate) struct Purging {
     after_entries: u64,
     keeps_entries: u64,
+    waits_entries: u64,
     /// What was applied when it was asked for last, and when that was.
     asked: Option<(u64, Instant)>,
 }
 
 impl Purging {
     pub(crate) fn new(after_entries: u64, keeps_entries: u64) -> Self {
-        Self { after_entries: after_entries.max(1), keeps_entries, asked: None }
+        Self { after_entries: after_entries.max(1), keeps_entries, waits_entries: 0, asked: None }
+    }
+
+    /// The same for logs that may hold so many entries while a snapshot is on its
+    /// way to a follower.
+    pub(crate) fn waiting(self, waits_entries: u64) -> Self {
+        Self { waits_entries, ..self }
+    }
+
+    /// When to look again at a log that is not purged while a snapshot is on its
+    /// way: whoever installs that needs what comes behind it. `None` if it is not
+    /// long, or too long to wait.
+    pub(crate) fn waits_until(&self, log: Reach, now: Instant) -> Option<Instant> {
+        let is_short = log.applied.saturating_sub(log.purged) <= self.waits_entries;
+        (self.is_long(log) && is_short).then(|| now + RETRY)
     }
 
     pub(crate) fn is_due(&self, log: Reach, now: Instant) -> bool {

@@ -27,6 +27,11 @@ pub(crate) fn write(text: &mut String, raft: &HostMetrics, groups: &[GroupStatus
         ("flushes", raft.flushes),
         ("snapshot_bytes_sent", raft.snapshot_bytes_sent),
         ("snapshot_bytes_received", raft.snapshot_bytes_received),
+        ("snapshots_sent", raft.snapshots_sent),
+        ("snapshots_resumed", raft.snapshots_resumed),
+        ("snapshots_failed", raft.snapshots_failed),
+        ("snapshot_chunks_repeated", raft.snapshot_chunks_repeated),
+        ("snapshot_chunks_damaged", raft.snapshot_chunks_damaged),
         ("log_payload_bytes", raft.log.payload_bytes),
         ("log_rewritten_bytes", raft.log.rewritten_bytes),
     ];
@@ -43,6 +48,7 @@ pub(crate) fn write(text: &mut String, raft: &HostMetrics, groups: &[GroupStatus
     each(text, "last_log", groups, |group| group.last_log);
     each(text, "committed", groups, |group| group.committed);
     each(text, "applied", groups, |group| group.applied);
+    each(text, "snapshot_bytes", groups, |group| group.snapshot_bytes);
 }
 
 /// So many of what was counted are one of what is shown.

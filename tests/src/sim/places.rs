@@ -13,7 +13,7 @@ use quorate_testkit::sim::SiteCounts;
 pub(super) const FIXED_SEEDS: std::ops::RangeInclusive<u64> = 1..=50;
 
 /// Every run of the fixed set must reach these.
-const DEMANDED: [&str; 50] = [
+const DEMANDED: [&str; 51] = [
     "a checkpoint meets another",
     "a client hears that its request has expired",
     "a command finds its shard split",
@@ -48,6 +48,7 @@ const DEMANDED: [&str; 50] = [
     "a sender asks again whether its snapshot is installed",
     "a segment of the log is rewritten",
     "a shard is split while work waits",
+    "a snapshot goes on where it broke off",
     "a snapshot is begun anew",
     "a snapshot is installed",
     "a snapshot is sent",
@@ -109,7 +110,7 @@ const EXCUSED: [(&str, &str); 19] = [
 ];
 
 /// The rare branches, each of which the fixed set must take at least once.
-const STUMBLES: [&str; 23] = [
+const STUMBLES: [&str; 25] = [
     "calvin client loses a reply",
     "calvin drops an early contribution",
     "calvin feeds one slice at a time",
@@ -124,12 +125,14 @@ const STUMBLES: [&str; 23] = [
     "migration waits between checkpoint and effect",
     "raft answers before a snapshot is installed",
     "raft applies one entry at a time",
+    "raft finds a chunk of a snapshot damaged",
     "raft has no room for a proposal",
     "raft keeps a follower awake",
     "raft log rewrites early",
     "raft log sync is slow",
     "raft log writer takes one operation",
     "raft loses a half-received snapshot",
+    "raft loses an answer about a snapshot",
     "raft purges its log early",
     "raft reads one entry of its log",
     "raft receives no snapshot now",

@@ -12,8 +12,8 @@ use super::tests::support::{Network, TestNode, seeded_cluster, simulate};
 use super::types::{Member, Membership, StoredMembership, log_id, position};
 use super::wire::{
     Append, Body, Message, Refusal, Reply, SnapshotBegin, SnapshotChunk, SnapshotEnd, Transfer,
-    VoteCall, Voted, WireEntry, from_log_entry, host_row, open_host_row, seeded_host_row,
-    to_log_entry,
+    TransferId, VoteCall, Voted, WireEntry, from_log_entry, host_row, open_host_row,
+    seeded_host_row, to_log_entry,
 };
 use crate::host_row_index;
 use crate::inbox::entries_of;
@@ -69,20 +69,21 @@ fn append() -> Append {
 fn bodies() -> Vec<Body> {
     let call = VoteCall { vote: vote(3), last: Some(at(1, 10)), is_transfer: false };
     let row = Blob(seeded_host_row(&members()));
+    let transfer = TransferId { term: 2, number: 5 };
     vec![
         Body::Append(append()),
         Body::Append(Append { entries: Seq::new(), ..append() }),
         Body::Vote(call.clone()),
         Body::PreVote(VoteCall { is_transfer: true, ..call }),
         Body::Transfer(Transfer { vote: vote(2), to: OWN, last: None }),
-        Body::SnapshotBegin(SnapshotBegin { transfer: 5, vote: vote(2), host_row: row }),
+        Body::SnapshotBegin(SnapshotBegin { transfer, vote: vote(2), host_row: row }),
         Body::SnapshotChunk(SnapshotChunk {
-            transfer: 5,
+            transfer,
             sequence: 0,
             crc32c: crc32c::crc32c(b""),
             bytes: Blob::new(),
         }),
-        Body::SnapshotEnd(SnapshotEnd { transfer: 5, vote: vote(2), chunks: 1 }),
+        Body::SnapshotEnd(SnapshotEnd { transfer, chunks: 1, crc32c: 0 }),
         Body::Wake,
     ]
 }
@@ -119,6 +120,8 @@ fn any_bytes_are_a_reply_or_none() {
         Reply::HigherVote(vote(9)),
         Reply::Voted(Voted { vote: vote(2), granted: true, last: Some(at(1, 10)) }),
         Reply::TransferLogBehind(None),
+        Reply::Refused(Refusal::DamagedChunk),
+        Reply::SnapshotHeld(70_000),
         Reply::SnapshotInstalling,
         Reply::SnapshotInstalled(vote(3)),
         Reply::Woken,
@@ -192,16 +195,15 @@ fn messages_that_are_not_for_a_replica_are_refused_and_change_nothing() {
                     0 => Bytes::copy_from_slice(choices.bytes(60)),
                     1 => choices.pick(&strange).unwrap().clone(),
                     _ => {
-                        let (transfer, sequence) = (choices.edge(), choices.number() as u32);
+                        let transfer = TransferId { term: choices.edge(), number: choices.edge() };
+                        let sequence = choices.number() as u32;
                         let bytes = Blob::from(choices.bytes(20));
-                        let chunks = sequence;
+                        let (chunks, crc32c) = (sequence, crc32c::crc32c(&bytes));
                         message(if choices.flag() {
-                            let crc32c = crc32c::crc32c(&bytes);
                             let chunk = SnapshotChunk { transfer, sequence, crc32c, bytes };
                             Body::SnapshotChunk(chunk)
                         } else {
-                            let vote = vote(choices.edge());
-                            Body::SnapshotEnd(SnapshotEnd { transfer, vote, chunks })
+                            Body::SnapshotEnd(SnapshotEnd { transfer, chunks, crc32c })
                         })
                         .to_bytes()
                     }

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -19,19 +18,17 @@ use openraft::raft::{
 use openraft::{OptionalSend, StorageError};
 use openraft::{RaftNetworkFactory, RaftNetworkV2};
 use quorate_types::{Blob, GroupId, NodeId, ReplicaId, planted, sometimes};
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::applier::{SNAPSHOT_CHUNK_BYTES_MAX, SnapshotData};
+use super::applier::SnapshotData;
 use super::probe::Probe;
 use super::types::{Member, RaftVoteOf, TypeConfig, log_id, our_vote, position, raft_vote};
 use super::wire::{
-    Append, Body, Message, Refusal, Reply, SnapshotBegin, SnapshotChunk, SnapshotEnd, Transfer,
-    VoteCall, WireEntry, host_row, to_log_entry,
+    Append, Body, Message, Refusal, Reply, Transfer, VoteCall, WireEntry, host_row, to_log_entry,
 };
 use crate::config::HostConfig;
 use crate::group::Counters;
-use crate::machine::SnapshotReader;
+use crate::snapshots::{Feeding, Outgoing, SendError, Sending, send};
 use crate::transport::{Lane, Transport, TransportError};
 
 type RpcError = RPCError<TypeConfig>;
@@ -48,14 +45,17 @@ pub(crate) struct Links {
     pub(crate) append_deadline: Duration,
     /// Whether heartbeats are to be sent.
     pub(crate) probe: Arc<Probe>,
-    /// Permits for the snapshots this node sends at a time.
-    pub(crate) sending: Arc<Semaphore>,
+    /// What bounds the snapshots this node sends.
+    pub(crate) sending: Arc<Sending>,
+    /// Those of them that this replica sends.
+    pub(crate) feeding: Arc<Feeding>,
     pub(crate) counters: Arc<Counters>,
 }
 
 impl Links {
     fn link(&self, target: u64, member: Member, lane: Lane) -> Link {
-        Link { links: self.clone(), to: ReplicaId(target), node: member.node_id(), lane }
+        let (links, to, node) = (self.clone(), ReplicaId(target), member.node_id());
+        Link { links, to, node, lane, turn: None }
     }
 }
 
@@ -77,14 +77,16 @@ impl RaftNetworkFactory<TypeConfig> for Links {
 
 /// The way to one peer. Connects nothing: the transport does, when needed.
 pub(crate) struct Link {
-    links: Links,
+    pub(crate) links: Links,
     to: ReplicaId,
-    node: NodeId,
+    pub(crate) node: NodeId,
     lane: Lane,
+    /// The right to send a snapshot, for the next call.
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 /// Why there is no usable reply.
-enum CallError {
+pub(crate) enum CallError {
     /// A leader without a quorum keeps silent for a while.
     HeldBack,
     Transport(TransportError),
@@ -127,7 +129,7 @@ impl CallError {
     }
 }
 
-fn unexpected(reply: &Reply) -> CallError {
+pub(crate) fn unexpected(reply: &Reply) -> CallError {
     match reply {
         Reply::Refused(refusal) => CallError::Refused(refusal.clone()),
         other => CallError::Malformed(format!("unexpected reply {other:?}")),
@@ -136,7 +138,7 @@ fn unexpected(reply: &Reply) -> CallError {
 
 impl Link {
     /// Sends at once; the returned future waits for the reply.
-    fn call(
+    pub(crate) fn call(
         &self,
         lane: Lane,
         body: Body,
@@ -208,77 +210,28 @@ impl Link {
             other => Err(unexpected(&other).rpc()),
         }
     }
-
-    async fn send_snapshot(
-        &self,
-        vote: &RaftVoteOf,
-        row: Blob,
-        mut reader: Box<dyn SnapshotReader>,
-    ) -> Result<SnapshotResponse<TypeConfig>, Streaming> {
-        let vote = our_vote(vote);
-        let transfer = quorate_types::runtime::random();
-        let chunk_deadline = self.links.config.snapshot_chunk_deadline;
-        let begin = Body::SnapshotBegin(SnapshotBegin { transfer, vote, host_row: row });
-        if let Some(reply) = self.stage(begin, chunk_deadline).await? {
-            return Ok(reply);
-        }
-        let mut sequence = 0;
-        loop {
-            let chunk = reader.next_chunk(SNAPSHOT_CHUNK_BYTES_MAX).await.map_err(|error| {
-                Streaming::StorageError(StorageError::read_snapshot(
-                    None,
-                    openraft::impls::BoxedErrorSource::from_string(error.to_string()),
-                ))
-            })?;
-            let Some(chunk) = chunk else { break };
-            let (crc32c, bytes) = (crc32c::crc32c(&chunk), chunk.len() as u64);
-            let chunk = SnapshotChunk { transfer, sequence, crc32c, bytes: Blob(chunk) };
-            if let Some(reply) = self.stage(Body::SnapshotChunk(chunk), chunk_deadline).await? {
-                return Ok(reply);
-            }
-            self.links.counters.snapshot_bytes_sent.fetch_add(bytes, Ordering::Relaxed);
-            sequence += 1;
-        }
-        let end = Body::SnapshotEnd(SnapshotEnd { transfer, vote, chunks: sequence });
-        // Each call is short, so that a follower that is lost meanwhile is not
-        // waited for as long as one that has much to install. An answer may be
-        // lost, too; a second one in a row is not.
-        let until = Instant::now() + self.links.config.snapshot_install_deadline;
-        let mut is_missed = false;
-        while Instant::now() < until {
-            let reply = self.call(Lane::Snapshot, end.clone(), chunk_deadline).await;
-            let is_late =
-                matches!(reply, Err(CallError::Transport(TransportError::Deadline { .. })));
-            if !is_late || std::mem::replace(&mut is_missed, true) {
-                if let Some(reply) = staged(reply)? {
-                    return Ok(reply);
-                }
-                is_missed = false;
-            }
-        }
-        Err(CallError::Malformed("the snapshot was not installed in time".to_owned()).streaming())
-    }
-
-    /// Sends one part of a snapshot; an answer ends the transfer.
-    async fn stage(
-        &self,
-        body: Body,
-        deadline: Duration,
-    ) -> Result<Option<SnapshotResponse<TypeConfig>>, Streaming> {
-        staged(self.call(Lane::Snapshot, body, deadline).await)
-    }
 }
 
-/// What a reply to a part of a snapshot means: an answer ends the transfer.
-fn staged(
-    reply: Result<Reply, CallError>,
-) -> Result<Option<SnapshotResponse<TypeConfig>>, Streaming> {
-    match reply.map_err(CallError::streaming)? {
-        Reply::ChunkStored | Reply::SnapshotInstalling => Ok(None),
-        Reply::SnapshotInstalled(vote) | Reply::HigherVote(vote) => {
-            Ok(Some(SnapshotResponse::new(raft_vote(vote))))
+impl Link {
+    async fn send_snapshot(
+        &mut self,
+        outgoing: Outgoing,
+    ) -> Result<SnapshotResponse<TypeConfig>, Streaming> {
+        let Some(turn) = self.turn.take().or_else(|| self.links.sending.try_permit()) else {
+            // What waits for its turn holds no view of the state, which would grow
+            // old, and which the machine would have to keep: openraft takes another.
+            drop(outgoing);
+            self.turn = self.links.sending.permit().await;
+            return Err(NetworkError::from_string("it was not its turn").into());
+        };
+        match send(self, outgoing, turn).await {
+            Ok(vote) => Ok(SnapshotResponse::new(raft_vote(vote))),
+            Err(SendError::Call(error)) => Err(error.streaming()),
+            Err(SendError::Read(error)) => {
+                let error = openraft::impls::BoxedErrorSource::from_string(error.to_string());
+                Err(Streaming::StorageError(StorageError::read_snapshot(None, error)))
+            }
         }
-        other => Err(unexpected(&other).streaming()),
     }
 }
 
@@ -378,10 +331,8 @@ impl RaftNetworkV2<TypeConfig> for Link {
         };
         sometimes!("a snapshot is sent");
         let row = Blob(host_row(position(&last), &snapshot.meta.last_membership));
-        let send = async {
-            let _permit = self.links.sending.acquire().await;
-            self.send_snapshot(&vote, row, reader).await
-        };
+        let outgoing = Outgoing { vote: our_vote(&vote), host_row: row, reader };
+        let send = self.send_snapshot(outgoing);
         match select(Box::pin(cancel), Box::pin(send)).await {
             Either::Left((closed, _)) => Err(closed.into()),
             Either::Right((result, _)) => result,

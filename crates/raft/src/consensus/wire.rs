@@ -244,26 +244,38 @@ pub(crate) struct Transfer {
     pub(crate) last: Option<LogPosition>,
 }
 
+/// Names one attempt to bring a snapshot to a follower, see [`crate::snapshots`].
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, ToMessagePack, FromMessagePack,
+)]
+pub(crate) struct TransferId {
+    pub(crate) term: u64,
+    pub(crate) number: u64,
+}
+
+/// Begins a transfer, or asks how far it is.
 #[derive(Clone, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
 pub(crate) struct SnapshotBegin {
-    pub(crate) transfer: u64,
+    pub(crate) transfer: TransferId,
     pub(crate) vote: Vote,
     pub(crate) host_row: Blob,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
 pub(crate) struct SnapshotChunk {
-    pub(crate) transfer: u64,
+    pub(crate) transfer: TransferId,
     pub(crate) sequence: u32,
+    /// Of these bytes.
     pub(crate) crc32c: u32,
     pub(crate) bytes: Blob,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
 pub(crate) struct SnapshotEnd {
-    pub(crate) transfer: u64,
-    pub(crate) vote: Vote,
+    pub(crate) transfer: TransferId,
     pub(crate) chunks: u32,
+    /// Of the bytes of all chunks, one after the other.
+    pub(crate) crc32c: u32,
 }
 
 /// The answer to a [`Message`] or a [`NodeCall`](crate::quiescence::NodeCall).
@@ -278,7 +290,8 @@ pub(crate) enum Reply {
     TransferAccepted,
     TransferVoteChanged(Vote),
     TransferLogBehind(Option<LogPosition>),
-    ChunkStored,
+    /// So many chunks are here.
+    SnapshotHeld(u32),
     /// Ask again.
     SnapshotInstalling,
     SnapshotInstalled(Vote),
@@ -310,6 +323,8 @@ pub(crate) enum Refusal {
     Halted,
     #[error("the snapshot transfer is not the current one or lost a chunk")]
     LostTransfer,
+    #[error("the chunk of the snapshot was damaged on its way")]
+    DamagedChunk,
     #[error("the message does not make sense")]
     Malformed,
 }

@@ -69,6 +69,15 @@ fn a_log_that_keeps_more_than_makes_a_purge_due_does_not_ask_for_ever() {
 }
 
 #[test]
+fn a_long_log_waits_for_a_snapshot_on_its_way_until_it_is_too_long() {
+    let (purging, now) = (Purging::new(AFTER, KEEPS).waiting(5 * AFTER), Instant::now());
+    assert_eq!(purging.waits_until(reach(AFTER, 0), now), None, "it is not long");
+    assert_eq!(purging.waits_until(reach(AFTER + 1, 0), now), Some(now + RETRY));
+    assert_eq!(purging.waits_until(reach(5 * AFTER, 0), now), Some(now + RETRY));
+    assert_eq!(purging.waits_until(reach(5 * AFTER + 1, 0), now), None);
+}
+
+#[test]
 fn a_purge_after_no_entry_is_one_after_each() {
     assert!(Purging::new(0, 0).is_due(reach(2, 0), Instant::now()));
     assert!(!Purging::new(0, 0).is_due(reach(2, 1), Instant::now()));

@@ -363,6 +363,23 @@ pub struct Network {
     mute: Arc<Mutex<BTreeSet<(NodeId, NodeId)>>>,
     calls: Arc<Mutex<u64>>,
     pub snapshots: Arc<Mutex<Snapshots>>,
+    judge: Arc<Mutex<Option<Judge>>>,
+}
+
+/// Decides on each message of snapshots to a node.
+pub type Judge = Box<dyn FnMut(NodeId, &Bytes) -> Fate + Send>;
+
+/// What becomes of a message.
+pub enum Fate {
+    Arrives,
+    /// Something else arrives in its place.
+    ArrivesAs(Bytes),
+    /// It arrives, and once more somewhat later.
+    ArrivesTwice,
+    /// It does not arrive.
+    IsLost,
+    /// It arrives, and its answer does not.
+    IsNotAnswered,
 }
 
 /// The snapshots on a network.
@@ -405,6 +422,11 @@ impl Network {
         self.mute.lock().clear();
     }
 
+    /// Has each message of snapshots judged.
+    pub fn judge(&self, judge: impl FnMut(NodeId, &Bytes) -> Fate + Send + 'static) {
+        *self.judge.lock() = Some(Box::new(judge));
+    }
+
     /// Calls since this was asked last.
     pub fn take_calls(&self) -> u64 {
         std::mem::take(&mut self.calls.lock())
@@ -432,18 +454,39 @@ impl Transport for Wire {
     fn call(
         &self,
         to: NodeId,
-        _lane: Lane,
-        payload: Bytes,
+        lane: Lane,
+        mut payload: Bytes,
         deadline: Duration,
     ) -> BoxFuture<Result<Bytes, TransportError>> {
         let (from, network) = (self.from, self.network.clone());
+        let fate = match self.network.judge.lock().as_mut() {
+            Some(judge) if lane == Lane::Snapshot => judge(to, &payload),
+            _ => Fate::Arrives,
+        };
         let unreachable = move || TransportError::Unreachable { to, reason: "cut".to_owned() };
-        let is_lost = self.network.snapshots.lock().note(&payload);
+        let mut is_lost = self.network.snapshots.lock().note(&payload);
+        let mut again = None;
+        let arrives = !matches!(fate, Fate::IsLost);
+        match fate {
+            Fate::Arrives => {}
+            Fate::ArrivesAs(other) => payload = other,
+            Fate::ArrivesTwice => again = Some(payload.clone()),
+            Fate::IsLost | Fate::IsNotAnswered => is_lost = true,
+        }
         *self.network.calls.lock() += 1;
         let exchange = async move {
             tokio::time::sleep(Duration::from_millis(1)).await;
             let host = network.route(from, to).ok_or_else(unreachable)?;
+            if !arrives {
+                std::future::pending::<()>().await;
+            }
             let reply = host.handle(from, payload).await;
+            if let Some(again) = again {
+                drop(spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(3)).await;
+                    drop(host.handle(from, again).await);
+                }));
+            }
             if is_lost {
                 std::future::pending::<()>().await;
             }

@@ -23,6 +23,7 @@ fn status(group: u64) -> GroupStatus {
         matched: BTreeMap::new(),
         fresh: BTreeSet::new(),
         outgoing: None,
+        snapshot_bytes: (group == 5).then_some(4096),
         resting: false,
         halted: None,
     }
@@ -55,5 +56,6 @@ fn every_line_is_a_type_or_a_number_of_it() {
     has("quorate_raft_log_commit_seconds_sum 0.0011");
     has("quorate_raft_group_term{group=\"5\"} 7");
     has("quorate_raft_group_applied{group=\"4\"} 80");
+    has("quorate_raft_group_snapshot_bytes{group=\"5\"} 4096");
     assert!(!text.contains("committed{group=\"4\"}"), "it knows of none");
 }
