@@ -48,8 +48,9 @@ enum What {
     },
     /// The Raft log beside the disk's limit and logs of others, then many groups.
     Raft(raft::Options),
-    /// Many Raft groups on three processes: what they cost while nobody uses them,
-    /// and how soon they serve again when a process is killed.
+    /// Raft groups on three processes: what many cost while nobody uses them, how
+    /// soon they serve again when a process is killed, and what a leader's writes
+    /// lose while a follower catches up by a snapshot.
     Groups(groups::Options),
     /// A cluster of processes under load: one table, with the disk's limit and
     /// installed peers beside it.
@@ -136,7 +137,8 @@ fn raft_arguments(options: &raft::Options) -> Vec<OsString> {
 }
 
 fn groups_arguments(options: &groups::Options) -> Vec<OsString> {
-    let groups::Options { groups, seconds, led, clients, rounds, dir, json } = options;
+    let groups::Options { groups, seconds, led, clients, rounds, dir, json, .. } = options;
+    let groups::Options { state_mib, snapshot_mib_per_second, parts, .. } = options;
     let mut arguments: Vec<OsString> = Vec::new();
     for (flag, value) in [
         ("--groups", groups.to_string()),
@@ -144,8 +146,13 @@ fn groups_arguments(options: &groups::Options) -> Vec<OsString> {
         ("--led", led.to_string()),
         ("--clients", clients.to_string()),
         ("--rounds", rounds.to_string()),
+        ("--state-mib", state_mib.to_string()),
+        ("--parts", parts.join(",")),
     ] {
         arguments.extend([flag.into(), value.into()]);
+    }
+    if let Some(mib) = snapshot_mib_per_second {
+        arguments.extend(["--snapshot-mib-per-second".into(), mib.to_string().into()]);
     }
     arguments.extend(paths([("--dir", dir), ("--json", json)]));
     arguments

@@ -155,7 +155,7 @@ impl Default for HostConfig {
             appends_in_flight_max: 4,
             purge_after_entries: 10_000,
             purge_keeps_entries: 1_000,
-            purge_waits_entries: 200_000,
+            purge_waits_entries: 1_000_000,
             snapshots_sending_max: 2,
             snapshot_bytes_per_second_max: Some(32 << 20),
             snapshots_receiving_max: 4,

@@ -26,3 +26,27 @@ fn flags_arrive_at_the_bench_as_they_were_given() {
         assert_eq!(format!("{options:?}"), format!("{arrived:?}"));
     }
 }
+
+#[derive(Parser)]
+struct GroupsCli {
+    #[command(flatten)]
+    options: groups::Options,
+}
+
+#[test]
+fn flags_of_groups_arrive_at_the_bench_as_they_were_given() {
+    let parse = |flags: &[OsString]| {
+        let program = OsString::from("bench");
+        GroupsCli::try_parse_from(std::iter::once(&program).chain(flags)).unwrap().options
+    };
+    for given in [
+        "",
+        "--groups 9 --seconds 2 --led 3 --clients 4 --rounds 5 --dir a --json b",
+        "--state-mib 6 --snapshot-mib-per-second 0 --parts catch-up,idle",
+    ] {
+        let given: Vec<OsString> = given.split_whitespace().map(OsString::from).collect();
+        let options = parse(&given);
+        let arrived = parse(&groups_arguments(&options));
+        assert_eq!(format!("{options:?}"), format!("{arrived:?}"));
+    }
+}

@@ -1,11 +1,14 @@
-//! Many groups on three processes: what they cost while nobody uses them, and how
-//! long they are without a leader when a process is killed.
+//! Groups on three processes: what many cost while nobody uses them, how long they are
+//! without a leader when a process is killed, and what it costs a leader to bring a
+//! follower a snapshot.
 #![allow(clippy::disallowed_methods, reason = "it is no part of a node: it measures real time")]
 
+mod catchup;
 mod node;
 mod options;
 mod process;
 mod report;
+mod rows;
 mod run;
 
 use std::error::Error;
@@ -18,7 +21,7 @@ use options::Options;
 /// What a step ends with. Its error is one message for a person.
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Measures many Raft groups on three processes of this machine.
+/// Measures Raft groups on three processes of this machine.
 #[derive(Parser)]
 #[command(name = "groups-bench", args_conflicts_with_subcommands = true)]
 struct Cli {

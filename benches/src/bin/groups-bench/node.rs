@@ -9,15 +9,17 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_engine::{Engine, RedbConfig, RedbEngine};
 use quorate_raft::tcp::Standalone;
-use quorate_raft::{Group, GroupClass, GroupSpec, Host, SmallMachine, SmallState};
+use quorate_raft::{Group, GroupClass, GroupSpec, Host, SmallMachine, SmallState, StateMachine};
 use quorate_types::disk::DirectoryDisk;
 use quorate_types::env::{Rng, SplitMix};
-use quorate_types::{GroupId, NodeId, ReplicaId};
+use quorate_types::{GroupId, NodeId, ReplicaId, ShardId};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
 use crate::Outcome;
+use crate::rows::{self, Rows};
 
 /// The nodes.
 pub(crate) const NODES: [u64; 3] = [1, 2, 3];
@@ -35,9 +37,17 @@ pub(crate) struct Options {
     pub(crate) groups: u64,
     #[arg(long)]
     pub(crate) dir: PathBuf,
+    /// Where it listens; anywhere the first time.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    pub(crate) listen: String,
     /// Keeps all groups awake.
     #[arg(long)]
     pub(crate) awake: bool,
+    /// Keeps the state of groups in an engine.
+    #[arg(long)]
+    pub(crate) rows: bool,
+    #[arg(long)]
+    pub(crate) snapshot_mib_per_second: Option<u64>,
 }
 
 /// What a process is told.
@@ -50,6 +60,10 @@ pub(crate) enum Order {
     /// Hands every group to its node, as far as it leads it.
     Settle,
     Status,
+    /// Makes a state of this size.
+    Fill {
+        mib: u64,
+    },
     /// Writes to the groups that it leads, so many commands at a time.
     Load {
         clients: u64,
@@ -67,6 +81,7 @@ pub(crate) enum Answer {
     Begun,
     Settled,
     Status(Status),
+    Filled,
     Loading,
     Served { group: u64, term: u64 },
 }
@@ -79,6 +94,17 @@ pub(crate) struct Status {
     pub(crate) leads: BTreeMap<u64, u64>,
     /// Commands that were done.
     pub(crate) done: u64,
+    /// How the first group is, where groups have rows.
+    pub(crate) state: Option<State>,
+}
+
+/// How far a replica and its snapshots are.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct State {
+    pub(crate) applied: u64,
+    pub(crate) purged: u64,
+    pub(crate) snapshots_sent: u64,
+    pub(crate) snapshot_bytes_received: u64,
 }
 
 /// The node that is to lead a group.
@@ -124,7 +150,7 @@ pub(crate) async fn run(options: &Options) -> Outcome {
             }
         }
     });
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let listener = TcpListener::bind(&options.listen).await?;
     say(&Answer::Listening { address: listener.local_addr()?.to_string() })?;
     let mut listener = Some(listener);
     let mut host = None;
@@ -140,14 +166,19 @@ pub(crate) async fn run(options: &Options) -> Outcome {
                 settle(options.id, host).await;
                 say(&Answer::Settled)?;
             }
-            (Order::Status, Some(host)) => say(&Answer::Status(status(host, &done)))?,
+            (Order::Status, Some(host)) => say(&Answer::Status(status(options, host, &done)))?,
+            (Order::Fill { mib }, Some(host)) => {
+                fill(host, mib).await?;
+                say(&Answer::Filled)?;
+            }
             (Order::Load { clients }, Some(host)) => {
                 for client in 0..clients {
                     let mut chance = SplitMix::new(options.id << 32 | client);
                     let (groups, done) = (host.groups(), Arc::clone(&done));
+                    let rows = options.rows;
                     tokio::spawn(async move {
                         loop {
-                            write_somewhere(&groups, &mut chance, &done).await;
+                            write_somewhere(&groups, rows, &mut chance, &done).await;
                         }
                     });
                 }
@@ -174,19 +205,34 @@ async fn begin(
     if options.awake {
         node.host.quiet_after = None;
     }
+    if let Some(mib) = options.snapshot_mib_per_second {
+        node.host.snapshot_bytes_per_second_max = (mib > 0).then_some(mib << 20);
+    }
     let (host, _mesh) = node.start(listener)?;
     let disk = DirectoryDisk::open(options.dir.join("machines"))?;
+    let engine = if options.rows {
+        let engine = RedbEngine::open(&disk, "engine.redb", RedbConfig::default())?;
+        Some(Arc::new(engine) as Arc<dyn Engine>)
+    } else {
+        None
+    };
     let ids: Vec<u64> = (1..=options.groups).collect();
     for some in ids.chunks(CREATED_AT_ONCE) {
         let mut specs = Vec::new();
         for &id in some {
             let members = NODES.map(|node| (ReplicaId(id * 10 + node), NodeId(node)));
-            let machine = SmallMachine::<Counter>::open(&disk, &id.to_string())?.seeded(&members);
+            let machine: Box<dyn StateMachine> = match &engine {
+                Some(engine) => Box::new(Rows::seeded(Arc::clone(engine), ShardId(id), &members)?),
+                None => {
+                    let machine = SmallMachine::<Counter>::open(&disk, &id.to_string())?;
+                    Box::new(machine.seeded(&members))
+                }
+            };
             specs.push(GroupSpec {
                 group: GroupId(id),
                 replica: ReplicaId(id * 10 + options.id),
                 class: GroupClass::Shard,
-                machine: Box::new(machine),
+                machine,
             });
         }
         let created = specs.into_iter().map(|spec| {
@@ -210,19 +256,37 @@ async fn settle(own: u64, host: &Host) {
     }
 }
 
-fn status(host: &Host, done: &AtomicU64) -> Status {
+/// Has the groups that it leads write as many rows as make such a state.
+async fn fill(host: &Host, mib: u64) -> Outcome {
+    for group in host.groups() {
+        for nth in 0..rows::fills(mib) {
+            group.propose(rows::fill(nth), DEADLINE).await?;
+        }
+    }
+    Ok(())
+}
+
+fn status(options: &Options, host: &Host, done: &AtomicU64) -> Status {
     let leads = host.groups().into_iter().filter_map(|group| {
         let now = *group.leadership().borrow();
         (now.leading && now.noop_applied).then_some((group.id().0, now.term))
     });
+    let metrics = host.metrics();
+    let first = host.groups().into_iter().next().filter(|_| options.rows);
     Status {
-        resting: host.metrics().groups_resting,
+        resting: metrics.groups_resting,
         leads: leads.collect(),
         done: done.load(Ordering::Relaxed),
+        state: first.map(|group| State {
+            applied: group.applied(),
+            purged: group.status().purged.unwrap_or_default(),
+            snapshots_sent: metrics.snapshots_sent,
+            snapshot_bytes_received: metrics.snapshot_bytes_received,
+        }),
     }
 }
 
-async fn write_somewhere(groups: &[Group], chance: &mut SplitMix, done: &AtomicU64) {
+async fn write_somewhere(groups: &[Group], rows: bool, chance: &mut SplitMix, done: &AtomicU64) {
     // From some group on, the next one that is led here.
     let (before, behind) =
         groups.split_at(usize::try_from(chance.below(groups.len() as u64)).unwrap_or(0));
@@ -231,7 +295,12 @@ async fn write_somewhere(groups: &[Group], chance: &mut SplitMix, done: &AtomicU
         tokio::time::sleep(PAUSE).await;
         return;
     };
-    if group.propose(Bytes::from_static(&[0; PAYLOAD_BYTES]), DEADLINE).await.is_ok() {
+    let command = if rows {
+        rows::write(chance.below(rows::FILLED_AT_ONCE), &[0; PAYLOAD_BYTES])
+    } else {
+        Bytes::from_static(&[0; PAYLOAD_BYTES])
+    };
+    if group.propose(command, DEADLINE).await.is_ok() {
         done.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// How many groups, and for how long.
+/// How many groups, how much state, and for how long.
 #[derive(clap::Args, Debug, Clone)]
 pub(crate) struct Options {
     /// Groups that nobody uses, each with a replica on all three processes.
@@ -17,9 +17,19 @@ pub(crate) struct Options {
     /// Commands that are under way on each process when it is.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=4_096))]
     pub(crate) clients: u64,
-    /// How often a process is killed, each time of a new cluster.
+    /// How often a process is killed: first each time of a new cluster, then a
+    /// follower of one and the same.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
     pub(crate) rounds: u32,
+    /// The state of the group whose follower falls behind.
+    #[arg(long, value_name = "MIB", default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=16_384))]
+    pub(crate) state_mib: u64,
+    /// How fast a node sends snapshots, 0 without a bound. [default: the host's]
+    #[arg(long, value_name = "MIB")]
+    pub(crate) snapshot_mib_per_second: Option<u64>,
+    /// What to measure.
+    #[arg(long, value_name = "PART,...", value_delimiter = ',', default_values = ["idle", "killed", "catch-up"])]
+    pub(crate) parts: Vec<String>,
     /// Where the data goes; on a real disk. [default: beside the program]
     #[arg(long)]
     pub(crate) dir: Option<PathBuf>,

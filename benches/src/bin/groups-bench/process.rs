@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use crate::Outcome;
@@ -18,7 +18,27 @@ const PAUSE: Duration = Duration::from_millis(250);
 pub(crate) struct Cluster {
     processes: BTreeMap<u64, Process>,
     answers: Receiver<(u64, Instant, Answer)>,
-    groups: u64,
+    said: Sender<(u64, Instant, Answer)>,
+    addresses: BTreeMap<u64, String>,
+    kind: Kind,
+    directory: PathBuf,
+}
+
+/// What their groups are like.
+#[derive(Clone, Copy)]
+pub(crate) struct Kind {
+    pub(crate) groups: u64,
+    pub(crate) awake: bool,
+    /// Whether their state is in an engine.
+    pub(crate) rows: bool,
+    pub(crate) snapshot_mib_per_second: Option<u64>,
+}
+
+impl Kind {
+    /// Groups that do nothing but count.
+    pub(crate) const fn counters(groups: u64, awake: bool) -> Self {
+        Self { groups, awake, rows: false, snapshot_mib_per_second: None }
+    }
 }
 
 struct Process {
@@ -35,40 +55,65 @@ impl Drop for Process {
 }
 
 impl Cluster {
-    /// Starts them with so many groups each, every one of which is led.
-    pub(crate) fn start(groups: u64, awake: bool, directory: &Path) -> Outcome<Self> {
-        let (answers_in, answers) = mpsc::channel();
-        let mut processes = BTreeMap::new();
+    /// Starts them, and waits until every group is led.
+    pub(crate) fn start(kind: Kind, directory: &Path) -> Outcome<Self> {
+        let (said, answers) = mpsc::channel();
+        let mut cluster = Self {
+            processes: BTreeMap::new(),
+            answers,
+            said,
+            addresses: BTreeMap::new(),
+            kind,
+            directory: directory.to_owned(),
+        };
         for id in NODES {
-            let mut program = Command::new(std::env::current_exe()?);
-            program.args(["node", "--id", &id.to_string(), "--groups", &groups.to_string()]);
-            program.arg("--dir").arg(directory.join(id.to_string()));
-            program.args(awake.then_some("--awake"));
-            let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-            let orders = child.stdin.take().ok_or("no standard input")?;
-            let said = child.stdout.take().ok_or("no standard output")?;
-            let answers = answers_in.clone();
-            std::thread::spawn(move || {
-                for line in BufReader::new(said).lines().map_while(Result::ok) {
-                    let Ok(answer) = serde_json::from_str(&line) else { break };
-                    if answers.send((id, Instant::now(), answer)).is_err() {
-                        break;
-                    }
-                }
-            });
-            processes.insert(id, Process { child, orders });
+            cluster.spawn(id, &[])?;
         }
-        let mut cluster = Self { processes, answers, groups };
-        let addresses = cluster.each(|answer| match answer {
+        cluster.addresses = cluster.each(|answer| match answer {
             Answer::Listening { address } => Some(address),
             _ => None,
         })?;
+        let addresses = cluster.addresses.clone();
         cluster.tell_all(&Order::Begin { addresses })?;
         cluster.each(|answer| matches!(answer, Answer::Begun).then_some(()))?;
         cluster.wait("every group is led", |status| {
-            status.values().map(|status| status.leads.len() as u64).sum::<u64>() == groups
+            status.values().map(|status| status.leads.len() as u64).sum::<u64>() == kind.groups
         })?;
         Ok(cluster)
+    }
+
+    fn spawn(&mut self, id: u64, more: &[String]) -> Outcome {
+        let Kind { groups, awake, rows, snapshot_mib_per_second } = self.kind;
+        let mut program = Command::new(std::env::current_exe()?);
+        program.args(["node", "--id", &id.to_string(), "--groups", &groups.to_string()]);
+        program.arg("--dir").arg(self.directory.join(id.to_string())).args(more);
+        program.args(awake.then_some("--awake")).args(rows.then_some("--rows"));
+        if let Some(mib) = snapshot_mib_per_second {
+            program.args(["--snapshot-mib-per-second", &mib.to_string()]);
+        }
+        let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let orders = child.stdin.take().ok_or("no standard input")?;
+        let said = child.stdout.take().ok_or("no standard output")?;
+        let answers = self.said.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(said).lines().map_while(Result::ok) {
+                let Ok(answer) = serde_json::from_str(&line) else { break };
+                if answers.send((id, Instant::now(), answer)).is_err() {
+                    break;
+                }
+            }
+        });
+        self.processes.insert(id, Process { child, orders });
+        Ok(())
+    }
+
+    /// Starts one again that was killed, and waits until it runs its groups.
+    pub(crate) fn restart(&mut self, id: u64) -> Outcome {
+        let address = self.addresses.get(&id).ok_or("no such process")?;
+        self.spawn(id, &["--listen".to_owned(), address.clone()])?;
+        self.one(|answer| matches!(answer, Answer::Listening { .. }).then_some(()))?;
+        self.tell(id, &Order::Begin { addresses: self.addresses.clone() })?;
+        self.one(|answer| matches!(answer, Answer::Begun).then_some(()))
     }
 
     pub(crate) fn tell(&mut self, id: u64, order: &Order) -> Outcome {
@@ -95,6 +140,15 @@ impl Cluster {
             }
         }
         Ok(said)
+    }
+
+    /// Waits for what one of them says; other answers are passed over.
+    pub(crate) fn one<T>(&self, is_meant: impl Fn(Answer) -> Option<T>) -> Outcome<T> {
+        loop {
+            if let Some(meant) = is_meant(self.next(PATIENCE)?.2) {
+                return Ok(meant);
+            }
+        }
     }
 
     /// The next answer, of whom, and when it came.
@@ -137,7 +191,7 @@ impl Cluster {
     }
 
     pub(crate) const fn groups(&self) -> u64 {
-        self.groups
+        self.kind.groups
     }
 
     /// Ends one at once, and says when.

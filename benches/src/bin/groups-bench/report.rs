@@ -14,6 +14,7 @@ pub(crate) struct Report {
     machine: Machine,
     pub(crate) idle: Vec<Idle>,
     pub(crate) killed: Vec<Killed>,
+    pub(crate) caught_up: Vec<CaughtUp>,
 }
 
 /// Three processes whose groups nobody uses.
@@ -40,9 +41,35 @@ pub(crate) struct Killed {
     pub(crate) millis: Vec<u64>,
 }
 
+/// A follower that came back behind a purge.
+#[derive(Serialize)]
+pub(crate) struct CaughtUp {
+    /// Commands per second of the leader while both followers were there, without
+    /// one of them, and while that one caught up.
+    pub(crate) all: f64,
+    pub(crate) without: f64,
+    pub(crate) meanwhile: f64,
+    /// From when it was there until it was as close as the other one.
+    pub(crate) seconds: f64,
+    /// What it was sent, and in how many snapshots.
+    pub(crate) bytes: u64,
+    pub(crate) snapshots: u64,
+}
+
+/// The median, and the extremes.
+fn spread(values: impl Iterator<Item = f64>, digits: usize) -> String {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let median = values.get(values.len() / 2).copied().unwrap_or_default();
+    match values.as_slice() {
+        [least, .., most] => format!("{median:.digits$} [{least:.digits$}, {most:.digits$}]"),
+        _ => format!("{median:.digits$}"),
+    }
+}
+
 impl Report {
     pub(crate) const fn new(machine: Machine) -> Self {
-        Self { machine, idle: Vec::new(), killed: Vec::new() }
+        Self { machine, idle: Vec::new(), killed: Vec::new(), caught_up: Vec::new() }
     }
 
     pub(crate) fn write(&self, file: Option<&Path>) -> Outcome {
@@ -80,5 +107,27 @@ impl Report {
                 writeln!(table, "| {led} | {per_second:.0} | {half} ms, {all} ms | {elections} |");
         }
         table
+    }
+
+    pub(crate) fn of_caught_up(&self, state_mib: u64) -> String {
+        let each = |of: fn(&CaughtUp) -> f64, digits| spread(self.caught_up.iter().map(of), digits);
+        format!(
+            "\nA follower behind a purge, a state of {state_mib} MiB; medians of {} rounds:\n\n\
+             | | commands/s | of all three | of two |\n|---|---|---|---|\n\
+             | all three | {} | | |\n\
+             | one is killed | {} | {} | |\n\
+             | it catches up | {} | {} | {} |\n\n\
+             caught up after {} s, with {} MiB of {} snapshots\n",
+            self.caught_up.len(),
+            each(|it| it.all, 0),
+            each(|it| it.without, 0),
+            each(|it| it.without / it.all, 2),
+            each(|it| it.meanwhile, 0),
+            each(|it| it.meanwhile / it.all, 2),
+            each(|it| it.meanwhile / it.without, 2),
+            each(|it| it.seconds, 1),
+            each(|it| it.bytes as f64 / f64::from(1 << 20), 0),
+            each(|it| it.snapshots as f64, 0),
+        )
     }
 }

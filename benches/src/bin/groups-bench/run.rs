@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use quorate_benches::Machine;
 
 use crate::Outcome;
+use crate::catchup;
 use crate::node::{Answer, Order, Status, home};
 use crate::options::Options;
-use crate::process::Cluster;
+use crate::process::{Cluster, Kind};
 use crate::report::{Idle, Killed, Report};
 
 /// What the memory of many groups is compared with.
@@ -31,21 +32,40 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let machine = Machine::of(scratch.path());
     println!("{}", machine.describe());
     let mut report = Report::new(machine);
-    for (groups, awake) in [(FEW_GROUPS, false), (options.groups, false), (options.groups, true)] {
-        report.idle.push(idle(groups, awake, options.seconds, scratch.path())?);
+    for part in &options.parts {
+        println!("{}", measure(part, options, scratch.path(), &mut report)?);
     }
-    println!("{}", report.of_idle());
-    for _ in 0..options.rounds {
-        report.killed.push(kill(options, scratch.path())?);
-    }
-    println!("{}", report.of_killed());
     report.write(options.json.as_deref())
+}
+
+/// Measures one part, and returns its table.
+fn measure(part: &str, options: &Options, scratch: &Path, report: &mut Report) -> Outcome<String> {
+    match part {
+        "idle" => {
+            let (few, many) = (FEW_GROUPS, options.groups);
+            for (groups, awake) in [(few, false), (many, false), (many, true)] {
+                report.idle.push(idle(groups, awake, options.seconds, scratch)?);
+            }
+            Ok(report.of_idle())
+        }
+        "killed" => {
+            for _ in 0..options.rounds {
+                report.killed.push(kill(options, scratch)?);
+            }
+            Ok(report.of_killed())
+        }
+        "catch-up" => {
+            report.caught_up = catchup::run(options, scratch)?;
+            Ok(report.of_caught_up(options.state_mib))
+        }
+        other => Err(format!("there is no part '{other}': idle, killed, catch-up").into()),
+    }
 }
 
 /// What groups cost that nobody uses.
 fn idle(groups: u64, awake: bool, seconds: u64, scratch: &Path) -> Outcome<Idle> {
     let directory = tempfile::tempdir_in(scratch)?;
-    let mut cluster = Cluster::start(groups, awake, directory.path())?;
+    let mut cluster = Cluster::start(Kind::counters(groups, awake), directory.path())?;
     if !awake {
         cluster.wait("every group rests", |status| {
             status.values().all(|status| status.resting == groups)
@@ -61,7 +81,7 @@ fn idle(groups: u64, awake: bool, seconds: u64, scratch: &Path) -> Outcome<Idle>
 /// Kills a process that leads groups, and waits until others serve them.
 fn kill(options: &Options, scratch: &Path) -> Outcome<Killed> {
     let directory = tempfile::tempdir_in(scratch)?;
-    let mut cluster = Cluster::start(options.led * 3, false, directory.path())?;
+    let mut cluster = Cluster::start(Kind::counters(options.led * 3, false), directory.path())?;
     settle(&mut cluster)?;
     cluster.tell_all(&Order::Load { clients: options.clients })?;
     cluster.each(|answer| matches!(answer, Answer::Loading).then_some(()))?;
