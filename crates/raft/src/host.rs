@@ -229,8 +229,8 @@ impl Host {
     ///
     /// # Errors
     /// [`RaftError::Exists`] while a replica of the group runs here, or one is
-    /// coming or going; [`RaftError::Log`] when the id was destroyed before, or
-    /// an earlier replica has yet to be; [`RaftError::Closed`]. Each is how
+    /// coming or going; [`RaftError::Log`] when the id was destroyed before, an
+    /// earlier replica has yet to be, or the log has no room; [`RaftError::Closed`]. Each is how
     /// things are at the moment, and no damage.
     pub fn reserve(&self, group: GroupId, replica: ReplicaId) -> Result<Reservation, RaftError> {
         let is_running = || self.inner.groups.read().contains_key(&group);
@@ -250,6 +250,10 @@ impl Host {
         if let Some((_, owner)) = stored.find(|&(id, owner)| id == group && owner != replica) {
             tracing::debug!(%group, %replica, %owner, "not created: an earlier one is there");
             return Err(LogError::Occupied { group, owner }.into());
+        }
+        if let Err(error) = self.inner.log.room_for(group) {
+            tracing::error!(%group, %replica, %error, "not created");
+            return Err(error.into());
         }
         Ok(Reservation { host: self.clone(), replica, transition })
     }

@@ -551,6 +551,24 @@ fn commands_that_no_segment_takes_are_refused_in_words() {
     });
 }
 
+/// Before anything is done for it: whoever cannot be hosted harms nobody.
+#[test]
+fn a_replica_that_the_log_has_no_room_for_is_not_reserved() {
+    simulate(async {
+        let log = open_on(&RamDisk::default(), SEGMENTS);
+        let mut next = 1;
+        while log.room_for(GroupId(next)).is_ok() {
+            log.admit(GroupId(next), ReplicaId(next)).await.unwrap();
+            next += 1;
+        }
+        let config = HostConfig { command_bytes_max: 8 << 10, ..config() };
+        let host = Host::open(config, log, Network::default().wire(NodeId(1))).unwrap();
+        let refused = host.reserve(GroupId(next), ReplicaId(next)).map(drop).unwrap_err();
+        assert!(matches!(refused, RaftError::Log(LogError::Crowded { .. })), "{refused}");
+        host.reserve(GroupId(1), ReplicaId(1)).map(drop).unwrap();
+    });
+}
+
 #[test]
 fn timings_that_do_not_fit_are_refused_in_words() {
     let network = Network::default();

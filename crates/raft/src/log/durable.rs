@@ -539,11 +539,17 @@ impl Shared {
 
 impl LogEngine for DurableLog {
     fn admit(&self, group: GroupId, replica: ReplicaId) -> LogFuture<'_, LogState> {
+        let rows_bytes_max = self.shared.medium.rows_bytes_max();
         Box::pin(self.shared.submit_durably(group, move |memory| {
-            let is_new = memory.admit(group, replica)?;
+            let is_new = memory.admit(group, replica, rows_bytes_max)?;
             let state = memory.owner(group)?.state();
             Ok((is_new.then_some(Change::Admit { replica }), state))
         }))
+    }
+
+    fn room_for(&self, group: GroupId) -> Result<(), LogError> {
+        let rows_bytes_max = self.shared.medium.rows_bytes_max();
+        self.shared.state.lock().memory.room_for(group, rows_bytes_max)
     }
 
     fn groups(&self) -> Vec<(GroupId, ReplicaId)> {

@@ -76,6 +76,18 @@ pub enum LogError {
         /// The most that there may be.
         bytes_max: usize,
     },
+    /// The rows of all groups would take more of the log's segments than they
+    /// may. Nothing has changed, and the log goes on for the groups that it has.
+    #[error(
+        "the rows of all groups need {bytes} bytes, and the log's segments have room for \
+         {bytes_max} beside its entries: configure larger segments"
+    )]
+    Crowded {
+        /// What the rows take, with what those of a running log may grow by.
+        bytes: u64,
+        /// The most that they may.
+        bytes_max: u64,
+    },
     /// The replica was removed from this node and may never come back.
     #[error("replica {replica} of {group} was removed and must not return")]
     Tombstoned {

@@ -23,6 +23,11 @@ pub(super) trait Medium: fmt::Debug + Send + Sync + 'static {
     /// [`entry_bytes`](super::writer::entry_bytes).
     fn commit_bytes_max(&self) -> usize;
 
+    /// The most bytes that the rows of all groups may need.
+    fn rows_bytes_max(&self) -> u64 {
+        u64::MAX
+    }
+
     /// No row of the next commit has a lower sequence, and every row so far has.
     fn next_sequence(&self) -> u64;
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_types::{GroupId, ReplicaId};
 
-use super::rows::{GroupRow, Location};
+use super::rows::{Census, GroupRow, Location};
 use super::writer::entry_bytes;
 use super::{LogEntry, LogError, LogPosition, LogState, Place, Vote};
 
@@ -155,6 +155,7 @@ fn owner_in(groups: &mut BTreeMap<GroupId, Group>, group: GroupId) -> Result<&mu
 
 pub(super) struct Memory {
     groups: BTreeMap<GroupId, Group>,
+    census: Census,
     /// What is still needed, by the row that holds it.
     live: BTreeMap<u64, Live>,
     /// Rows of entries that nothing needs any more once an operation is durable:
@@ -175,6 +176,7 @@ impl Memory {
     pub(super) fn new(tail_bytes_max: usize) -> Self {
         Self {
             groups: BTreeMap::new(),
+            census: Census::default(),
             live: BTreeMap::new(),
             dead: VecDeque::new(),
             operation: 0,
@@ -207,19 +209,31 @@ impl Memory {
     }
 
     /// Makes `replica` the owner; says whether it newly is.
-    pub(super) fn admit(&mut self, group: GroupId, replica: ReplicaId) -> Result<bool, LogError> {
-        let memory = self.groups.entry(group).or_default();
-        if memory.tombstones.contains(&replica) {
+    pub(super) fn admit(
+        &mut self,
+        group: GroupId,
+        replica: ReplicaId,
+        rows_bytes_max: u64,
+    ) -> Result<bool, LogError> {
+        let memory = self.groups.get(&group);
+        if memory.is_some_and(|memory| memory.tombstones.contains(&replica)) {
             return Err(LogError::Tombstoned { group, replica });
         }
-        match &memory.owner {
+        match memory.and_then(|memory| memory.owner.as_ref()) {
             Some(owner) if owner.replica == replica => Ok(false),
             Some(owner) => Err(LogError::Occupied { group, owner: owner.replica }),
             None => {
-                memory.owner = Some(Owner::new(replica));
+                self.census.room(rows_bytes_max)?;
+                self.census.owners += 1;
+                self.groups.entry(group).or_default().owner = Some(Owner::new(replica));
                 Ok(true)
             }
         }
+    }
+
+    /// Refuses a group that [`Self::admit`] would have no room for.
+    pub(super) fn room_for(&self, group: GroupId, rows_bytes_max: u64) -> Result<(), LogError> {
+        self.owner(group).map(drop).or_else(|_| self.census.room(rows_bytes_max))
     }
 
     /// The log as its rows and the entries on disk show it. Entries that no row
@@ -263,6 +277,7 @@ impl Memory {
 
     /// Restores a group from its row; entries follow by [`Memory::restore`].
     fn restore_group(&mut self, group: GroupId, row: &GroupRow) {
+        self.census.count(row);
         let memory = self.groups.entry(group).or_default();
         memory.tombstones = row.tombstones.iter().copied().collect();
         memory.owner = row.owner.as_ref().map(|stored| Owner {
@@ -400,10 +415,12 @@ impl Memory {
     /// Removes a replica's log and leaves a tombstone.
     pub(super) fn forget(&mut self, group: GroupId, replica: ReplicaId) {
         let memory = self.groups.entry(group).or_default();
-        memory.tombstones.insert(replica);
+        let is_new = memory.tombstones.insert(replica);
+        self.census.tombstones += u64::from(is_new);
         if memory.owner.as_ref().is_some_and(|owner| owner.replica == replica)
             && let Some(owner) = memory.owner.take()
         {
+            self.census.owners -= 1;
             self.release(owner.slots, owner.cached);
         }
     }

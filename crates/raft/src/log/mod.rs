@@ -129,8 +129,18 @@ pub trait LogEngine: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`LogError::Tombstoned`] when the replica was forgotten,
-    /// [`LogError::Occupied`] while the group's rows belong to another one.
+    /// [`LogError::Occupied`] while the group's rows belong to another one,
+    /// [`LogError::Crowded`] when the log has no room for one group more.
     fn admit(&self, group: GroupId, replica: ReplicaId) -> LogFuture<'_, LogState>;
+
+    /// Refuses a group that [`admit`](Self::admit) would have no room for now.
+    ///
+    /// # Errors
+    /// [`LogError::Crowded`].
+    fn room_for(&self, group: GroupId) -> Result<(), LogError> {
+        let _ = group;
+        Ok(())
+    }
 
     /// The groups that have rows, and the replica that owns them.
     fn groups(&self) -> Vec<(GroupId, ReplicaId)>;

@@ -6,7 +6,7 @@ use quorate_types::codec::{CodecError, decode, encode, open_row, seal_row};
 use quorate_types::{GroupId, ReplicaId, Seq};
 use zerompk::{FromMessagePack, ToMessagePack};
 
-use super::{LogPosition, Vote};
+use super::{LogError, LogPosition, Vote};
 
 /// The newest group row format this build writes and reads.
 const GROUP_ROW_VERSION: u8 = 1;
@@ -88,6 +88,11 @@ impl GroupRow {
         })
     }
 
+    /// What it takes beside others, with what tells it from them.
+    pub(super) fn stored_bytes(&self) -> u64 {
+        encode(self).len() as u64 + 12
+    }
+
     pub(super) fn seal(&self, group: GroupId) -> Bytes {
         seal_row(&group.0.to_be_bytes(), GROUP_ROW_VERSION, &encode(self))
     }
@@ -95,6 +100,33 @@ impl GroupRow {
     pub(super) fn open(group: GroupId, row: &[u8]) -> Result<Self, CodecError> {
         let (_, payload) = open_row(&group.0.to_be_bytes(), GROUP_ROW_VERSION, row)?;
         decode(payload)
+    }
+}
+
+/// What the row of a group with an owner is counted as. It begins with a quarter of
+/// that: votes and purges make it longer, and each truncation by 28 bytes at most
+/// until it is purged.
+const OWNER_BYTES: u64 = 256;
+/// What a tombstone is counted as: the most that a row with nothing else takes.
+const TOMBSTONE_BYTES: u64 = 32;
+
+/// Counts what the rows of all groups may grow to.
+#[derive(Default)]
+pub(super) struct Census {
+    pub(super) owners: u64,
+    pub(super) tombstones: u64,
+}
+
+impl Census {
+    pub(super) fn count(&mut self, row: &GroupRow) {
+        self.owners += u64::from(row.owner.is_some());
+        self.tombstones += row.tombstones.len() as u64;
+    }
+
+    /// Refuses one owner more if the rows would need more bytes than that.
+    pub(super) const fn room(&self, bytes_max: u64) -> Result<(), LogError> {
+        let bytes = (self.owners + 1) * OWNER_BYTES + self.tombstones * TOMBSTONE_BYTES;
+        if bytes > bytes_max { Err(LogError::Crowded { bytes, bytes_max }) } else { Ok(()) }
     }
 }
 

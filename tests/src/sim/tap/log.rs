@@ -51,6 +51,10 @@ impl LogEngine for TappedLog {
         })
     }
 
+    fn room_for(&self, group: GroupId) -> Result<(), LogError> {
+        self.inner.room_for(group)
+    }
+
     fn groups(&self) -> Vec<(GroupId, ReplicaId)> {
         self.inner.groups()
     }

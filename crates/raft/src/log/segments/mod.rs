@@ -47,6 +47,9 @@ const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// A commit takes at most this part of a segment, so that little of one is left
 /// empty at its end.
 const COMMITS_PER_SEGMENT: u64 = 4;
+/// The rows of all groups take at most this part of one. A quarter is for a commit,
+/// and the last for the list of segments and for rows that grow more than counted on.
+const ROWS_PER_SEGMENT: u64 = 2;
 /// How many times as large as a segment the next one is, until they have the size
 /// that was asked for: a log that holds little takes little.
 const GROWTH: u64 = 4;
@@ -130,7 +133,7 @@ pub(super) fn open(
     let capacity = segment_bytes.next_multiple_of(FRAMES_AT);
     let survey = recovery::survey(&**disk, stem, owner)?;
     let mark = owner.map_or_else(|| survey.mark(), |owner| owner.mark());
-    let found = recovery::recover(survey, owner, tail_bytes_max)?;
+    let found = recovery::recover(survey, owner, tail_bytes_max, rows_bytes_max(capacity))?;
     let newest = found.tail.as_ref();
     let next = grown(newest.map_or(SEGMENT_BYTES_MIN, |(it, _)| it.header.capacity), capacity);
     let yard = Yard::new(Arc::clone(disk), stem, next, found.spares, found.next_slot);
@@ -163,6 +166,11 @@ pub(super) fn open(
 /// The size of the segment behind one of a size.
 fn grown(bytes: u64, bytes_max: u64) -> u64 {
     bytes.saturating_mul(GROWTH).min(bytes_max)
+}
+
+/// The most that rows may take of segments of a size.
+const fn rows_bytes_max(segment_bytes: u64) -> u64 {
+    segment_bytes / ROWS_PER_SEGMENT
 }
 
 /// A file of a log that is kept in segments, if there is one that was begun.
@@ -219,8 +227,7 @@ fn write(segment: &Segment, offset: u64, frame: &Frame) -> Result<u64, LogError>
     let end = offset + frame.bytes.len() as u64;
     if end + END_BYTES > segment.header.capacity {
         let what = format!(
-            "a commit of {} bytes with the rows of all groups does not fit into a segment of {}: \
-             configure larger segments",
+            "a commit of {} bytes with the rows of all groups does not fit into a segment of {}",
             frame.bytes.len(),
             segment.header.capacity
         );
@@ -277,9 +284,7 @@ impl SegmentMedium {
         let needed = pen.uses.iter().filter(|(_, it)| it.frames > 0);
         let list: Vec<_> = needed.map(|(number, it)| (*number, it.end)).collect();
         let sample = checkpoint(&pen.segment, &list, commit, buffer).bytes;
-        let needed = sample.len() as u64 * COMMITS_PER_SEGMENT;
-        let capacity = grown(pen.segment.header.capacity, self.capacity);
-        let capacity = needed.next_multiple_of(FRAMES_AT).clamp(capacity, self.capacity);
+        let capacity = self.capacity_for(&pen.segment, sample.len() as u64);
         let spare = self.yard.take(capacity, grown(capacity, self.capacity))?;
         let segment = begin(spare, number, capacity, &self.mark)?;
         let frame = checkpoint(&segment, &list, commit, sample);
@@ -293,6 +298,25 @@ impl SegmentMedium {
         self.shelf.write().insert(number, segment);
         self.yard.prune();
         Ok((sequence_of(number, FRAMES_AT), frame.locations))
+    }
+
+    /// The size of the segment behind one, to begin with so many bytes. Its list of
+    /// segments has no limit, nor have truncations: rather than fail for them it
+    /// is larger than was asked for.
+    fn capacity_for(&self, before: &Segment, first_bytes: u64) -> u64 {
+        let needed = (first_bytes * COMMITS_PER_SEGMENT).next_multiple_of(FRAMES_AT);
+        let capacity = needed.clamp(grown(before.header.capacity, self.capacity), self.capacity);
+        let commit_bytes_max = self.capacity / COMMITS_PER_SEGMENT;
+        let least = FRAMES_AT + first_bytes + commit_bytes_max + END_BYTES;
+        if least > capacity {
+            let (bytes, wanted) = (least, self.capacity);
+            tracing::warn!(
+                bytes,
+                wanted,
+                "a segment is too small for the log: configure larger ones"
+            );
+        }
+        capacity.max(least.next_multiple_of(FRAMES_AT)).min(SEGMENT_BYTES_MAX)
     }
 
     /// Lets go of segments of which nothing is needed.
@@ -356,6 +380,10 @@ impl SegmentMedium {
 impl Medium for SegmentMedium {
     fn commit_bytes_max(&self) -> usize {
         usize::try_from(self.capacity / COMMITS_PER_SEGMENT).unwrap_or(usize::MAX)
+    }
+
+    fn rows_bytes_max(&self) -> u64 {
+        rows_bytes_max(self.capacity)
     }
 
     fn next_sequence(&self) -> u64 {

@@ -112,6 +112,7 @@ pub(super) fn recover(
     survey: Survey,
     owner: Option<Owner>,
     tail_bytes_max: usize,
+    rows_bytes_max: u64,
 ) -> Result<Recovered, LogError> {
     let Survey { log, mut segments, blank, next_slot } = survey;
     let number_last = segments.keys().next_back().copied().unwrap_or(0);
@@ -152,6 +153,10 @@ pub(super) fn recover(
     })?;
     for sequence in frames {
         memory.note_row(sequence);
+    }
+    let bytes = groups.values().map(GroupRow::stored_bytes).sum();
+    if bytes > rows_bytes_max {
+        return Err(LogError::Crowded { bytes, bytes_max: rows_bytes_max });
     }
     // Nothing was written so far, and now all that was found is sound.
     if let Some((mending, (segment, offset))) = mending.zip(tail.as_ref()) {

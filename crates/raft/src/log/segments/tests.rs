@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
+mod crowd;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -27,7 +29,12 @@ fn config() -> LogConfig {
 }
 
 fn open(disk: &CrashDisk) -> Result<DurableLog, LogError> {
-    DurableLog::open(Arc::new(disk.clone()), "log", config())
+    open_with(disk, SEGMENT_BYTES_MIN)
+}
+
+fn open_with(disk: &CrashDisk, segment_bytes: u64) -> Result<DurableLog, LogError> {
+    let config = LogConfig { medium: LogMedium::Segments { segment_bytes }, ..small_log() };
+    DurableLog::open(Arc::new(disk.clone()), "log", config)
 }
 
 fn run<T>(work: impl AsyncFnOnce() -> T) -> T {
