@@ -206,6 +206,21 @@ fn a_full_disk_takes_what_fits() {
 }
 
 #[test]
+fn a_disk_that_is_full_takes_not_even_what_changes_a_file() {
+    let disk = CrashDisk::new(0);
+    let file = disk.open("f").unwrap();
+    file.write(0, &[1; 8]).unwrap();
+    disk.set_faults(Faults { full_from: Some(3), ..Faults::default() });
+    file.write(0, &[2; 8]).unwrap();
+    for _ in 0..2 {
+        assert_eq!(file.write(0, &[3; 8]).unwrap_err().kind(), ErrorKind::StorageFull);
+    }
+    disk.clear_faults();
+    file.write(0, &[4; 8]).unwrap();
+    assert_eq!(content(&file), [4; 8]);
+}
+
+#[test]
 fn faults_concern_the_file_they_name() {
     let disk = CrashDisk::new(0);
     let file = Some("bad".to_owned());

@@ -18,7 +18,7 @@ use super::finding::Finding;
 use super::hunt::{CanaryArgs, hunt};
 use super::life::SweepArgs;
 use super::meta;
-use super::options::Options;
+use super::options::{Log, Options};
 use super::places::{FIXED_SEEDS, missed, never_taken};
 use super::registry::perform_traced;
 use super::report::Report;
@@ -91,23 +91,6 @@ struct RunArgs {
     /// What logs are kept on, whatever the seeds say.
     #[arg(long, value_enum)]
     log: Option<Log>,
-}
-
-/// What logs are kept on.
-#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-enum Log {
-    Segments,
-    Redb,
-}
-
-impl Log {
-    /// A seed with this instead of what it says.
-    fn with(self, seed: u64) -> String {
-        match self {
-            Self::Segments => format!("{seed}@segments"),
-            Self::Redb => format!("{seed}@redb"),
-        }
-    }
 }
 
 #[derive(clap::Args, Debug)]
@@ -243,7 +226,7 @@ fn options(what: &str) -> Result<Options, Box<dyn std::error::Error>> {
     if let Ok(seed) = what.parse() {
         return Ok(Options::draw(seed));
     }
-    for log in [Log::Segments, Log::Redb] {
+    for log in Log::ALL {
         let seed = what.split('@').next().and_then(|seed| seed.parse().ok());
         if let Some(seed) = seed.filter(|seed| log.with(*seed) == what) {
             return Ok(Options { has_segments: log == Log::Segments, ..Options::draw(seed) });

@@ -302,9 +302,11 @@ impl Cluster {
         life.attach(&disk);
         let tap = self.ledger.as_ref().map(|ledger| ledger.tap(life.id(), life.life()));
         let (port, inbound) = Port::open(self.medium(), &life, tap.clone());
-        let mut builder = Node::builder(self.config(life.id()));
+        let config = self.config(life.id());
+        let medium = config.log;
+        let mut builder = Node::builder(config);
         if let Some(tap) = &tap {
-            let (log, engine) = open_tapped(&life, &disk, self.options.log_medium(), tap).await?;
+            let (log, engine) = open_tapped(&life, &disk, medium, tap).await?;
             builder = builder.log(log).engine(engine);
         }
         let disk: Arc<dyn Disk> = Arc::new(disk);

@@ -36,7 +36,7 @@ pub use ledger::{FoundSpace, Ledger, Tap};
 pub use load::{KEYS, Load, Work};
 pub use model::{KeyValueModel, Model};
 pub use operators::{Operator, eventually, route};
-pub use options::{Link, LoadOptions, Options, Weights};
+pub use options::{Link, LoadOptions, Log, Options, Weights};
 pub use port::{Deafness, Ear};
 pub use registry::perform as perform_registry;
 pub use report::Report;

@@ -1,5 +1,6 @@
 //! What a seed decides.
 
+use std::fmt;
 use std::time::Duration;
 
 use quorate::NodeConfig;
@@ -17,6 +18,35 @@ const SEGMENT_BYTES: u64 = 512 << 10;
 const COMMAND_BYTES_MAX: usize = 120 << 10;
 /// Takes any command.
 const LARGE_SEGMENT_BYTES: u64 = 32 << 20;
+
+/// What logs are kept on.
+#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Log {
+    /// Segments, as nodes do unless they are told otherwise.
+    #[default]
+    Segments,
+    /// A redb file.
+    Redb,
+}
+
+impl Log {
+    /// Either.
+    pub const ALL: [Self; 2] = [Self::Segments, Self::Redb];
+
+    /// A seed with this instead of what it says.
+    pub(super) fn with(self, seed: u64) -> String {
+        format!("{seed}@{self}")
+    }
+}
+
+impl fmt::Display for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Segments => "segments",
+            Self::Redb => "redb",
+        })
+    }
+}
 
 /// Between keys of the load: where shards may be cut.
 pub(super) const CUTS: [&str; 5] = ["b", "h", "k", "p", "y"];
@@ -423,7 +453,7 @@ impl Options {
     }
 
     /// What logs are kept on.
-    pub(super) fn log_medium(&self) -> LogMedium {
+    fn log_medium(&self) -> LogMedium {
         match (self.has_segments, self.load.padding_bytes) {
             (false, _) => LogMedium::REDB,
             (true, 0) => LogMedium::Segments { segment_bytes: SEGMENT_BYTES },

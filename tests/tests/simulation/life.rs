@@ -1,6 +1,7 @@
 //! The crash sweep in small: that it passes, and that it finds what it is there
 //! to find. All of it: `cargo xtask sim sweep`.
 
+use quorate_tests::sim::Log;
 use quorate_tests::sim::life::{Chapter, Ills, Life, Point, PointReport};
 
 /// Runs points of a chapter, as far apart, until something is found.
@@ -15,26 +16,38 @@ fn first_found(life: &Life, chapter: Chapter, ills: &Ills, apart: usize) -> Opti
 
 #[test]
 fn a_node_that_dies_in_any_chapter_of_its_life_loses_nothing() {
-    let life = Life::until(Chapter::G).unwrap();
+    loses_nothing(Log::Segments, 23);
+}
+
+#[test]
+fn nor_does_one_with_its_log_in_a_redb_file() {
+    loses_nothing(Log::Redb, 97);
+}
+
+fn loses_nothing(log: Log, apart: usize) {
+    let life = Life::until(Chapter::G, log).unwrap();
     for chapter in Chapter::ALL {
-        assert_eq!(first_found(&life, chapter, &Ills::default(), 97), None);
+        assert_eq!(first_found(&life, chapter, &Ills::default(), apart), None);
     }
 }
 
 #[test]
 fn a_point_is_one_trace() {
     let point = Point { chapter: Chapter::B, at: Some(100), ills: Ills::default() };
-    let [first, second] = [(), ()].map(|()| Life::until(Chapter::B).unwrap().run(&point).0);
+    let [first, second] =
+        [(), ()].map(|()| Life::until(Chapter::B, Log::Segments).unwrap().run(&point).0);
     assert!(first.deaths > 0);
     assert_eq!(first, second);
 }
 
 #[test]
 fn a_disk_that_lies_about_syncs_is_found() {
-    let life = Life::until(Chapter::B).unwrap();
-    let ills = Ills { is_lying: true, ..Ills::default() };
-    let found = first_found(&life, Chapter::B, &ills, 11);
-    println!("{:?}", found.expect("nobody notices that the disk lies"));
+    for log in Log::ALL {
+        let life = Life::until(Chapter::B, log).unwrap();
+        let ills = Ills { is_lying: true, ..Ills::default() };
+        let found = first_found(&life, Chapter::B, &ills, 11);
+        println!("{:?}", found.expect("nobody notices that the disk lies"));
+    }
 }
 
 #[cfg(feature = "canary")]
@@ -43,7 +56,7 @@ mod canaries {
 
     #[track_caller]
     fn is_found(name: &str, chapter: Chapter) {
-        let life = Life::until(chapter).unwrap();
+        let life = Life::until(chapter, Log::Segments).unwrap();
         let ills = Ills { canary: Some(name.to_owned()), ..Ills::default() };
         let found = first_found(&life, chapter, &ills, 3);
         println!("{:?}", found.unwrap_or_else(|| panic!("nobody notices {name}")));

@@ -370,8 +370,10 @@ impl DiskFile for CrashFile {
         let end = end.ok_or(io::ErrorKind::FileTooLarge)?;
         platters.sum_up("write", &self.name, offset, data.len() as u64, data);
         let crash = platters.count(Kind::Write);
-        let fails = platters.ills.of(&self.name).and_then(|faults| faults.write_errors_from);
-        let fails = fails.is_some_and(|from| platters.counters.writes >= from);
+        let is_from = |from: Option<u64>| from.is_some_and(|it| platters.counters.writes >= it);
+        let faults = platters.ills.of(&self.name);
+        let is_full = faults.is_some_and(|faults| is_from(faults.full_from));
+        let fails = is_full || faults.is_some_and(|faults| is_from(faults.write_errors_from));
         let grows_bytes = end.saturating_sub(self.image.lock().len());
         let missing_bytes = platters.missing_bytes(&self.name, grows_bytes);
         // Of a write that fails, some sectors were written: the device takes
@@ -393,9 +395,9 @@ impl DiskFile for CrashFile {
         }
         platters.counters.ills += u64::from(fails || missing_bytes > 0);
         match (fails, missing_bytes) {
-            (true, _) => Err(injected()),
+            (true, _) if !is_full => Err(injected()),
             (false, 0) => Ok(()),
-            (false, _) => Err(io::ErrorKind::StorageFull.into()),
+            _ => Err(io::ErrorKind::StorageFull.into()),
         }
     }
 

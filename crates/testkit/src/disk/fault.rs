@@ -34,6 +34,9 @@ pub struct Faults {
     /// Writes that would make all files together longer than this fail with
     /// ENOSPC, after what fitted was written.
     pub capacity_bytes: Option<u64>,
+    /// This write and every later one fail with ENOSPC, after a part of it was
+    /// written: where what is written anew takes room of its own, any may.
+    pub full_from: Option<u64>,
     /// From which sync on, and how, syncs fail.
     pub sync: Option<(u64, SyncFault)>,
     /// One in so many reads returns one flipped bit; never when zero.

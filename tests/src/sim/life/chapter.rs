@@ -4,17 +4,20 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use quorate::NodeConfig;
+use quorate::{LogMedium, NodeConfig};
 use serde::{Deserialize, Serialize};
 
 use super::script::Script;
-use crate::sim::options::{Link, Options};
+use crate::sim::options::{Link, Log, Options};
 
 /// The places of the nodes that the script names.
 pub(super) const NODE_1: usize = 0;
 pub(super) const NODE_4: usize = 3;
 /// Keys below this one are in the first shard, the others in the second.
 const CUT: &str = "m";
+/// The smallest segments of a log, and what fits into one.
+const SEGMENT_BYTES: u64 = 64 << 10;
+const COMMAND_BYTES_MAX: usize = 12 << 10;
 /// Where the second shard is split.
 const SECOND_CUT: &str = "t";
 
@@ -57,9 +60,10 @@ impl Chapter {
     }
 
     /// Fast timings, so that a death is soon over.
-    pub(super) fn options(self) -> Options {
+    pub(super) fn options(self, log: Log) -> Options {
         Options {
             seed: self.seed(),
+            has_segments: log == Log::Segments,
             founders: 3,
             spares: 1,
             replicas: 3,
@@ -86,6 +90,11 @@ impl Chapter {
         let millis = Duration::from_millis;
         config.client.pause = millis(10);
         config.proposal_deadline = millis(500);
+        if let LogMedium::Segments { segment_bytes } = &mut config.log {
+            // The smallest, so that some are filled.
+            *segment_bytes = SEGMENT_BYTES;
+            config.raft.command_bytes_max = COMMAND_BYTES_MAX;
+        }
     }
 
     /// Plays it. Every step is repeated until it is done.

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use super::{Chapter, Ills, Life, Point, Share, SweepReport};
+use crate::sim::options::Log;
 
 /// Where shares leave their reports, from the folder in which the program runs.
 const FOLDER: &str = "target/sim";
@@ -18,6 +19,9 @@ pub struct SweepArgs {
     /// Only these points, as INDEX/COUNT, counted from 0.
     #[arg(long)]
     share: Option<Share>,
+    /// What logs are kept on.
+    #[arg(long, value_enum, default_value_t)]
+    log: Log,
     /// Only this chapter.
     #[arg(long)]
     chapter: Option<Chapter>,
@@ -74,7 +78,7 @@ impl SweepArgs {
     }
 
     fn life(&self) -> Result<Life, String> {
-        Life::until(self.chapter.unwrap_or(Chapter::G))
+        Life::until(self.chapter.unwrap_or(Chapter::G), self.log)
     }
 
     fn replay(&self, at: u64) -> Result<SweepReport, Box<dyn std::error::Error>> {
@@ -87,7 +91,7 @@ impl SweepArgs {
             std::fs::write(path, trace.join("\n"))?;
         }
         println!("{point:?}");
-        let mut report = SweepReport::default();
+        let mut report = SweepReport::new(self.log);
         report.add(point);
         Ok(report)
     }
@@ -95,7 +99,7 @@ impl SweepArgs {
     /// Sweeps here.
     fn sweep(&self, share: Share) -> Result<SweepReport, Box<dyn std::error::Error>> {
         let life = self.life()?;
-        let mut report = SweepReport::default();
+        let mut report = SweepReport::new(self.log);
         let healthy = life.chapters();
         // A disk that lies may end redb, which panics while it unwinds.
         let is_control = self.ills() != Ills::default();
@@ -122,6 +126,7 @@ impl SweepArgs {
             let path = Path::new(FOLDER).join(name);
             let mut command = Command::new(std::env::current_exe()?);
             command.args(["sweep", "--share", &format!("{index}/{}", self.jobs)]);
+            command.args(["--log", &self.log.to_string()]);
             command.arg("--report").arg(&path);
             if let Some(chapter) = self.chapter {
                 command.args(["--chapter", &chapter.to_string()]);
@@ -132,7 +137,7 @@ impl SweepArgs {
             command.args(self.lie.then_some("--lie"));
             children.push((command.stdin(Stdio::null()).spawn()?, path));
         }
-        let mut whole = SweepReport::default();
+        let mut whole = SweepReport::new(self.log);
         for (mut child, path) in children {
             let status = child.wait()?;
             if !status.success() {

@@ -16,6 +16,7 @@ use super::script::{Script, Told};
 use super::warden::{Aim, Warden};
 use crate::sim::cluster::{Beginning, Cluster, Probes};
 use crate::sim::finding::Finding;
+use crate::sim::options::Log;
 
 /// A chapter that is not over by then never will be.
 const DURATION_MAX: Duration = Duration::from_secs(3_600);
@@ -127,7 +128,7 @@ impl Point {
     }
 
     /// Plays it, from where it begins.
-    pub(super) fn play(&self, morning: &Morning) -> Played {
+    pub(super) fn play(&self, log: Log, morning: &Morning) -> Played {
         let left = Arc::new(Left::default());
         let (shared, begins, point) = (Arc::clone(&left), morning.clone(), self.clone());
         let seed = self.chapter.seed();
@@ -135,7 +136,7 @@ impl Point {
             run_with(SimOptions { seed, duration_max: DURATION_MAX }, |sim| async move {
                 sim.trace().set_keep(Keep::Last(TRACE_LINES_KEPT));
                 *shared.trace.lock() = Some(sim.trace().clone());
-                point.watched(&sim, begins, &shared).await;
+                point.watched(&sim, log, begins, &shared).await;
             });
         let findings = &left.probes.findings;
         match finished {
@@ -171,7 +172,7 @@ impl Point {
     }
 
     /// The run, until something is found.
-    async fn watched(&self, sim: &Sim, morning: Morning, left: &Left) {
+    async fn watched(&self, sim: &Sim, log: Log, morning: Morning, left: &Left) {
         let (begun, before) = (Instant::now(), morning.told.clone());
         let found = async {
             while left.probes.findings.is_empty() {
@@ -185,7 +186,7 @@ impl Point {
         tokio::select! {
             biased;
             () = found => {}
-            () = self.live(sim, morning, left) => {}
+            () = self.live(sim, log, morning, left) => {}
         }
         if let Some(stage) = left.stage.lock().take() {
             self.judge(sim, &stage, &before, left);
@@ -205,8 +206,8 @@ impl Point {
         report.virtual_millis = u64::try_from(sim.elapsed().as_millis()).unwrap();
     }
 
-    async fn live(&self, sim: &Sim, morning: Morning, left: &Left) {
-        let mut options = self.chapter.options();
+    async fn live(&self, sim: &Sim, log: Log, morning: Morning, left: &Left) {
+        let mut options = self.chapter.options(log);
         options.canary.clone_from(&self.ills.canary);
         let Morning { beginning, told } = morning;
         let clock_millis = beginning.clock_millis;

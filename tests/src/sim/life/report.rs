@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::chapter::Chapter;
 use super::point::PointReport;
+use crate::sim::options::Log;
 
 /// Many points.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SweepReport {
+    log: Log,
     chapters: BTreeMap<Chapter, Sum>,
     violations: Vec<PointReport>,
 }
@@ -32,6 +34,12 @@ struct Sum {
 }
 
 impl SweepReport {
+    /// Nothing so far, with logs of a kind.
+    #[must_use]
+    pub fn new(log: Log) -> Self {
+        Self { log, ..Self::default() }
+    }
+
     /// Notes how much there is to do in a chapter.
     pub fn expect(&mut self, healthy: &PointReport) {
         let sum = self.chapters.entry(healthy.chapter).or_default();
@@ -131,7 +139,11 @@ impl fmt::Display for SweepReport {
             for finding in point.findings.iter().take(1) {
                 writeln!(f, "VIOLATION {finding}")?;
             }
-            writeln!(f, "    cargo xtask sim sweep --chapter {}{at}", point.chapter)?;
+            writeln!(
+                f,
+                "    cargo xtask sim sweep --log {} --chapter {}{at}",
+                self.log, point.chapter
+            )?;
         }
         Ok(())
     }

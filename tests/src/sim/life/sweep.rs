@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use super::chapter::Chapter;
 use super::point::{Morning, Played, Point, PointReport};
+use crate::sim::options::Log;
 
 /// A part of a sweep: shares of one sweep run every point together, and each
 /// point once. Neighbouring points are in different shares.
@@ -52,21 +53,22 @@ impl FromStr for Share {
 /// A life that was lived once without a death: where each chapter begins, and
 /// how much node 1's disk has to do in it.
 pub struct Life {
+    log: Log,
     mornings: BTreeMap<Chapter, Morning>,
     healthy: BTreeMap<Chapter, PointReport>,
 }
 
 impl Life {
-    /// Lives it, up to the end of a chapter.
+    /// Lives it, up to the end of a chapter, with logs of a kind.
     ///
     /// # Errors
     /// What is wrong without any death.
-    pub fn until(last: Chapter) -> Result<Self, String> {
-        let mut life = Self { mornings: BTreeMap::new(), healthy: BTreeMap::new() };
+    pub fn until(last: Chapter, log: Log) -> Result<Self, String> {
+        let mut life = Self { log, mornings: BTreeMap::new(), healthy: BTreeMap::new() };
         let mut morning = Morning::default();
         for chapter in Chapter::ALL.into_iter().filter(|chapter| *chapter <= last) {
             life.mornings.insert(chapter, morning.clone());
-            let Played { report, trace, evening } = Point::healthy(chapter).play(&morning);
+            let Played { report, trace, evening } = Point::healthy(chapter).play(log, &morning);
             let next = evening.filter(|_| report.findings.is_empty());
             let Some(next) = next else {
                 let lines = trace.map(|trace| trace.lines()).unwrap_or_default();
@@ -97,7 +99,7 @@ impl Life {
     #[must_use]
     pub fn run(&self, point: &Point) -> (PointReport, Vec<String>) {
         let morning = self.mornings.get(&point.chapter).expect("a chapter that was lived");
-        let played = point.play(morning);
+        let played = point.play(self.log, morning);
         (played.report, played.trace.map(|trace| trace.lines()).unwrap_or_default())
     }
 }

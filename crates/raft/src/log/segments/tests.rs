@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
 mod crowd;
+mod full_disk;
+mod growth;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -93,6 +95,17 @@ fn frames(disk: &CrashDisk, name: &str, header: &Header) -> Vec<u64> {
 enum Story {
     Any,
     Slow,
+    /// As any, in segments that grow.
+    Growing,
+}
+
+impl Story {
+    const fn segment_bytes(self) -> u64 {
+        match self {
+            Self::Any | Self::Slow => SEGMENT_BYTES_MIN,
+            Self::Growing => SEGMENT_BYTES_MIN * 16,
+        }
+    }
 }
 
 /// What a replica asks of its log.
@@ -132,7 +145,8 @@ impl Model {
     /// Something that makes sense.
     fn choose(&self, story: Story, chance: &mut SplitMix, step: u64) -> (GroupId, Act) {
         match story {
-            Story::Any => self.choose_any(chance, step),
+            Story::Any => self.choose_any(chance, step, 1_500),
+            Story::Growing => self.choose_any(chance, step, 9_000),
             Story::Slow => self.choose_slow(chance, step),
         }
     }
@@ -155,7 +169,7 @@ impl Model {
         (group, act)
     }
 
-    fn choose_any(&self, chance: &mut SplitMix, step: u64) -> (GroupId, Act) {
+    fn choose_any(&self, chance: &mut SplitMix, step: u64, entry_bytes_max: u64) -> (GroupId, Act) {
         let group = GroupId(1 + chance.below(4));
         let Some(held) = self.0.get(&group) else {
             return (group, Act::Admit(ReplicaId(group.0 * 1000 + step)));
@@ -171,7 +185,7 @@ impl Model {
             (16..19, Some(at)) => Act::Purge(at),
             (19, _) if chance.below(4) == 0 => Act::Forget(held.replica),
             _ => {
-                let size = |_| usize::try_from(chance.below(1_500)).unwrap();
+                let size = |_| usize::try_from(chance.below(entry_bytes_max)).unwrap();
                 let sizes: Vec<usize> = (0..4).map(size).collect();
                 let count = 1 + usize::try_from(step % 4).unwrap();
                 let entries = (next..).zip(&sizes[..count]);
@@ -229,6 +243,9 @@ impl Ledger {
     }
 }
 
+/// Steps of a life.
+const STEPS: u64 = 250;
+
 /// Lives with a log for some steps and closes it. Says how much was rewritten.
 async fn live(
     disk: &CrashDisk,
@@ -237,10 +254,23 @@ async fn live(
     steps: u64,
     ledger: &mut Ledger,
 ) -> Result<u64, LogError> {
-    let log = open(disk)?;
+    let log = open_with(disk, story.segment_bytes())?;
     let found = Model::of(&log).await?;
     assert!(ledger.states.is_empty() || ledger.states[ledger.durable..].contains(&found));
     *ledger = Ledger { states: vec![found], durable: 0 };
+    live_with(&log, story, seed, steps, ledger).await?;
+    log.close().await?;
+    ledger.durable = ledger.states.len() - 1;
+    Ok(log.stats().rewritten_bytes)
+}
+
+async fn live_with(
+    log: &DurableLog,
+    story: Story,
+    seed: u64,
+    steps: u64,
+    ledger: &mut Ledger,
+) -> Result<(), LogError> {
     let mut chance = SplitMix::new(seed);
     for step in 0..steps {
         let mut model = ledger.last();
@@ -248,15 +278,13 @@ async fn live(
         model.apply(group, &act);
         ledger.states.push(model);
         let is_lazy = matches!(act, Act::Purge(_));
-        perform(&log, group, act).await?;
-        assert!(Model::of(&log).await? == ledger.last());
+        perform(log, group, act).await?;
+        assert!(Model::of(log).await? == ledger.last());
         if !is_lazy {
             ledger.durable = ledger.states.len() - 1;
         }
     }
-    log.close().await?;
-    ledger.durable = ledger.states.len() - 1;
-    Ok(log.stats().rewritten_bytes)
+    Ok(())
 }
 
 /// A ledger that survives what it is lent to.
@@ -285,7 +313,7 @@ fn survives(story: Story, points_max: u64) -> SweepReport {
     let options = SweepOptions { points_max, ..SweepOptions::default() };
     let report = sweep(
         options,
-        |disk, ledger: &mut Ledger| live_on(disk, story, 1, 250, ledger).map(drop),
+        |disk, ledger: &mut Ledger| live_on(disk, story, 1, STEPS, ledger).map(drop),
         |disk, ledger| {
             let mut ledger = ledger.clone();
             live_on(disk, story, 2, 20, &mut ledger)?;
@@ -308,7 +336,7 @@ fn nothing_that_was_acknowledged_is_lost_in_any_crash() {
 #[test]
 fn nothing_is_lost_in_any_crash_while_entries_are_rewritten() {
     let (disk, mut ledger) = (CrashDisk::new(1), Ledger::default());
-    let rewritten = live_on(&disk, Story::Slow, 1, 250, &mut ledger).unwrap();
+    let rewritten = live_on(&disk, Story::Slow, 1, STEPS, &mut ledger).unwrap();
     assert!(rewritten > 1_000, "{rewritten}");
     let report = survives(Story::Slow, 400);
     assert!(report.crashes_unsynced > 20, "{report}");
@@ -349,7 +377,7 @@ fn a_crash_while_a_crash_is_repaired_loses_nothing() {
         let disk = CrashDisk::new(seed);
         let mut ledger = Ledger::default();
         disk.arm(30 + seed * 12, seed);
-        assert!(live_on(&disk, Story::Any, seed, 250, &mut ledger).is_err());
+        assert!(live_on(&disk, Story::Any, seed, STEPS, &mut ledger).is_err());
         let image = disk.image();
         for operation in 1..8 {
             let disk = CrashDisk::from_image(&image, seed);
