@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::consensus::applier::SNAPSHOT_CHUNK_BYTES_MAX;
+use quorate_types::frame::FRAME_PAYLOAD_BYTES_MAX;
 
 /// What a group is for; decides its timings.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -155,7 +155,7 @@ impl Default for HostConfig {
             appends_in_flight_max: 4,
             purge_after_entries: 10_000,
             purge_keeps_entries: 1_000,
-            purge_waits_entries: 1_000_000,
+            purge_waits_entries: 200_000,
             snapshots_sending_max: 2,
             snapshot_bytes_per_second_max: Some(32 << 20),
             snapshots_receiving_max: 4,
@@ -200,12 +200,12 @@ impl HostConfig {
         }
     }
 
-    /// A rate that leaves each transfer a few chunks before its receiver takes it
-    /// for given up, as some are larger than they should be.
+    /// A rate that leaves each transfer two chunks, as large as a message carries
+    /// them, before its receiver takes it for given up.
     fn snapshot_rate_min(&self) -> u64 {
-        const CHUNKS: u64 = 8;
+        const CHUNKS: u64 = 2;
         let chunks = CHUNKS * self.snapshots_sending_max.max(1) as u64;
-        let bytes = chunks.saturating_mul(SNAPSHOT_CHUNK_BYTES_MAX as u64);
+        let bytes = chunks.saturating_mul(u64::from(FRAME_PAYLOAD_BYTES_MAX));
         let millis = u64::try_from(self.snapshot_staging_idle_max.as_millis()).unwrap_or(u64::MAX);
         bytes.saturating_mul(1_000) / millis.max(1)
     }

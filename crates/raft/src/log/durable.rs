@@ -407,9 +407,10 @@ impl Shared {
 
     /// Waits for room behind those that came before; none is left in a log that
     /// is closed.
-    async fn room(&self, payload_bytes: usize) -> Option<OwnedSemaphorePermit> {
+    async fn room(&self, operations: usize, payload_bytes: usize) -> Option<OwnedSemaphorePermit> {
         let share = self.config.room() / self.config.queued_operations_max.max(1);
-        let bytes = payload_bytes.saturating_add(share).clamp(1, self.config.room());
+        let shares = share.saturating_mul(operations);
+        let bytes = payload_bytes.saturating_add(shares).clamp(1, self.config.room());
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(bytes) {
             return Some(room);
@@ -427,7 +428,7 @@ impl Shared {
         start: impl FnOnce(&mut Memory) -> Result<(Option<Change>, T), LogError> + Send,
         completion: Option<Completion>,
     ) -> Result<T, LogError> {
-        let room = self.room(payload_bytes).await;
+        let room = self.room(1, payload_bytes).await;
         let mut state = self.state.lock();
         if let Err(error) = state.usable() {
             if let Some(completion) = completion {
@@ -467,28 +468,31 @@ impl Shared {
         completion: Completion,
     ) -> Result<(), LogError> {
         let entries = appends.iter().flat_map(|(_, entries)| entries);
-        let mut room = self.room(entries.map(|entry| entry.payload.len()).sum()).await;
+        let bytes = entries.map(|entry| entry.payload.len()).sum();
+        let room = self.room(appends.len(), bytes).await;
         let mut state = self.state.lock();
         let mut appended = state.usable();
-        let mut last = Some(completion);
-        let count = appends.len();
-        for (nth, (group, entries)) in (1..).zip(appends) {
+        let before = state.pushed;
+        for (group, entries) in appends {
             if appended.is_err() {
                 break;
             }
             let number = state.pushed + 1;
             state.memory.begin_operation(number);
             appended = state.memory.append(group, &entries).map(|(replica, first_ticket)| {
-                let (completion, room) =
-                    if nth == count { (last.take(), room.take()) } else { (None, None) };
                 let change = Change::Append { replica, first_ticket, entries };
-                state.push(Operation { group, change, completion, room });
+                state.push(Operation { group, change, completion: None, room: None });
             });
+        }
+        let is_any = state.pushed > before;
+        let mut completion = Some(completion);
+        if let Some(last) = state.queue.last_mut().filter(|_| is_any) {
+            last.room = room;
+            last.completion = completion.take_if(|_| appended.is_ok());
         }
         drop(state);
         self.work.notify_one();
-        if let Some(completion) = last {
-            // Of nothing, too.
+        if let Some(completion) = completion {
             completion(appended.clone());
         }
         appended

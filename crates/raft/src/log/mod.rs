@@ -189,6 +189,7 @@ pub trait LogEngine: Send + Sync + 'static {
             for (group, entries) in appends {
                 self.append(group, entries, all.part()).await?;
             }
+            all.complete();
             Ok(())
         })
     }

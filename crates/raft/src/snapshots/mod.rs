@@ -23,8 +23,10 @@
 //! **A connection breaks, or an answer is late.** The leader sends the same `Begin`
 //! again until the follower says how many chunks it has: the unacknowledged one is
 //! among them, or is sent again. Nothing before it is. If nothing goes on for
-//! `snapshot_staging_idle_max`, the leader gives up. While it asks it holds no
-//! permit, so a follower that is gone does not keep others from being fed.
+//! `snapshot_staging_idle_max`, the leader gives up. When it has asked for as long as
+//! a chunk may take it holds no permit any more, so a follower that is gone does not
+//! keep others from being fed; one that answers then waits for its turn, and no
+//! longer than it would for an answer.
 //!
 //! **A message comes twice, late, or out of order.** A `Begin` of an id that is not
 //! the greatest is refused; that of the greatest makes nothing anew. A chunk whose

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_types::{Blob, buggify, sometimes};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::pace::Pace;
 use crate::config::HostConfig;
@@ -247,14 +247,17 @@ impl Sender<'_> {
     }
 
     /// Asks a follower that did not answer how far it is, until it has had long
-    /// enough to drop what it had.
+    /// enough to drop what it had. One that is gone keeps nobody else waiting.
     async fn resume(&mut self, mut why: TransportError) -> Result<Told, CallError> {
-        self.permit = None;
         let until = self.advanced + self.config().snapshot_staging_idle_max;
+        let keeps_until = Instant::now() + self.config().snapshot_chunk_deadline;
         let mut pause = PAUSE_MIN;
         while Instant::now() + pause < until {
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
+            if Instant::now() >= keeps_until {
+                self.permit = None;
+            }
             match self.call(self.begin.clone()).await {
                 Err(CallError::Transport(error)) => why = error,
                 reply => {
@@ -263,7 +266,11 @@ impl Sender<'_> {
                         sometimes!("a snapshot goes on where it broke off");
                         count(&self.counters().snapshots_resumed);
                     }
-                    self.permit = self.link.links.sending.permit().await;
+                    if self.permit.is_none() {
+                        let turn = self.link.links.sending.permit();
+                        let Ok(turn) = timeout_at(until, turn).await else { break };
+                        self.permit = turn;
+                    }
                     return Ok(told);
                 }
             }

@@ -305,10 +305,12 @@ impl SegmentMedium {
     /// is larger than was asked for.
     fn capacity_for(&self, before: &Segment, first_bytes: u64) -> u64 {
         let needed = (first_bytes * COMMITS_PER_SEGMENT).next_multiple_of(FRAMES_AT);
-        let capacity = needed.clamp(grown(before.header.capacity, self.capacity), self.capacity);
+        if needed <= self.capacity {
+            return needed.max(grown(before.header.capacity, self.capacity));
+        }
         let commit_bytes_max = self.capacity / COMMITS_PER_SEGMENT;
         let least = FRAMES_AT + first_bytes + commit_bytes_max + END_BYTES;
-        if least > capacity {
+        if least > self.capacity {
             let (bytes, wanted) = (least, self.capacity);
             tracing::warn!(
                 bytes,
@@ -316,7 +318,7 @@ impl SegmentMedium {
                 "a segment is too small for the log: configure larger ones"
             );
         }
-        capacity.max(least.next_multiple_of(FRAMES_AT)).min(SEGMENT_BYTES_MAX)
+        least.next_multiple_of(FRAMES_AT).clamp(self.capacity, SEGMENT_BYTES_MAX)
     }
 
     /// Lets go of segments of which nothing is needed.

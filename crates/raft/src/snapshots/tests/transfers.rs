@@ -21,6 +21,11 @@ fn awake() -> HostConfig {
     HostConfig { quiet_after: None, ..config() }
 }
 
+/// Lower rates may be asked for.
+fn patient() -> HostConfig {
+    HostConfig { snapshot_staging_idle_max: Duration::from_secs(600), ..awake() }
+}
+
 /// Three replicas of each of these groups, whose logs were purged, so that a
 /// fourth needs a snapshot.
 struct Scene {
@@ -53,6 +58,18 @@ impl Scene {
 
     async fn of_one() -> Self {
         Self::new(&[1], awake()).await
+    }
+
+    /// One node leads all groups, and so sends all their snapshots.
+    async fn lead_from_one_node(&mut self) {
+        let home = self.leaders[0].replica().0 % 10;
+        for leader in &mut self.leaders[1..] {
+            let group = leader.id().0;
+            if leader.replica().0 % 10 != home {
+                leader.transfer_leader(ReplicaId(group * 10 + home)).await.unwrap();
+                *leader = leader_of(&groups_of(&self.nodes[..3], group)).await;
+            }
+        }
     }
 
     /// Decides on each chunk by how many were sent before, and notes it.
@@ -153,6 +170,23 @@ fn a_chunk_whose_answer_is_lost_is_not_sent_again() {
         assert_eq!(sequences, all_and(&sequences, None));
         let now = scene.metrics();
         assert_eq!((now.snapshots_resumed, now.snapshot_chunks_repeated), (1, 0));
+    });
+}
+
+#[test]
+fn a_transfer_that_goes_on_soon_keeps_its_turn() {
+    simulate(async {
+        let config = HostConfig { snapshots_sending_max: 1, ..awake() };
+        let mut scene = Scene::new(&[1, 2], config).await;
+        scene.lead_from_one_node().await;
+        scene.judge(|nth| if nth == 20 { Fate::IsNotAnswered } else { Fate::Arrives });
+        let learners = scene.add().await;
+        scene.caught_up(&learners).await;
+        let mut transfers: Vec<_> =
+            scene.chunks.lock().iter().map(|(_, chunk)| chunk.transfer).collect();
+        transfers.dedup();
+        assert_eq!(transfers.len(), 2, "one after the other");
+        assert_eq!(scene.metrics().snapshots_resumed, 1);
     });
 }
 
@@ -306,18 +340,9 @@ fn a_leader_that_is_cut_off_midway_is_followed_by_another_ones_snapshot() {
 fn snapshots_of_a_node_keep_to_its_rate_together() {
     simulate(async {
         const RATE: u64 = 150_000;
-        let slow = HostConfig { snapshot_bytes_per_second_max: Some(RATE), ..awake() };
+        let slow = HostConfig { snapshot_bytes_per_second_max: Some(RATE), ..patient() };
         let mut scene = Scene::new(&[1, 2, 3], slow).await;
-        // One node leads all of them, and so sends all.
-        let home = scene.leaders[0].replica().0 % 10;
-        for place in 1..scene.leaders.len() {
-            let group = scene.leaders[place].id().0;
-            if scene.leaders[place].replica().0 % 10 != home {
-                let target = ReplicaId(group * 10 + home);
-                scene.leaders[place].transfer_leader(target).await.unwrap();
-                scene.leaders[place] = leader_of(&groups_of(&scene.nodes[..3], group)).await;
-            }
-        }
+        scene.lead_from_one_node().await;
         let learners = scene.add().await;
         scene.caught_up(&learners).await;
         let chunks = scene.chunks.lock();
@@ -348,7 +373,7 @@ fn a_follower_needs_one_snapshot_however_much_is_written_meanwhile() {
                 purge_waits_entries: waits,
                 snapshots_sending_max: 1,
                 snapshot_bytes_per_second_max: Some(70_000),
-                ..awake()
+                ..patient()
             };
             let mut scene = Scene::new(&[1], slow).await;
             scene.judge(|_| Fate::Arrives);
