@@ -3,6 +3,8 @@
 
 pub(super) mod batch;
 pub(super) mod storage;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
 mod crowd;
+mod damage;
 mod full_disk;
 mod growth;
 
