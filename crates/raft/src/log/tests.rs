@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -265,7 +266,9 @@ fn a_purge_does_not_keep_room_from_an_append_for_good() {
         let first = log.append(other, vec![entry(0, &large())], Box::new(|_| {}));
         let purge = log.purge(GROUP, LogPosition { term: 1, index: 0 });
         let second = append(&*log, entry(1, &large()));
-        let (first, purge, second) = futures_util::future::join3(first, purge, second).await;
+        let all = futures_util::future::join3(first, purge, second);
+        let done = tokio::time::timeout(Duration::from_secs(60), all).await;
+        let (first, purge, second) = done.unwrap();
         assert!(first.is_ok() && purge.is_ok() && second.is_ok());
     });
 }
