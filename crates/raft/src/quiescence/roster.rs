@@ -1,6 +1,8 @@
 //! Who rests, on whose word, and for how long that word is good.
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
