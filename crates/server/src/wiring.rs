@@ -80,6 +80,7 @@ fn node_config(config: &StartConfig) -> NodeConfig {
     node.shards = config.shards;
     node.replicas = config.replicas;
     node.log = config.log.medium();
+    config.tune(&mut node.raft);
     node.labels.extend(config.zone.clone().map(|zone| (ZONE_LABEL.to_owned(), zone)));
     node.split_keys = (1..config.shards)
         .filter_map(|cut| {

@@ -89,6 +89,21 @@ pub struct StartArgs {
     /// what it was begun with [default: segments].
     #[arg(long, value_enum)]
     pub log: Option<LogKind>,
+    /// After so many seconds without use a group rests: it costs nothing then, and
+    /// its next use one round trip more. 4 to 86400, or 0 for never [default: 5].
+    #[arg(long, value_name = "SECONDS")]
+    pub quiet_after: Option<u32>,
+    /// Let leaders answer reads on the strength of their leases, which needs
+    /// clocks that run equally fast. The same on all nodes, and changed only while
+    /// all are stopped [default: false].
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub lease_reads: Option<bool>,
     /// A TOML file with these settings and the section `limits`. A client
     /// that pipelines more than its limits is held back, never refused.
     #[arg(long, value_name = "FILE")]

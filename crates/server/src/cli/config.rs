@@ -5,8 +5,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use quorate::LogMedium;
+use quorate_raft::HostConfig;
 use quorate_types::NodeId;
 use serde::Deserialize;
 
@@ -22,6 +24,11 @@ const SHARDS_MAX: u32 = 4_096;
 const REPLICAS_DEFAULT: u32 = 3;
 /// More replicas only make writes slower.
 const REPLICAS_MAX: u32 = 9;
+/// How soon a group may rest: twice the longest time to an election.
+const QUIET_SECONDS_MIN: u32 = 4;
+/// A group that rests after a day never does.
+const QUIET_SECONDS_MAX: u32 = 86_400;
+const QUIET_SECONDS_DEFAULT: u32 = 5;
 /// Longest configuration file; a larger one is not one.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -85,6 +92,12 @@ pub enum ConfigError {
         /// What was given.
         value: u32,
     },
+    /// Groups cannot rest so soon, or would never.
+    #[error(
+        "--quiet-after must be 0, for never, or between {QUIET_SECONDS_MIN} and \
+         {QUIET_SECONDS_MAX} seconds, not {0}"
+    )]
+    QuietAfter(u32),
     /// Not enough nodes for so many replicas.
     #[error("--replicas {0} needs at least as many nodes in --initial-cluster, which names {1}")]
     TooManyReplicas(u32, usize),
@@ -109,6 +122,8 @@ pub struct ConfigFile {
     shards: Option<u32>,
     replicas: Option<u32>,
     log: Option<LogKind>,
+    quiet_after: Option<u32>,
+    lease_reads: Option<bool>,
     limits: Option<GatewayLimits>,
 }
 
@@ -166,6 +181,10 @@ pub struct StartConfig {
     pub replicas: u32,
     /// What Raft's log is kept on.
     pub log: LogKind,
+    /// The seconds without use after which a group rests; zero for never.
+    pub quiet_after: u32,
+    /// Whether leaders read on the strength of their leases.
+    pub lease_reads: bool,
     /// Whether the end of standard input ends the node.
     pub exit_with_parent: bool,
 }
@@ -207,6 +226,8 @@ impl StartConfig {
             zone: args.zone.or(file.zone),
             shards: args.shards.or(file.shards).unwrap_or(SHARDS_DEFAULT),
             log: args.log.or(file.log).unwrap_or_default(),
+            quiet_after: args.quiet_after.or(file.quiet_after).unwrap_or(QUIET_SECONDS_DEFAULT),
+            lease_reads: args.lease_reads.or(file.lease_reads).unwrap_or_default(),
             exit_with_parent: args.exit_with_parent,
         };
         config.check()?;
@@ -221,6 +242,9 @@ impl StartConfig {
         check_range("--node", u32::MAX, u32::try_from(self.node.0).unwrap_or(u32::MAX))?;
         check_range("--shards", SHARDS_MAX, self.shards)?;
         check_range("--replicas", REPLICAS_MAX, self.replicas)?;
+        if !matches!(self.quiet_after, 0 | QUIET_SECONDS_MIN..=QUIET_SECONDS_MAX) {
+            return Err(ConfigError::QuietAfter(self.quiet_after));
+        }
         self.check_doors()?;
         let Membership::Initial(nodes) = &self.membership else {
             return Ok(());
@@ -235,6 +259,13 @@ impl StartConfig {
             }
             Some(_) => Ok(()),
         }
+    }
+
+    /// What Raft's host is told of it.
+    pub fn tune(&self, raft: &mut HostConfig) {
+        let seconds = u64::from(self.quiet_after);
+        raft.quiet_after = (seconds > 0).then(|| Duration::from_secs(seconds));
+        raft.lease_reads = self.lease_reads;
     }
 
     /// Nodes, clients and operators must not meet at one door, neither where

@@ -10,7 +10,8 @@ const FILES: [&str; 3] = [
     "node = 1\ndir = \"data\"\naddr = \"127.0.0.1:7101\"\ngateway = \"127.0.0.1:6401\"\n\
      initial_cluster = \"1=127.0.0.1:7101,2=127.0.0.1:7102\"\nzone = \"a\"\nreplicas = 2\n",
     "node = 3\ndir = 'd'\naddr = \"[::1]:0\"\nlisten = \"0.0.0.0:7\"\ngateway = \"10.0.0.1:6401\"\n\
-     admin = \"10.0.0.1:8101\"\njoin = \"10.0.0.2:7101, 10.0.0.3:7101\"\nshards = 4096\nlog = \"redb\"\n",
+     admin = \"10.0.0.1:8101\"\njoin = \"10.0.0.2:7101, 10.0.0.3:7101\"\nshards = 4096\nlog = \"redb\"\n\
+     quiet_after = 60\nlease_reads = true\n",
     "# limits\nnode = 1_000\n[limits]\nconnections_max = 5\nbulk_bytes_max = 0x100\n",
 ];
 
@@ -30,6 +31,7 @@ fn any_file_is_a_configuration_or_is_refused_in_words() {
                 assert!(config.check().is_ok());
                 assert!(config.node.0 > 0 && (1..=SHARDS_MAX).contains(&config.shards));
                 assert!((1..=REPLICAS_MAX).contains(&config.replicas));
+                assert!(config.quiet_after == 0 || config.quiet_after >= QUIET_SECONDS_MIN);
                 let (addr, gateway) = (config.addr, config.serve.gateway);
                 assert!(addr != gateway || addr.port() == 0, "two doors at one address");
             }
@@ -65,6 +67,7 @@ fn any_line_of_flags_is_a_command_or_is_refused_in_words() {
     let lines = [
         "start --node 1 --dir d --addr 127.0.0.1:1 --gateway 127.0.0.1:2 --join 127.0.0.1:9",
         "start --initial-cluster 1=127.0.0.1:1 --shards 4 --replicas 3 --zone a --log segments --config file",
+        "start --node 2 --quiet-after 60 --lease-reads=false --lease-reads",
         "shard move 3 --from 1 --to 2 --admin 127.0.0.1:8101 --output json",
         "shard split 3 --key k",
         "node drain 3",

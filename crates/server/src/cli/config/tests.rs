@@ -90,6 +90,58 @@ fn a_zone_comes_from_flag_or_file_and_needs_a_name() {
     assert!(refused.contains("1 to 64 printable bytes"), "{refused}");
 }
 
+/// What Raft's host is told by flags and a file.
+fn tuned(more: &str, text: &str) -> Result<(Option<Duration>, bool), ConfigError> {
+    let args = start(&format!("{ADDRESSES} --join 127.0.0.1:9 {more}"));
+    let mut raft = HostConfig::default();
+    StartConfig::merge(args, file(text))?.tune(&mut raft);
+    Ok((raft.quiet_after, raft.lease_reads))
+}
+
+#[test]
+fn groups_rest_after_what_flag_or_file_says() {
+    let after = |more: &str, text: &str| tuned(more, text).map(|(after, _)| after);
+    assert_eq!(after("", "").unwrap(), HostConfig::default().quiet_after);
+    assert_eq!(after("", "quiet_after = 60").unwrap(), Some(Duration::from_secs(60)));
+    let flag = after("--quiet-after 4", "quiet_after = 60").unwrap();
+    assert_eq!(flag, Some(Duration::from_secs(4)));
+    assert_eq!(after("--quiet-after 0", "quiet_after = 60").unwrap(), None);
+    for seconds in [1, 3, 86_401, u32::MAX] {
+        for refused in [
+            after(&format!("--quiet-after {seconds}"), ""),
+            after("", &format!("quiet_after = {seconds}")),
+        ] {
+            let refused = refused.unwrap_err().to_string();
+            assert!(refused.contains("between 4 and 86400 seconds, not"), "{refused}");
+        }
+    }
+    let text = "quorate start --quiet-after soon";
+    let refused = Cli::try_parse_from(text.split(' ')).unwrap_err().to_string();
+    assert!(refused.contains("--quiet-after <SECONDS>"), "{refused}");
+}
+
+/// The least that this crate takes is the least that Raft's does.
+#[test]
+fn the_shortest_rest_fits_the_timings() {
+    let raft = HostConfig::default();
+    let longest = [raft.metadata, raft.sequencer, raft.shard].map(|it| it.election_max);
+    let least = longest.into_iter().max().unwrap() * 2;
+    assert_eq!(Duration::from_secs(QUIET_SECONDS_MIN.into()), least);
+}
+
+#[test]
+fn leaders_read_on_leases_only_when_flag_or_file_says_so() {
+    let leased = |more: &str, text: &str| tuned(more, text).map(|(_, leased)| leased);
+    assert!(!leased("", "").unwrap());
+    assert!(leased("--lease-reads", "").unwrap());
+    assert!(leased("--lease-reads --shards 4", "lease_reads = false").unwrap());
+    assert!(leased("", "lease_reads = true").unwrap());
+    assert!(!leased("--lease-reads=false", "lease_reads = true").unwrap());
+    let words = ["quorate", "start", "--lease-reads=perhaps"];
+    let refused = Cli::try_parse_from(words).unwrap_err().to_string();
+    assert!(refused.contains("true, false"), "{refused}");
+}
+
 #[test]
 fn unknown_settings_are_rejected() {
     for text in ["nodes = 1", "[limits]\nconnection_max = 1", "[limit]"] {
