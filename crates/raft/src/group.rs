@@ -10,21 +10,25 @@ use openraft::errors::{
     ChangeMembershipError, ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError,
     RaftError as CoreError,
 };
-use openraft::{ChangeMembers, LinearizerOption, RaftMetrics};
+use openraft::metrics::RaftServerMetrics;
+use openraft::type_config::alias::WatchReceiverOf;
+use openraft::{ChangeMembers, LinearizerOption, RaftMetrics, ServerState};
 use parking_lot::Mutex;
 use quorate_types::group_log::ReadIndex;
 use quorate_types::{GroupId, NodeId, ReplicaId, buggify, sometimes, watch};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::config::{GroupClass, HostConfig, Timing};
 use crate::consensus::applier::{Applied, Progress, SharedMachine};
 use crate::consensus::probe::Probe;
-use crate::consensus::types::{Command, Member, RaftOf, TypeConfig};
+use crate::consensus::types::{Command, Member, RaftOf, RaftVoteOf, TypeConfig};
+use crate::deadlines::Deadlines;
 use crate::error::{ProposeError, RaftError, ReadError, Refused};
 use crate::purging::{Purging, Reach};
 use crate::quiescence::Resting;
+use crate::room::Room;
 use crate::snapshots::{Feeding, StagingSlot};
 
 /// A follower whose confirmed log lacks more than this is no target for a
@@ -122,6 +126,7 @@ pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
+type Metrics = WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>;
 type ReadReply = oneshot::Sender<Result<ReadIndex, ReadError>>;
 
 /// One replica of one group on this node. Clones share it.
@@ -140,12 +145,13 @@ struct Inner {
     progress: Arc<Progress>,
     leadership: watch::Receiver<Leadership>,
     applied: watch::Receiver<Applied>,
-    proposals: Semaphore,
+    proposals: Room,
     reads: mpsc::Sender<ReadReply>,
     resting: Arc<Resting>,
     probe: Arc<Probe>,
     staging: StagingSlot,
     counters: Arc<Counters>,
+    deadlines: Arc<Deadlines>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -165,6 +171,7 @@ pub(crate) struct Parts {
     pub(crate) machine: SharedMachine,
     pub(crate) progress: Arc<Progress>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) deadlines: Arc<Deadlines>,
     pub(crate) probe: Arc<Probe>,
     pub(crate) resting: Arc<Resting>,
     pub(crate) feeding: Arc<Feeding>,
@@ -173,7 +180,7 @@ pub(crate) struct Parts {
 impl Group {
     pub(crate) fn start(parts: Parts) -> Self {
         let Parts { group, replica, class, config, raft, machine, progress, .. } = parts;
-        let Parts { counters, probe, resting, feeding, .. } = parts;
+        let Parts { counters, deadlines, probe, resting, feeding, .. } = parts;
         let (leadership_out, leadership) = watch::channel(Leadership::default());
         let (reads, read_queue) = mpsc::channel(config.reads_pending_max.max(1));
         let observer = Observer {
@@ -201,7 +208,7 @@ impl Group {
             group,
             replica,
             timing: config.timing(class),
-            proposals: Semaphore::new(config.proposals_pending_max.max(1)),
+            proposals: Room::of(config.proposals_pending_max.max(1)),
             config,
             raft,
             machine,
@@ -213,6 +220,7 @@ impl Group {
             probe,
             staging: StagingSlot::default(),
             counters,
+            deadlines,
             tasks: Mutex::new(tasks),
         };
         Self { inner: Arc::new(inner) }
@@ -252,8 +260,7 @@ impl Group {
 
     /// Proposals under way.
     pub(crate) fn proposals_open(&self) -> u64 {
-        let room = self.inner.config.proposals_pending_max.max(1);
-        room.saturating_sub(self.inner.proposals.available_permits()) as u64
+        self.inner.proposals.taken() as u64
     }
 
     /// Entries that the log holds here.
@@ -314,33 +321,34 @@ impl Group {
         if command.len() > limit {
             return refuse(Refused::TooLarge { bytes: command.len(), limit });
         }
-        if self.inner.applied.borrow().is_stopped {
+        if self.inner.progress.is_stopped() {
             return refuse(Refused::Halted);
         }
-        let Ok(_permit) = self.inner.proposals.try_acquire() else {
+        let Some(_seat) = self.inner.proposals.enter() else {
             return refuse(Refused::Busy);
         };
         if buggify!("raft has no room for a proposal") {
             return refuse(Refused::Busy);
         }
         count(&counters.proposals);
-        let until = Instant::now() + deadline;
-        if tokio::time::timeout_at(until, self.rise()).await.is_err() {
+        let now = Instant::now();
+        let until = now + deadline;
+        if !self.is_up(now) && tokio::time::timeout_at(until, self.rise()).await.is_err() {
             // It rested, and has not found its quorum yet.
             return Err(ProposeError::NotLeader { leader: None });
         }
-        let write = self.inner.raft.client_write(Command(command));
-        match tokio::time::timeout_at(until, write).await {
-            Err(_) => Err(ProposeError::Unknown),
-            Ok(Ok(written)) => Ok(Proposed {
+        let write = self.inner.raft.client_write(Command::new(&command));
+        match self.inner.deadlines.bound(until, write).await {
+            None => Err(ProposeError::Unknown),
+            Some(Ok(written)) => Ok(Proposed {
                 index: written.log_id.index,
                 term: written.log_id.leader_id.term,
                 outcome: written.data.0,
             }),
-            Ok(Err(CoreError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
+            Some(Err(CoreError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
                 Err(ProposeError::NotLeader { leader: self.forward(&forward) })
             }
-            Ok(Err(_)) => Err(ProposeError::Unknown),
+            Some(Err(_)) => Err(ProposeError::Unknown),
         }
     }
 
@@ -676,10 +684,12 @@ pub(crate) fn silence(metrics: &RaftMetrics<TypeConfig>, replica: u64) -> Option
 }
 
 pub(crate) fn is_leading(metrics: &RaftMetrics<TypeConfig>, replica: ReplicaId) -> bool {
-    metrics.running_state.is_ok()
-        && metrics.state.is_leader()
-        && metrics.vote.committed
-        && metrics.vote.leader_id.voted_for == replica.0
+    metrics.running_state.is_ok() && is_office(metrics.state, &metrics.vote, replica)
+}
+
+/// Whether this is the state and the vote of an established leader.
+fn is_office(state: ServerState, vote: &RaftVoteOf, replica: ReplicaId) -> bool {
+    state.is_leader() && vote.committed && vote.leader_id.voted_for == replica.0
 }
 
 /// Whether a replica lacks entries that a leader's log is just about to lose.
@@ -752,28 +762,30 @@ struct Observer {
 }
 
 impl Observer {
+    /// Looks again when an office changes and when something was applied, not
+    /// whenever a counter of the replica's does: that is many times for each entry.
     async fn run(mut self) {
-        let mut metrics = self.raft.metrics();
+        let metrics = self.raft.metrics();
+        let mut office = self.raft.server_metrics();
         let mut applied = self.progress.applied.subscribe();
         loop {
-            let now = metrics.borrow_and_update().clone();
-            self.publish(&now, *applied.borrow_and_update());
-            if let Err(fatal) = &now.running_state {
-                if !matches!(fatal, Fatal::Stopped) {
-                    self.progress.halt(self.group, fatal.to_string());
-                }
-                break;
-            }
-            let ask_again_at = self.purge_if_due(&now).await;
-            let metrics_open = tokio::select! {
+            let now = *applied.borrow_and_update();
+            self.publish(&office.borrow_and_update(), now);
+            let ask_again_at = self.purge_if_due(&metrics, now).await;
+            let is_running = tokio::select! {
                 biased;
-                changed = metrics.changed() => changed.is_ok(),
+                changed = office.changed() => changed.is_ok(),
                 changed = applied.changed() => changed.is_ok(),
                 () = wait_until(ask_again_at) => true,
             };
-            if !metrics_open {
+            if !is_running {
                 break;
             }
+        }
+        if let Err(fatal) = &metrics.borrow_watched().running_state
+            && !matches!(fatal, Fatal::Stopped)
+        {
+            self.progress.halt(self.group, fatal.to_string());
         }
         self.progress.stop();
         self.resting.retire();
@@ -783,12 +795,14 @@ impl Observer {
         });
     }
 
-    fn publish(&self, metrics: &RaftMetrics<TypeConfig>, applied: Applied) {
-        let term = metrics.vote.leader_id.term;
+    fn publish(&self, office: &RaftServerMetrics<TypeConfig>, applied: Applied) {
+        let term = office.vote.leader_id.term;
+        let membership = &office.membership_config;
+        let leader = office.current_leader.and_then(|leader| membership.get_node(&leader));
         let now = Leadership {
             term,
-            leader: leader_node(metrics),
-            leading: is_leading(metrics, self.replica) && !applied.is_stopped,
+            leader: leader.map(|member| member.node_id()),
+            leading: is_office(office.state, &office.vote, self.replica) && !applied.is_stopped,
             noop_applied: applied.position.is_some_and(|position| position.term == term),
         };
         self.resting.learn(now);
@@ -796,7 +810,7 @@ impl Observer {
             let is_lost_election = before.term > 0 && before.leader.is_none() && term > before.term;
             sometimes!("an election ends without a leader", is_lost_election);
             if now.leading && !(before.leading && before.term == term) {
-                let configs = metrics.membership_config.membership().get_joint_config().len();
+                let configs = membership.membership().get_joint_config().len();
                 sometimes!("a leader is elected in a joint membership", configs > 1);
                 count(&self.counters.elections_won);
                 self.resting.note_use();
@@ -807,12 +821,15 @@ impl Observer {
 
     /// Has the log purged if it is time, and says when to look again even if
     /// nothing happens.
-    async fn purge_if_due(&mut self, metrics: &RaftMetrics<TypeConfig>) -> Option<Instant> {
+    async fn purge_if_due(&mut self, metrics: &Metrics, applied: Applied) -> Option<Instant> {
         let next = |index: Option<u64>| index.map_or(0, |index| index + 1);
-        let log = Reach {
-            applied: next(metrics.last_applied.map(|at| at.index)),
-            flushed: next(metrics.snapshot.map(|at| at.index)),
-            purged: next(metrics.purged.map(|at| at.index)),
+        let log = {
+            let metrics = metrics.borrow_watched();
+            Reach {
+                applied: next(applied.position.map(|at| at.index)),
+                flushed: next(metrics.snapshot.map(|at| at.index)),
+                purged: next(metrics.purged.map(|at| at.index)),
+            }
         };
         let now = Instant::now();
         let waits_until = self.feeding.is_any().then(|| self.purging.waits_until(log, now));
@@ -822,7 +839,8 @@ impl Observer {
             is_due = log.applied > log.purged;
         }
         if is_due {
-            sometimes!("a log is purged while a follower lags", lags(metrics, log.applied));
+            let is_lagging = || lags(&metrics.borrow_watched(), log.applied);
+            sometimes!("a log is purged while a follower lags", is_lagging());
             self.purging.is_asked_for(log, now);
             count(&self.counters.flushes);
             if let Err(error) = self.raft.trigger().snapshot().await {

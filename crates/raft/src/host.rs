@@ -17,6 +17,7 @@ use crate::consensus::probe::Probe;
 use crate::consensus::storage::GroupLog;
 use crate::consensus::types::RaftOf;
 use crate::consensus::wire::{Message, Refusal, Reply};
+use crate::deadlines::Deadlines;
 use crate::error::RaftError;
 use crate::group::{Counters, Group, GroupStatus, Parts};
 use crate::inbox;
@@ -119,6 +120,7 @@ struct Inner {
     sending: Arc<Sending>,
     receiving: Arc<Semaphore>,
     counters: Arc<Counters>,
+    deadlines: Arc<Deadlines>,
     fences: Fences,
     home: OnceLock<Weak<dyn Home>>,
     is_closed: AtomicBool,
@@ -208,6 +210,7 @@ impl Host {
             quiescence,
             in_transition: Mutex::default(),
             counters: Arc::default(),
+            deadlines: Arc::new(Deadlines::start()),
             fences: Fences::default(),
             home: OnceLock::new(),
             is_closed: AtomicBool::new(false),
@@ -296,6 +299,7 @@ impl Host {
             machine,
             progress,
             counters,
+            deadlines: Arc::clone(&self.inner.deadlines),
             probe,
             resting: Arc::new(resting),
             feeding,
@@ -559,7 +563,7 @@ impl Inner {
             .map_err(|fatal| RaftError::Halted(fatal.to_string()))
     }
 
-    async fn answer(&self, from: NodeId, message: Message) -> Reply {
+    async fn answer(&self, from: NodeId, message: Message<'_>) -> Reply {
         let running = self.groups.read().get(&message.group).cloned();
         let refusal = match &running {
             Some(group) if group.replica() == message.to => {

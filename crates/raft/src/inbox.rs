@@ -15,10 +15,11 @@ use crate::consensus::wire::{
 };
 use crate::group::Group;
 use crate::log::{LogEntry, LogPosition};
+use crate::packing::Packing;
 use crate::snapshots::receiving;
 
 /// Answers a message that is addressed to `group`'s replica.
-pub(crate) async fn answer(group: &Group, room: &Arc<Semaphore>, body: Body) -> Reply {
+pub(crate) async fn answer(group: &Group, room: &Arc<Semaphore>, body: Body<'_>) -> Reply {
     if let Some(reply) = group.stir(&body) {
         return reply;
     }
@@ -52,13 +53,14 @@ pub(crate) async fn answer(group: &Group, room: &Arc<Semaphore>, body: Body) -> 
 
 /// The entries, if they are what a leader may send: consecutive, behind
 /// `previous`, terms never falling, and an index left for what follows.
-pub(crate) fn entries_of(append: Append) -> Option<Vec<RaftEntry>> {
+pub(crate) fn entries_of(append: Append<'_>) -> Option<Vec<RaftEntry>> {
     let mut last = append.previous;
     let next_index = |last: Option<LogPosition>| match last {
         Some(last) => last.index.checked_add(1),
         None => Some(0),
     };
     let mut entries = Vec::with_capacity(append.entries.len());
+    let mut packing = Packing::of(append.entries.iter().map(|entry| entry.payload.0.len()));
     for entry in append.entries {
         let expected = next_index(last)?;
         let term_min = last.map_or(0, |last| last.term);
@@ -66,13 +68,14 @@ pub(crate) fn entries_of(append: Append) -> Option<Vec<RaftEntry>> {
             return None;
         }
         last = Some(entry.position);
-        let stored = LogEntry { position: entry.position, payload: entry.payload.into() };
-        entries.push(from_log_entry(&stored).ok()?);
+        let payload = packing.copy(&entry.payload.0);
+        let stored = LogEntry { position: entry.position, payload };
+        entries.push(from_log_entry(stored).ok()?);
     }
     next_index(last).map(|_| entries)
 }
 
-async fn append_entries(group: &Group, append: Append) -> Reply {
+async fn append_entries(group: &Group, append: Append<'_>) -> Reply {
     let vote = raft_vote(append.vote);
     let prev_log_id = append.previous.map(log_id);
     let leader_commit = append.committed.map(log_id);

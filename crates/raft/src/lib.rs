@@ -8,6 +8,7 @@ mod config;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod consensus;
+mod deadlines;
 mod error;
 mod group;
 mod group_log;
@@ -16,8 +17,10 @@ mod inbox;
 mod log;
 mod machine;
 mod network;
+mod packing;
 mod purging;
 mod quiescence;
+mod room;
 mod runtime;
 mod small;
 mod snapshots;

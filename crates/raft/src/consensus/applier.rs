@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -50,6 +50,8 @@ pub(crate) struct Progress {
     pub(crate) applied: watch::Sender<Applied>,
     /// The index up to which the machine's state is durable.
     pub(crate) durable_index: Arc<AtomicU64>,
+    /// The same as in `applied`, for who asks often.
+    is_stopped: AtomicBool,
     halted: Mutex<Option<String>>,
 }
 
@@ -58,6 +60,7 @@ impl Progress {
         Self {
             applied: watch::channel(Applied::default()).0,
             durable_index: Arc::default(),
+            is_stopped: AtomicBool::new(false),
             halted: Mutex::default(),
         }
     }
@@ -76,7 +79,12 @@ impl Progress {
         self.halted.lock().clone()
     }
 
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Acquire)
+    }
+
     pub(crate) fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Release);
         self.applied.modify(|applied| !std::mem::replace(&mut applied.is_stopped, true));
     }
 
@@ -119,6 +127,8 @@ pub(crate) struct Applier {
     progress: Arc<Progress>,
     applied: Option<LogId>,
     membership: StoredMembership,
+    /// Entries of the last batch: the next is likely to be as long.
+    batch_entries: usize,
 }
 
 impl Applier {
@@ -144,6 +154,7 @@ impl Applier {
             progress,
             applied,
             membership: meta.last_membership,
+            batch_entries: 0,
         })
     }
 
@@ -156,7 +167,7 @@ impl Applier {
         let last = self.position().map_or(0, |last| last.index);
         let mut again = PendingBatch::default();
         for entry in log.read(self.group, last..last + 1, usize::MAX)? {
-            again.push(from_log_entry(&entry).map_err(io::Error::other)?, None);
+            again.push(from_log_entry(entry).map_err(io::Error::other)?, None);
         }
         self.apply_batch(&mut again).await
     }
@@ -188,6 +199,7 @@ impl Applier {
         let host_row = host_row(position(&last), &membership);
         let entries = std::mem::take(&mut pending.entries);
         let responders = std::mem::take(&mut pending.responders);
+        self.batch_entries = entries.len();
         pending.command_bytes = 0;
 
         let outcomes = {
@@ -237,11 +249,16 @@ struct PendingBatch {
 }
 
 impl PendingBatch {
+    fn with_room(entries: usize) -> Self {
+        let (entries, responders) = (Vec::with_capacity(entries), Vec::with_capacity(entries));
+        Self { entries, responders, ..Self::default() }
+    }
+
     fn push(&mut self, entry: RaftEntry, responder: Option<ApplyResponder<TypeConfig>>) {
         let LogPosition { term, index } = position(&entry.log_id);
         let command = match entry.payload {
             Payload::Blank => None,
-            Payload::Normal(command) => Some(command.0),
+            Payload::Normal(command) => Some(command.proposed()),
             Payload::Membership(membership) => {
                 self.membership = Some(StoredMembership::new(Some(entry.log_id), membership));
                 None
@@ -272,7 +289,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
     where
         S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
-        let mut pending = PendingBatch::default();
+        let mut pending = PendingBatch::with_room(self.batch_entries);
         while let Some(next) = entries.next().await {
             let (entry, responder) = next.inspect_err(|error| {
                 self.progress.halt(self.group, format!("read the log: {error}"));

@@ -12,7 +12,7 @@ use super::tests::support::{Network, TestNode, seeded_cluster, simulate};
 use super::types::{Member, Membership, StoredMembership, log_id, position};
 use super::wire::{
     Append, Body, Message, Refusal, Reply, SnapshotBegin, SnapshotChunk, SnapshotEnd, Transfer,
-    TransferId, VoteCall, Voted, WireEntry, from_log_entry, host_row, open_host_row,
+    TransferId, VoteCall, Voted, WireEntry, WirePayload, from_log_entry, host_row, open_host_row,
     seeded_host_row, to_log_entry,
 };
 use crate::host_row_index;
@@ -50,13 +50,13 @@ fn payloads() -> Vec<Bytes> {
     let membership = openraft::EntryPayload::Membership(joint.unwrap());
     let entry = super::types::RaftEntry { log_id: log_id(at(2, 12)), payload: membership };
     let command = Bytes::from_static(b"\x02a command");
-    vec![Bytes::from_static(&[1]), command, to_log_entry(&entry).payload]
+    vec![Bytes::from_static(&[1]), command, to_log_entry(entry).payload]
 }
 
-fn append() -> Append {
+fn append() -> Append<'static> {
     let wire = |(index, payload): (u64, Bytes)| WireEntry {
         position: at(2, index),
-        payload: Blob(payload),
+        payload: WirePayload(Vec::from(payload).into()),
     };
     Append {
         vote: vote(2),
@@ -66,7 +66,7 @@ fn append() -> Append {
     }
 }
 
-fn bodies() -> Vec<Body> {
+fn bodies() -> Vec<Body<'static>> {
     let call = VoteCall { vote: vote(3), last: Some(at(1, 10)), is_transfer: false };
     let row = Blob(seeded_host_row(&members()));
     let transfer = TransferId { term: 2, number: 5 };
@@ -88,7 +88,7 @@ fn bodies() -> Vec<Body> {
     ]
 }
 
-fn message(body: Body) -> Message {
+fn message(body: Body<'_>) -> Message<'_> {
     Message { group: GROUP, from: LEADER, to: OWN, body }
 }
 
@@ -158,9 +158,9 @@ fn any_bytes_are_a_host_row_or_none() {
 fn any_bytes_are_an_entry_or_none() {
     fuzz!(Corpus::of(payloads()), |input| {
         let entry = LogEntry { position: at(3, 7), payload: Bytes::copy_from_slice(input) };
-        let read = fuzz::frugal_by(BYTES_PER_BYTE, input.len(), || from_log_entry(&entry));
+        let read = fuzz::frugal_by(BYTES_PER_BYTE, input.len(), || from_log_entry(entry.clone()));
         let Ok(read) = read else { return };
-        let again = from_log_entry(&to_log_entry(&read)).unwrap();
+        let again = from_log_entry(to_log_entry(read.clone())).unwrap();
         assert_eq!((again.log_id, again.payload), (read.log_id, read.payload));
     });
 }

@@ -24,7 +24,7 @@ use super::applier::SnapshotData;
 use super::probe::Probe;
 use super::types::{Member, RaftVoteOf, TypeConfig, log_id, our_vote, position, raft_vote};
 use super::wire::{
-    Append, Body, Message, Refusal, Reply, Transfer, VoteCall, WireEntry, host_row, to_log_entry,
+    Append, Body, Message, Refusal, Reply, Transfer, VoteCall, host_row, to_wire_entry,
 };
 use crate::config::HostConfig;
 use crate::group::Counters;
@@ -141,7 +141,7 @@ impl Link {
     pub(crate) fn call(
         &self,
         lane: Lane,
-        body: Body,
+        body: Body<'_>,
         deadline: Duration,
     ) -> impl Future<Output = Result<Reply, CallError>> + Send + 'static + use<> {
         let message =
@@ -193,7 +193,7 @@ impl Link {
         &self,
         request: VoteRequest<TypeConfig>,
         option: RPCOption,
-        wrap: fn(VoteCall) -> Body,
+        wrap: fn(VoteCall) -> Body<'static>,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
         let call = VoteCall {
             vote: our_vote(&request.vote),
@@ -235,16 +235,12 @@ impl Link {
     }
 }
 
-fn to_append(request: &AppendEntriesRequest<TypeConfig>) -> Append {
-    let entries = request.entries.iter().map(|entry| {
-        let entry = to_log_entry(entry);
-        WireEntry { position: entry.position, payload: Blob(entry.payload) }
-    });
+fn to_append(request: &AppendEntriesRequest<TypeConfig>) -> Append<'_> {
     Append {
         vote: our_vote(&request.vote),
         previous: request.prev_log_id.as_ref().map(position),
         committed: request.leader_commit.as_ref().map(position),
-        entries: entries.collect(),
+        entries: request.entries.iter().map(to_wire_entry).collect(),
     }
 }
 

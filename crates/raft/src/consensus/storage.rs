@@ -32,8 +32,45 @@ pub(crate) struct GroupLog {
 
 impl GroupLog {
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<RaftEntry>> {
-        let entries = self.engine.read(self.group, range, bytes_max)?;
-        entries.iter().map(|entry| from_log_entry(entry).map_err(io::Error::other)).collect()
+        let stored = self.engine.read(self.group, range, bytes_max)?;
+        let mut entries = Vec::with_capacity(stored.len());
+        for entry in stored {
+            entries.push(from_log_entry(entry).map_err(io::Error::other)?);
+        }
+        Ok(entries)
+    }
+}
+
+/// Entries of a range, read a part at a time.
+struct Entries {
+    log: GroupLog,
+    rest: Range<u64>,
+    part: std::vec::IntoIter<LogEntry>,
+}
+
+impl Iterator for Entries {
+    type Item = io::Result<RaftEntry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.part.as_slice().is_empty() && !self.rest.is_empty() {
+            let rest = std::mem::take(&mut self.rest);
+            match self.log.engine.read(self.log.group, rest.clone(), part_bytes_max()) {
+                Ok(part) => {
+                    if let Some(last) = part.last() {
+                        self.rest = last.position.index.saturating_add(1)..rest.end;
+                    }
+                    self.part = part.into_iter();
+                }
+                Err(error) => return Some(Err(error.into())),
+            }
+        }
+        let entry = self.part.next()?;
+        let entry = from_log_entry(entry).map_err(io::Error::other);
+        if entry.is_err() {
+            // Nothing is applied behind what cannot be read.
+            (self.rest, self.part) = (0..0, Vec::new().into_iter());
+        }
+        Some(entry)
     }
 }
 
@@ -73,24 +110,11 @@ impl RaftLogReader<TypeConfig> for GroupLog {
     where
         R: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
-        let log = self.clone();
-        let parts = stream::unfold(Some(bounds(&range)), move |rest| {
-            let log = log.clone();
-            async move {
-                let rest = rest.filter(|rest| !rest.is_empty())?;
-                let part = log.read(rest.clone(), part_bytes_max());
-                let next = match &part {
-                    Ok(entries) => entries.last().map(|last| last.log_id.index + 1..rest.end),
-                    Err(_) => None,
-                };
-                let items: Vec<io::Result<RaftEntry>> = match part {
-                    Ok(entries) => entries.into_iter().map(Ok).collect(),
-                    Err(error) => vec![Err(error)],
-                };
-                Some((stream::iter(items), next))
-            }
-        });
-        Box::pin(futures_util::StreamExt::flatten(parts))
+        stream::iter(Entries {
+            log: self.clone(),
+            rest: bounds(&range),
+            part: Vec::new().into_iter(),
+        })
     }
 
     async fn read_vote(&mut self) -> Result<Option<RaftVoteOf>, io::Error> {
@@ -134,8 +158,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         I: IntoIterator<Item = RaftEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries: Vec<LogEntry> =
-            entries.into_iter().map(|entry| to_log_entry(&entry)).collect();
+        let entries: Vec<LogEntry> = entries.into_iter().map(to_log_entry).collect();
         let completion = Box::new(move |result: Result<(), crate::log::LogError>| {
             callback.io_completed(result.map_err(io::Error::from));
         });

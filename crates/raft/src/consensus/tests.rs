@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use openraft::StorageError;
 use openraft::storage::RaftStateMachine as _;
 use openraft::testing::log::{StoreBuilder, Suite};
@@ -52,7 +51,7 @@ fn an_entry_that_was_applied_never_reaches_the_machine_again() {
             let mut applier = Applier::recover(GroupId(1), machine, Arc::clone(&progress)).unwrap();
             let entry = |index| {
                 let log_id = log_id(LogPosition { term: 1, index });
-                let payload = Payload::Normal(Command(Bytes::from_static(b"once")));
+                let payload = Payload::Normal(Command::new(b"once"));
                 Ok((RaftEntry { log_id, payload }, None))
             };
             let entries = futures_util::stream::iter([entry(0), entry(1), entry(2)]);

@@ -30,8 +30,9 @@ pub(crate) type Membership = openraft::Membership<u64, Member>;
 pub(crate) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
 
-/// A proposed command. openraft wants its data types to have serde codecs;
-/// they are never used, our formats are in [`super::wire`].
+/// A proposed command, as the payload that the log stores for it: made once, and
+/// shared by whoever stores, sends and applies it. openraft wants its data types to
+/// have serde codecs; they are never used, our formats are in [`super::wire`].
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<u8>", into = "Vec<u8>")]
 pub(crate) struct Command(pub(crate) Bytes);

@@ -2,12 +2,13 @@
 //! host row, and what hosts say to each other. All begin with a version byte
 //! or travel in something that has one.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use quorate_types::codec::{CodecError, decode, encode};
+use quorate_types::codec::{CodecError, decode};
 use quorate_types::{Blob, GroupId, NodeId, ReplicaId, Seq};
-use zerompk::{FromMessagePack, ToMessagePack};
+use zerompk::{FromMessagePack, Read, ToMessagePack, Write};
 
 use super::types::{
     Command, Member, Membership, Payload, RaftEntry, SnapshotMeta, StoredMembership, log_id,
@@ -38,17 +39,23 @@ impl From<CodecError> for WireError {
 }
 
 pub(crate) fn versioned<T: ToMessagePack>(version: u8, value: &T) -> Bytes {
-    let body = encode(value);
-    let mut out = BytesMut::with_capacity(1 + body.len());
-    out.put_u8(version);
-    out.put_slice(&body);
-    out.freeze()
+    versioned_of(version, value, 0)
 }
 
-pub(crate) fn open<T: for<'a> FromMessagePack<'a>>(
+/// The same for a value that takes about so many bytes.
+fn versioned_of<T: ToMessagePack>(version: u8, value: &T, about_bytes: usize) -> Bytes {
+    let mut out = Vec::with_capacity(1 + about_bytes);
+    out.push(version);
+    match zerompk::write_msgpack(&mut out, value) {
+        Ok(()) => Bytes::from(out),
+        Err(error) => panic!("invariant: encoding into memory succeeds, got {error}"),
+    }
+}
+
+pub(crate) fn open<'a, T: FromMessagePack<'a>>(
     what: &'static str,
     known: u8,
-    bytes: &[u8],
+    bytes: &'a [u8],
 ) -> Result<T, WireError> {
     match bytes.split_first() {
         None => Err(WireError::Empty(what)),
@@ -98,27 +105,48 @@ const ENTRY_BLANK: u8 = 1;
 const ENTRY_COMMAND: u8 = 2;
 const ENTRY_MEMBERSHIP: u8 = 3;
 
-pub(crate) fn to_log_entry(entry: &RaftEntry) -> LogEntry {
+impl Command {
+    /// Of what was proposed.
+    pub(crate) fn new(command: &[u8]) -> Self {
+        let mut payload = BytesMut::with_capacity(1 + command.len());
+        payload.put_u8(ENTRY_COMMAND);
+        payload.put_slice(command);
+        Self(payload.freeze())
+    }
+
+    /// What was proposed.
+    pub(crate) fn proposed(&self) -> Bytes {
+        self.0.slice(self.0.len().min(1)..)
+    }
+}
+
+pub(crate) fn to_wire_entry(entry: &RaftEntry) -> WireEntry<'_> {
     let payload = match &entry.payload {
+        Payload::Blank => Cow::Borrowed(&[ENTRY_BLANK][..]),
+        Payload::Normal(Command(payload)) => Cow::Borrowed(&payload[..]),
+        Payload::Membership(membership) => Cow::Owned(of_membership(membership).into()),
+    };
+    WireEntry { position: position(&entry.log_id), payload: WirePayload(payload) }
+}
+
+pub(crate) fn to_log_entry(entry: RaftEntry) -> LogEntry {
+    let payload = match entry.payload {
         Payload::Blank => Bytes::from_static(&[ENTRY_BLANK]),
-        Payload::Normal(Command(command)) => {
-            let mut out = BytesMut::with_capacity(1 + command.len());
-            out.put_u8(ENTRY_COMMAND);
-            out.put_slice(&command[..]);
-            out.freeze()
-        }
-        Payload::Membership(membership) => {
-            versioned(ENTRY_MEMBERSHIP, &WireMembership::from(membership))
-        }
+        Payload::Normal(Command(payload)) => payload,
+        Payload::Membership(membership) => of_membership(&membership),
     };
     LogEntry { position: position(&entry.log_id), payload }
 }
 
-pub(crate) fn from_log_entry(entry: &LogEntry) -> Result<RaftEntry, WireError> {
+fn of_membership(membership: &Membership) -> Bytes {
+    versioned(ENTRY_MEMBERSHIP, &WireMembership::from(membership))
+}
+
+pub(crate) fn from_log_entry(entry: LogEntry) -> Result<RaftEntry, WireError> {
     let payload = match entry.payload.first() {
         None => return Err(WireError::Empty("entry")),
         Some(&ENTRY_BLANK) => Payload::Blank,
-        Some(&ENTRY_COMMAND) => Payload::Normal(Command(entry.payload.slice(1..))),
+        Some(&ENTRY_COMMAND) => Payload::Normal(Command(entry.payload)),
         Some(_) => {
             let wire: WireMembership = open("entry", ENTRY_MEMBERSHIP, &entry.payload)?;
             Payload::Membership(Membership::try_from(&wire)?)
@@ -196,16 +224,16 @@ const MESSAGE_VERSION: u8 = 1;
 
 /// A request from one replica to another.
 #[derive(Clone, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
-pub(crate) struct Message {
+pub(crate) struct Message<'a> {
     pub(crate) group: GroupId,
     pub(crate) from: ReplicaId,
     pub(crate) to: ReplicaId,
-    pub(crate) body: Body,
+    pub(crate) body: Body<'a>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
-pub(crate) enum Body {
-    Append(Append),
+pub(crate) enum Body<'a> {
+    Append(Append<'a>),
     Vote(VoteCall),
     PreVote(VoteCall),
     Transfer(Transfer),
@@ -217,17 +245,33 @@ pub(crate) enum Body {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
-pub(crate) struct Append {
+pub(crate) struct Append<'a> {
     pub(crate) vote: Vote,
     pub(crate) previous: Option<LogPosition>,
     pub(crate) committed: Option<LogPosition>,
-    pub(crate) entries: Seq<WireEntry>,
+    pub(crate) entries: Seq<WireEntry<'a>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
-pub(crate) struct WireEntry {
+pub(crate) struct WireEntry<'a> {
     pub(crate) position: LogPosition,
-    pub(crate) payload: Blob,
+    pub(crate) payload: WirePayload<'a>,
+}
+
+/// A payload as it lies in a message, or in the log from which one is made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct WirePayload<'a>(pub(crate) Cow<'a, [u8]>);
+
+impl ToMessagePack for WirePayload<'_> {
+    fn write<W: Write>(&self, writer: &mut W) -> zerompk::Result<()> {
+        writer.write_binary(&self.0)
+    }
+}
+
+impl<'a: 'b, 'b> FromMessagePack<'a> for WirePayload<'b> {
+    fn read<R: Read<'a>>(reader: &mut R) -> zerompk::Result<Self> {
+        reader.read_binary().map(Self)
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
@@ -329,12 +373,22 @@ pub(crate) enum Refusal {
     Malformed,
 }
 
-impl Message {
+/// What a message takes besides payloads of entries, and each of them besides its
+/// payload: no limit, but room that is seldom too little.
+const MESSAGE_BYTES: usize = 96;
+const ENTRY_BYTES: usize = 24;
+
+impl<'a> Message<'a> {
     pub(crate) fn to_bytes(&self) -> Bytes {
-        versioned(MESSAGE_VERSION, self)
+        let entries = match &self.body {
+            Body::Append(append) => append.entries.as_slice(),
+            _ => &[],
+        };
+        let payloads = entries.iter().map(|entry| ENTRY_BYTES + entry.payload.0.len());
+        versioned_of(MESSAGE_VERSION, self, MESSAGE_BYTES + payloads.sum::<usize>())
     }
 
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+    pub(crate) fn from_bytes(bytes: &'a [u8]) -> Result<Self, WireError> {
         open("message", MESSAGE_VERSION, bytes)
     }
 }

@@ -96,7 +96,12 @@ impl Resting {
 
     /// Notes that somebody uses the replica now.
     pub(crate) fn note_use(&self) {
-        self.used.store(self.moment(), Ordering::SeqCst);
+        self.note_use_at(Instant::now());
+    }
+
+    fn note_use_at(&self, now: Instant) {
+        let moment = now.saturating_duration_since(self.began).as_millis();
+        self.used.store(u64::try_from(moment).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
     pub(crate) fn is_awake(&self) -> bool {
@@ -236,11 +241,16 @@ impl Asking {
 }
 
 impl Group {
+    /// Notes that the replica is used, and whether it is awake already.
+    pub(crate) fn is_up(&self, now: Instant) -> bool {
+        self.resting().note_use_at(now);
+        self.resting().is_awake()
+    }
+
     /// Wakes a leader that rests, before it is used. It has lost its lease, and
     /// gets it back by a round of heartbeats. Who follows can be asked as it is.
     pub(crate) async fn rise(&self) {
-        self.resting().note_use();
-        if self.resting().is_awake() {
+        if self.is_up(Instant::now()) {
             return;
         }
         let _waking = Waking(self);
@@ -413,7 +423,7 @@ impl Group {
 
     /// What a message means to a replica that rests. Votes may be refused without
     /// asking it, as they are by who hears its leader.
-    pub(crate) fn stir(&self, body: &Body) -> Option<Reply> {
+    pub(crate) fn stir(&self, body: &Body<'_>) -> Option<Reply> {
         if let Body::Transfer(transfer) = body {
             self.expect_election(transfer.vote);
         }

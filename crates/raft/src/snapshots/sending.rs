@@ -158,7 +158,7 @@ struct Sender<'a> {
     link: &'a Link,
     transfer: TransferId,
     /// Begins the transfer, and asks how far it is.
-    begin: Body,
+    begin: Body<'static>,
     permit: Option<OwnedSemaphorePermit>,
     /// When the follower took the last chunk.
     advanced: Instant,
@@ -176,7 +176,7 @@ impl Sender<'_> {
         &self.link.links.counters
     }
 
-    async fn call(&self, body: Body) -> Result<Reply, CallError> {
+    async fn call(&self, body: Body<'_>) -> Result<Reply, CallError> {
         let deadline = self.config().snapshot_chunk_deadline;
         let reply = self.link.call(Lane::Snapshot, body, deadline).await;
         if buggify!("raft loses an answer about a snapshot") {

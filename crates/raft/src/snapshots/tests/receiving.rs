@@ -42,7 +42,7 @@ impl Follower {
         Self::of(&[1], config()).await
     }
 
-    async fn tell(&self, group: u64, body: Body) -> Reply {
+    async fn tell(&self, group: u64, body: Body<'_>) -> Reply {
         let to = ReplicaId(group * 10 + 1);
         let message = Message { group: GroupId(group), from: SENDER, to, body };
         let reply = self.node.host.handle(NodeId(2), message.to_bytes()).await.unwrap();

@@ -1,0 +1,65 @@
+use std::future::{pending, ready};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep};
+
+use super::{Deadlines, LOOKS_EVERY};
+use crate::consensus::tests::support::simulate;
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+#[test]
+fn a_wait_ends_at_its_deadline_and_no_other_does() {
+    simulate(async {
+        let deadlines = Deadlines::start();
+        let began = Instant::now();
+        let waits = [3_700, 5, 900, 40, 40, 12_000].map(|after| {
+            let deadlines = &deadlines;
+            async move {
+                let until = began + millis(after);
+                assert!(deadlines.bound(until, pending::<()>()).await.is_none());
+                let late = Instant::now() - until;
+                assert!(late <= millis(2), "{after} ms: {late:?} late");
+            }
+        });
+        join_all(waits).await;
+    });
+}
+
+#[test]
+fn work_that_is_done_in_time_is_not_cut_off() {
+    simulate(async {
+        let deadlines = Deadlines::start();
+        for after in [0, 1, 700, 2_500] {
+            let until = Instant::now() + millis(after + 5);
+            let done = deadlines.bound(until, sleep(millis(after))).await;
+            assert!(done.is_some(), "{after} ms");
+        }
+        assert_eq!(deadlines.bound(Instant::now(), ready(7)).await, Some(7));
+        let waits = deadlines.waits.lock();
+        assert!(waits.places.len() <= 1 && waits.free.len() == waits.places.len());
+    });
+}
+
+#[test]
+fn waits_that_are_given_up_leave_nothing_to_look_at() {
+    simulate(async {
+        let deadlines = Deadlines::start();
+        for _ in 0..3 {
+            let until = Instant::now() + millis(60_000);
+            let given_up = deadlines.bound(until, pending::<()>());
+            assert!(tokio::time::timeout(millis(1), given_up).await.is_err());
+        }
+        sleep(LOOKS_EVERY * 3).await;
+        assert_eq!(deadlines.waits.lock().looks_at, None);
+        assert_eq!(Arc::strong_count(&deadlines.earlier), 2);
+        let earlier = Arc::clone(&deadlines.earlier);
+        drop(deadlines);
+        sleep(millis(1)).await;
+        assert_eq!(Arc::strong_count(&earlier), 1, "nobody keeps them");
+    });
+}
