@@ -8,10 +8,12 @@
 mod disk;
 mod machine;
 mod scoreboard;
+mod spread;
 
 pub use disk::{RawLog, SyncRate, sync_rate};
 pub use machine::{Machine, TICKS_PER_SECOND, cpu_seconds, flushes, resident_bytes, written_bytes};
 pub use scoreboard::{Scoreboard, criterion};
+pub use spread::Spread;
 
 /// The value that so many of a hundred do not exceed; 0 of nothing.
 #[must_use]

@@ -11,6 +11,8 @@ use crate::{Outcome, shell};
 
 #[path = "../../benches/src/bin/groups-bench/options.rs"]
 mod groups;
+#[path = "../../benches/src/bin/openraft-bench/options.rs"]
+mod openraft;
 /// The benches' own flags: one definition, so that their help is at hand before
 /// anything is compiled.
 #[path = "../../benches/src/bin/cluster-bench/options.rs"]
@@ -23,6 +25,7 @@ use options::Options;
 const PACKAGE: &str = "quorate-benches";
 const CLUSTER: &str = "cluster-bench";
 const RAFT: &str = "raft-bench";
+const OPENRAFT: &str = "openraft-bench";
 const GROUPS: &str = "groups-bench";
 /// What others offer, in a workspace of its own.
 const PEERS: &str = "benches/peers";
@@ -46,8 +49,11 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         criterion: Vec<String>,
     },
-    /// The Raft log beside the disk's limit and logs of others, then many groups.
+    /// The Raft log beside the disk's limit and logs of others, a group beside
+    /// openraft, then many groups.
     Raft(raft::Options),
+    /// Writes to a group in memory beside those of bare openraft.
+    Openraft(openraft::Options),
     /// Raft groups on three processes: what many cost while nobody uses them, how
     /// soon they serve again when a process is killed, and what a leader's writes
     /// lose while a follower catches up by a snapshot.
@@ -63,8 +69,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Some(What::Cores { criterion }) => cores(criterion),
         Some(What::Raft(options)) => {
             raft_log(&raft_arguments(options), options.peers.is_none())?;
-            if options.log_only { Ok(()) } else { many_groups(&[]) }
+            if options.log_only {
+                return Ok(());
+            }
+            beside_openraft(&[])?;
+            many_groups(&[])
         }
+        Some(What::Openraft(options)) => beside_openraft(&openraft_arguments(options)),
         Some(What::Groups(options)) => many_groups(&groups_arguments(options)),
         Some(What::Cluster(options)) => {
             cluster(&to_arguments(options), !options.no_peers && options.etcd_clients.is_none())
@@ -72,6 +83,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         None => {
             cores(&[])?;
             raft_log(&[], true)?;
+            beside_openraft(&[])?;
             many_groups(&[])?;
             cluster(&[], true)
         }
@@ -87,6 +99,10 @@ fn raft_log(arguments: &[OsString], wants_peers: bool) -> Outcome {
         command.args(peer(&target, LOGS_OF_OTHERS, "--peers"));
     }
     shell::run(&mut command)
+}
+
+fn beside_openraft(arguments: &[OsString]) -> Outcome {
+    shell::run(built(&target_directory()?, OPENRAFT)?.args(arguments))
 }
 
 fn many_groups(arguments: &[OsString]) -> Outcome {
@@ -133,6 +149,27 @@ fn raft_arguments(options: &raft::Options) -> Vec<OsString> {
         arguments.extend([flag.into(), value.into()]);
     }
     arguments.extend(paths([("--dir", dir), ("--json", json), ("--peers", peers)]));
+    arguments
+}
+
+fn openraft_arguments(options: &openraft::Options) -> Vec<OsString> {
+    let openraft::Options { rounds, clients, commands, member_threads, client_threads, .. } =
+        options;
+    let openraft::Options { only, json, .. } = options;
+    let mut arguments: Vec<OsString> = Vec::new();
+    for (flag, value) in [
+        ("--rounds", rounds.to_string()),
+        ("--clients", clients.to_string()),
+        ("--commands", commands.to_string()),
+        ("--member-threads", member_threads.to_string()),
+        ("--client-threads", client_threads.to_string()),
+    ] {
+        arguments.extend([flag.into(), value.into()]);
+    }
+    if let Some(only) = only {
+        arguments.extend(["--only".into(), only.into()]);
+    }
+    arguments.extend(paths([("--json", json)]));
     arguments
 }
 

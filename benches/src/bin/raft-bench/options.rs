@@ -23,7 +23,8 @@ pub(crate) struct Options {
     /// leaves that out.
     #[arg(long, value_name = "MIB", default_value_t = 2_048)]
     pub(crate) open_mib: u64,
-    /// Leaves out many groups, which `cargo xtask bench groups` measures alone.
+    /// Leaves out a group beside openraft and many groups, which `cargo xtask bench
+    /// openraft` and `cargo xtask bench groups` measure alone.
     #[arg(long)]
     pub(crate) log_only: bool,
     /// Where the data goes; on a real disk. [default: beside the program]

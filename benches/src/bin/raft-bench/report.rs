@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use quorate_benches::{Machine, percentile};
+use quorate_benches::{Machine, Spread, percentile};
 use serde::Serialize;
 
 use crate::Outcome;
@@ -105,47 +105,16 @@ impl fmt::Display for Table {
             let written = Spread::of(row.rounds.iter().filter_map(|round| round.amplification));
             writeln!(
                 f,
-                "| {} | {} | {:.0}, {:.0} | {:.2} | {} | {} |",
+                "| {} | {} | {:.0}, {:.0} | {:.2} | {:.2} | {:.2} |",
                 row.name,
                 of(|round| round.per_second),
                 of(|round| round.p50_micros as f64).median,
                 of(|round| round.p99_micros as f64).median,
                 written.median,
-                ratio(&rates, &raw),
-                ratio(&ours, &rates),
+                Spread::of_ratios(&rates, &raw),
+                Spread::of_ratios(&ours, &rates),
             )?;
         }
         Ok(())
-    }
-}
-
-/// Rates of the same rounds beside each other.
-fn ratio(of: &[f64], to: &[f64]) -> String {
-    let Spread { median, least, most } = Spread::of(of.iter().zip(to).map(|(of, to)| of / to));
-    format!("{median:.2} [{least:.2}, {most:.2}]")
-}
-
-/// A median, and what is around it.
-struct Spread {
-    median: f64,
-    least: f64,
-    most: f64,
-}
-
-impl Spread {
-    /// Zeroes of nothing.
-    fn of(values: impl Iterator<Item = f64>) -> Self {
-        let mut values: Vec<f64> = values.collect();
-        values.sort_by(f64::total_cmp);
-        let at = |place: usize| values.get(place).copied().unwrap_or_default();
-        let most = values.last().copied().unwrap_or_default();
-        Self { median: at(values.len() / 2), least: at(0), most }
-    }
-}
-
-impl fmt::Display for Spread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { median, least, most } = self;
-        write!(f, "{median:.0} [{least:.0}, {most:.0}]")
     }
 }

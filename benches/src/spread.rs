@@ -1,0 +1,39 @@
+//! What several rounds say together.
+
+use std::fmt;
+
+/// A median, and what is around it.
+#[derive(Debug, Clone, Copy)]
+pub struct Spread {
+    /// The middle one; of an even number the upper.
+    pub median: f64,
+    least: f64,
+    most: f64,
+}
+
+impl Spread {
+    /// Zeroes of nothing.
+    #[must_use]
+    pub fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(f64::total_cmp);
+        let at = |place: usize| values.get(place).copied().unwrap_or_default();
+        let most = values.last().copied().unwrap_or_default();
+        Self { median: at(values.len() / 2), least: at(0), most }
+    }
+
+    /// Of rates beside others of the same rounds.
+    #[must_use]
+    pub fn of_ratios(of: &[f64], to: &[f64]) -> Self {
+        Self::of(of.iter().zip(to).map(|(of, to)| of / to))
+    }
+}
+
+impl fmt::Display for Spread {
+    /// Whole numbers, or as many decimals as are asked for.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { median, least, most } = self;
+        let decimals = f.precision().unwrap_or(0);
+        write!(f, "{median:.decimals$} [{least:.decimals$}, {most:.decimals$}]")
+    }
+}
