@@ -26,6 +26,7 @@ use crate::consensus::probe::Probe;
 use crate::consensus::types::{Command, Member, RaftOf, RaftVoteOf, TypeConfig};
 use crate::deadlines::Deadlines;
 use crate::error::{ProposeError, RaftError, ReadError, Refused};
+use crate::heartbeats::{Haste, Heartbeats};
 use crate::purging::{Purging, Reach};
 use crate::quiescence::Resting;
 use crate::room::Room;
@@ -115,6 +116,8 @@ pub(crate) struct Counters {
     pub(crate) flushes: AtomicU64,
     pub(crate) snapshot_bytes_sent: AtomicU64,
     pub(crate) snapshot_bytes_received: AtomicU64,
+    pub(crate) heartbeats: AtomicU64,
+    pub(crate) heartbeat_messages: AtomicU64,
     pub(crate) snapshots_sent: AtomicU64,
     pub(crate) snapshots_resumed: AtomicU64,
     pub(crate) snapshots_failed: AtomicU64,
@@ -175,12 +178,15 @@ pub(crate) struct Parts {
     pub(crate) probe: Arc<Probe>,
     pub(crate) resting: Arc<Resting>,
     pub(crate) feeding: Arc<Feeding>,
+    pub(crate) heartbeats: Arc<Heartbeats>,
+    pub(crate) haste: Arc<Haste>,
 }
 
 impl Group {
     pub(crate) fn start(parts: Parts) -> Self {
         let Parts { group, replica, class, config, raft, machine, progress, .. } = parts;
         let Parts { counters, deadlines, probe, resting, feeding, .. } = parts;
+        let Parts { heartbeats, haste, .. } = parts;
         let (leadership_out, leadership) = watch::channel(Leadership::default());
         let (reads, read_queue) = mpsc::channel(config.reads_pending_max.max(1));
         let observer = Observer {
@@ -199,10 +205,16 @@ impl Group {
         let lease = config.timing(class).lease() * 9 / 10;
         let trusted = if config.lease_reads { lease } else { Duration::ZERO };
         let option = LinearizerOption::new(Some(trusted), true);
-        let confirmer = confirm_reads(raft.clone(), option, read_queue, Arc::clone(&counters));
+        let confirmer = Confirmer {
+            raft: raft.clone(),
+            option,
+            heartbeats,
+            haste,
+            counters: Arc::clone(&counters),
+        };
         let tasks = vec![
             quorate_types::runtime::spawn(observer.run()).abort_handle(),
-            quorate_types::runtime::spawn(confirmer).abort_handle(),
+            quorate_types::runtime::spawn(confirmer.run(read_queue)).abort_handle(),
         ];
         let inner = Inner {
             group,
@@ -710,24 +722,32 @@ fn forward_of(forward: &ForwardToLeader<TypeConfig>, replica: ReplicaId) -> Opti
     forward.leader_node.map(Member::node_id)
 }
 
-/// Serves reads round by round: whoever comes during a round waits for the
-/// next, because a round proves leadership only as of its beginning.
-async fn confirm_reads(
+/// Confirms that a replica leads, for those who read.
+struct Confirmer {
     raft: RaftOf,
     option: LinearizerOption,
-    mut queue: mpsc::Receiver<ReadReply>,
+    heartbeats: Arc<Heartbeats>,
+    haste: Arc<Haste>,
     counters: Arc<Counters>,
-) {
-    let mut waiting = Vec::new();
-    loop {
-        if queue.recv_many(&mut waiting, queue.max_capacity()).await == 0 {
-            return;
-        }
-        count(&counters.read_rounds);
-        let outcome = confirm(&raft, option.clone()).await;
-        for reply in waiting.drain(..) {
-            // A reader that gave up is no concern of the others.
-            let _gone = reply.send(outcome.clone());
+}
+
+impl Confirmer {
+    /// Serves reads round by round: whoever comes during a round waits for the
+    /// next, because a round proves leadership only as of its beginning.
+    async fn run(self, mut queue: mpsc::Receiver<ReadReply>) {
+        let mut waiting = Vec::new();
+        loop {
+            if queue.recv_many(&mut waiting, queue.max_capacity()).await == 0 {
+                return;
+            }
+            count(&self.counters.read_rounds);
+            let asking = self.heartbeats.ask(&self.haste);
+            let outcome = confirm(&self.raft, self.option.clone()).await;
+            drop(asking);
+            for reply in waiting.drain(..) {
+                // A reader that gave up is no concern of the others.
+                let _gone = reply.send(outcome.clone());
+            }
         }
     }
 }

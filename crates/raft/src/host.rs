@@ -20,10 +20,12 @@ use crate::consensus::wire::{Message, Refusal, Reply};
 use crate::deadlines::Deadlines;
 use crate::error::RaftError;
 use crate::group::{Counters, Group, GroupStatus, Parts};
+use crate::heartbeats::{self, Haste, Heartbeats};
 use crate::inbox;
 use crate::log::{LogEngine, LogError, LogState, LogStats, Vote};
 use crate::machine::{MachineError, StateMachine};
-use crate::quiescence::{Groups, NODE_CALL, NodeCall, Quiescence, Resting};
+use crate::nodes::{NODE_CALL, NodeCall};
+use crate::quiescence::{Groups, Quiescence, Resting};
 use crate::snapshots::{Feeding, Sending};
 use crate::transport::Transport;
 
@@ -71,6 +73,10 @@ pub struct HostMetrics {
     pub reads: u64,
     /// Rounds of confirmation; fewer than reads when reads shared them.
     pub read_rounds: u64,
+    /// Heartbeats of groups, to each follower.
+    pub heartbeats: u64,
+    /// Messages that carried them; fewer than heartbeats when they travelled together.
+    pub heartbeat_messages: u64,
     /// Flushes of a machine, asked for in order to purge a log.
     pub flushes: u64,
     /// Bytes of snapshots that other nodes have taken.
@@ -115,6 +121,7 @@ struct Inner {
     transport: Arc<dyn Transport>,
     groups: Arc<Groups>,
     quiescence: Arc<Quiescence>,
+    heartbeats: Arc<Heartbeats>,
     /// Groups that are being created or removed.
     in_transition: Mutex<BTreeSet<GroupId>>,
     sending: Arc<Sending>,
@@ -199,7 +206,10 @@ impl Host {
             )));
         }
         let groups = Arc::default();
-        let quiescence = Quiescence::start(&config, Arc::clone(&transport), &groups);
+        let counters: Arc<Counters> = Arc::default();
+        let heartbeats = Heartbeats::new(&config, Arc::clone(&transport), Arc::clone(&counters));
+        let heartbeats = Arc::new(heartbeats);
+        let quiescence = Quiescence::start(&config, Arc::clone(&transport), &heartbeats, &groups);
         let inner = Arc::new(Inner {
             sending: Arc::new(Sending::new(&config)),
             receiving: Arc::new(Semaphore::new(config.snapshots_receiving_max.max(1))),
@@ -208,8 +218,9 @@ impl Host {
             transport,
             groups,
             quiescence,
+            heartbeats,
             in_transition: Mutex::default(),
-            counters: Arc::default(),
+            counters,
             deadlines: Arc::new(Deadlines::start()),
             fences: Fences::default(),
             home: OnceLock::new(),
@@ -283,7 +294,8 @@ impl Host {
         let machine = applier.machine();
         let probe = Arc::new(Probe::new(self.inner.config.timing(class)));
         let feeding = Arc::new(Feeding::default());
-        let links = self.inner.links(group, replica, class, &probe, &feeding);
+        let haste = Arc::default();
+        let links = self.inner.links(group, replica, class, &probe, &feeding, &haste);
         let raft = self.inner.start_raft(links, class, !is_bound, &progress, applier).await?;
         probe.follow(raft.metrics());
         let config = Arc::clone(&self.inner.config);
@@ -303,6 +315,8 @@ impl Host {
             probe,
             resting: Arc::new(resting),
             feeding,
+            heartbeats: Arc::clone(&self.inner.heartbeats),
+            haste,
         };
         let running = Group::start(parts);
         self.inner.groups.write().insert(group, running.clone());
@@ -425,7 +439,7 @@ impl Host {
         Box::pin(async move {
             if payload.first() == Some(&NODE_CALL) {
                 return match NodeCall::from_bytes(&payload) {
-                    Ok(call) => Ok(inner.quiescence.answer(from, &call).to_bytes()),
+                    Ok(call) => Ok(inner.answer_node(from, call).await.to_bytes()),
                     Err(error) => Err(RaftError::Malformed(error.to_string())),
                 };
             }
@@ -457,6 +471,8 @@ impl Host {
             proposals_refused: read(&counters.proposals_refused),
             reads: read(&counters.reads),
             read_rounds: read(&counters.read_rounds),
+            heartbeats: read(&counters.heartbeats),
+            heartbeat_messages: read(&counters.heartbeat_messages),
             flushes: read(&counters.flushes),
             snapshot_bytes_sent: read(&counters.snapshot_bytes_sent),
             snapshot_bytes_received: read(&counters.snapshot_bytes_received),
@@ -528,6 +544,7 @@ impl Inner {
         class: GroupClass,
         probe: &Arc<Probe>,
         feeding: &Arc<Feeding>,
+        haste: &Arc<Haste>,
     ) -> Links {
         Links {
             group,
@@ -536,6 +553,8 @@ impl Inner {
             config: Arc::clone(&self.config),
             append_deadline: self.config.timing(class).lease(),
             probe: Arc::clone(probe),
+            heartbeats: Arc::clone(&self.heartbeats),
+            haste: Arc::clone(haste),
             sending: Arc::clone(&self.sending),
             feeding: Arc::clone(feeding),
             counters: Arc::clone(&self.counters),
@@ -561,6 +580,21 @@ impl Inner {
         RaftOf::new(links.replica.0, Arc::new(config), links, log, applier)
             .await
             .map_err(|fatal| RaftError::Halted(fatal.to_string()))
+    }
+
+    /// Answers another node.
+    async fn answer_node(&self, from: NodeId, call: NodeCall) -> Reply {
+        match call {
+            NodeCall::Beat(beat) => Reply::BeatHeard(self.quiescence.hear(from, &beat)),
+            NodeCall::Lull(lulls) => Reply::Lulled(self.quiescence.lulled(from, &lulls)),
+            NodeCall::Heartbeats(together) => {
+                heartbeats::answer(together, async |message| match Message::from_bytes(&message) {
+                    Ok(message) if message.is_heartbeat() => self.answer(from, message).await,
+                    Ok(_) | Err(_) => Reply::Refused(Refusal::Malformed),
+                })
+                .await
+            }
+        }
     }
 
     async fn answer(&self, from: NodeId, message: Message<'_>) -> Reply {

@@ -25,10 +25,10 @@ pub(crate) async fn answer(group: &Group, room: &Arc<Semaphore>, body: Body<'_>)
     }
     match body {
         Body::Append(append) => {
-            let moment = group.resting().moment();
+            let arrival = group.resting().arrival();
             let reply = append_entries(group, append).await;
             if matches!(reply, Reply::Appended | Reply::AppendedPartly(_) | Reply::AppendConflict) {
-                group.note_leader(moment);
+                group.note_leader(arrival);
             }
             reply
         }

@@ -49,6 +49,37 @@ fn every_group_elects_and_replicates() {
 }
 
 #[test]
+fn heartbeats_of_many_groups_share_messages() {
+    simulate(async {
+        let network = Network::default();
+        let groups: Vec<u64> = (1..=90).collect();
+        let restless = HostConfig { quiet_after: None, ..config() };
+        let nodes = seeded_cluster_with(&network, &groups, restless).await;
+        for &group in &groups {
+            leader_of(&groups_of(&nodes, group)).await;
+        }
+        let sent = || {
+            let metrics = nodes.iter().map(|node| node.host.metrics());
+            metrics.fold((0, 0), |(heartbeats, messages), it| {
+                (heartbeats + it.heartbeats, messages + it.heartbeat_messages)
+            })
+        };
+        let terms = || -> Vec<u64> {
+            let replicas = nodes.iter().flat_map(|node| node.host.statuses());
+            replicas.map(|it| it.term).collect()
+        };
+        let (before, terms_before) = (sent(), terms());
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        let after = sent();
+        let (heartbeats, messages) = (after.0 - before.0, after.1 - before.1);
+        // Five a second from each leader to two followers, and not much less.
+        assert!(heartbeats >= 90 * 2 * 4 * 20, "{heartbeats}");
+        assert!(messages * 2 < heartbeats, "{messages} messages for {heartbeats} heartbeats");
+        assert_eq!(terms(), terms_before, "nobody stands for election");
+    });
+}
+
+#[test]
 fn a_group_can_be_initialized_instead_of_seeded() {
     simulate(async {
         let network = Network::default();

@@ -24,6 +24,8 @@ pub(crate) fn write(text: &mut String, raft: &HostMetrics, groups: &[GroupStatus
         ("proposals_refused", raft.proposals_refused),
         ("reads", raft.reads),
         ("read_rounds", raft.read_rounds),
+        ("heartbeats", raft.heartbeats),
+        ("heartbeat_messages", raft.heartbeat_messages),
         ("flushes", raft.flushes),
         ("snapshot_bytes_sent", raft.snapshot_bytes_sent),
         ("snapshot_bytes_received", raft.snapshot_bytes_received),

@@ -130,6 +130,7 @@ fn any_bytes_are_a_reply_or_none() {
             awake: Seq(vec![Claim { group: GROUP, term: 3 }]),
         }),
         Reply::Lulled(Seq(vec![true, false])),
+        Reply::Heartbeats(Seq(vec![Blob(Reply::Appended.to_bytes()), Blob(Bytes::new())])),
     ];
     fuzz!(Corpus::of(replies.iter().map(Reply::to_bytes)), |input| {
         if let Ok(reply) = fuzz::frugal(input.len(), || Reply::from_bytes(input)) {

@@ -28,6 +28,7 @@ use super::wire::{
 };
 use crate::config::HostConfig;
 use crate::group::Counters;
+use crate::heartbeats::{Haste, Heartbeats};
 use crate::snapshots::{Feeding, Outgoing, SendError, Sending, send};
 use crate::transport::{Lane, Transport, TransportError};
 
@@ -45,6 +46,10 @@ pub(crate) struct Links {
     pub(crate) append_deadline: Duration,
     /// Whether heartbeats are to be sent.
     pub(crate) probe: Arc<Probe>,
+    /// Those of all groups of this node.
+    pub(crate) heartbeats: Arc<Heartbeats>,
+    /// Whether those of this group may wait.
+    pub(crate) haste: Arc<Haste>,
     /// What bounds the snapshots this node sends.
     pub(crate) sending: Arc<Sending>,
     /// Those of them that this replica sends.
@@ -137,7 +142,8 @@ pub(crate) fn unexpected(reply: &Reply) -> CallError {
 }
 
 impl Link {
-    /// Sends at once; the returned future waits for the reply.
+    /// Sends at once, unless it is a heartbeat, which may wait for others; the
+    /// returned future waits for the reply.
     pub(crate) fn call(
         &self,
         lane: Lane,
@@ -146,7 +152,12 @@ impl Link {
     ) -> impl Future<Output = Result<Reply, CallError>> + Send + 'static + use<> {
         let message =
             Message { group: self.links.group, from: self.links.replica, to: self.to, body };
-        let reply = self.links.transport.call(self.node, lane, message.to_bytes(), deadline);
+        let links = &self.links;
+        let reply = if lane == Lane::Heartbeat && message.is_heartbeat() {
+            links.heartbeats.call(self.node, message.to_bytes(), deadline, &links.haste)
+        } else {
+            links.transport.call(self.node, lane, message.to_bytes(), deadline)
+        };
         async move {
             let reply = reply.await.map_err(CallError::Transport)?;
             Reply::from_bytes(&reply).map_err(|error| CallError::Malformed(error.to_string()))

@@ -322,7 +322,7 @@ pub(crate) struct SnapshotEnd {
     pub(crate) crc32c: u32,
 }
 
-/// The answer to a [`Message`] or a [`NodeCall`](crate::quiescence::NodeCall).
+/// The answer to a [`Message`] or a [`NodeCall`](crate::nodes::NodeCall).
 #[derive(Clone, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
 pub(crate) enum Reply {
     Refused(Refusal),
@@ -343,6 +343,9 @@ pub(crate) enum Reply {
     BeatHeard(Heard),
     /// Who rests now, in the order of the question.
     Lulled(Seq<bool>),
+    /// The reply to each of the heartbeats that came together, in their order;
+    /// nothing where there was none in time.
+    Heartbeats(Seq<Blob>),
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
@@ -390,6 +393,10 @@ impl<'a> Message<'a> {
 
     pub(crate) fn from_bytes(bytes: &'a [u8]) -> Result<Self, WireError> {
         open("message", MESSAGE_VERSION, bytes)
+    }
+
+    pub(crate) const fn is_heartbeat(&self) -> bool {
+        matches!(&self.body, Body::Append(append) if append.entries.0.is_empty())
     }
 }
 

@@ -11,10 +11,12 @@ use tokio::time::Instant;
 
 use super::group::Asking;
 use super::roster::{Doubt, Roster};
-use super::wire::{Beat, Heard, Lull, NodeCall};
+use super::wire::{Beat, Heard, Lull};
 use crate::config::{GroupClass, HostConfig};
 use crate::consensus::wire::Reply;
 use crate::group::Group;
+use crate::heartbeats::Heartbeats;
+use crate::nodes::NodeCall;
 use crate::transport::{Lane, Transport};
 
 /// The groups of a host.
@@ -38,6 +40,7 @@ pub(crate) struct Quiescence {
     /// How long silence of a node is borne.
     patience: Duration,
     transport: Arc<dyn Transport>,
+    heartbeats: Arc<Heartbeats>,
     groups: Weak<Groups>,
     roster: Mutex<Roster>,
 }
@@ -46,6 +49,7 @@ impl Quiescence {
     pub(crate) fn start(
         config: &HostConfig,
         transport: Arc<dyn Transport>,
+        heartbeats: &Arc<Heartbeats>,
         groups: &Arc<Groups>,
     ) -> Arc<Self> {
         let timings = || GroupClass::ALL.map(|class| config.timing(class)).into_iter();
@@ -57,6 +61,7 @@ impl Quiescence {
             beat,
             patience,
             transport,
+            heartbeats: Arc::clone(heartbeats),
             groups: Arc::downgrade(groups),
             roster: Mutex::new(Roster::new(patience, beat)),
         });
@@ -97,20 +102,15 @@ impl Quiescence {
         self.groups.upgrade()?.read().get(&group).cloned()
     }
 
-    /// Answers another node.
-    pub(crate) fn answer(&self, from: NodeId, call: &NodeCall) -> Reply {
-        match call {
-            NodeCall::Beat(beat) => Reply::BeatHeard(self.hear(from, beat)),
-            NodeCall::Lull(lulls) => {
-                let rests = |lull: &Lull| {
-                    self.group(lull.group).is_some_and(|group| group.is_lulled(from, lull))
-                };
-                Reply::Lulled(lulls.iter().map(rests).collect())
-            }
-        }
+    /// Whether each of these followers rests now.
+    pub(crate) fn lulled(&self, from: NodeId, lulls: &[Lull]) -> Seq<bool> {
+        let rests =
+            |lull: &Lull| self.group(lull.group).is_some_and(|group| group.is_lulled(from, lull));
+        lulls.iter().map(rests).collect()
     }
 
-    fn hear(&self, from: NodeId, beat: &Beat) -> Heard {
+    /// Another node vouches for its leaders that rest.
+    pub(crate) fn hear(&self, from: NodeId, beat: &Beat) -> Heard {
         let (heard, doubts) = self.roster.lock().hear(from, beat, Instant::now());
         sometimes!("a group rests that its leader's node does not claim", !doubts.is_empty());
         self.act_on(doubts);
@@ -195,6 +195,8 @@ impl Quiescence {
 
     /// Asks followers on a node to rest; nothing where there is no answer.
     async fn ask(&self, node: NodeId, lulls: Vec<Lull>) -> Vec<bool> {
+        // A heartbeat that came behind it would wake whom it has rest.
+        self.heartbeats.hurry(node);
         let call = NodeCall::Lull(Seq(lulls)).to_bytes();
         match self.transport.call(node, Lane::Heartbeat, call, self.beat * 2).await {
             Ok(reply) => match Reply::from_bytes(&reply) {

@@ -4,10 +4,12 @@
 use bytes::Bytes;
 use quorate_testkit::fuzz;
 use quorate_testkit::fuzz::Corpus;
-use quorate_types::{GroupId, ReplicaId, Seq};
+use quorate_types::{Blob, GroupId, ReplicaId, Seq};
 
-use super::wire::{Beat, Claim, Claims, Lull, NodeCall};
+use super::wire::{Beat, Claim, Claims, Lull};
+use crate::heartbeats::Together;
 use crate::log::{LogPosition, Vote};
+use crate::nodes::NodeCall;
 
 #[test]
 fn any_bytes_are_a_call_of_a_node_or_none() {
@@ -23,6 +25,10 @@ fn any_bytes_are_a_call_of_a_node_or_none() {
         NodeCall::Beat(Beat { claims, names: Some(Seq(vec![claim(1, 2), claim(3, 4)])) }),
         NodeCall::Lull(Seq(vec![lull, Lull { group: GroupId(5), ..lull }])),
         NodeCall::Lull(Seq::new()),
+        NodeCall::Heartbeats(Together {
+            within_millis: 90,
+            messages: Seq(vec![Blob(Bytes::from_static(b"one")), Blob(Bytes::new())]),
+        }),
     ];
     let corpus: Vec<Bytes> = calls.iter().map(NodeCall::to_bytes).collect();
     fuzz!(Corpus::of(corpus), |input| {

@@ -28,6 +28,13 @@ use crate::transport::Lane;
 /// election.
 const GONE_AFTER: u32 = 5;
 
+/// When a message of a leader came.
+#[derive(Clone, Copy)]
+pub(crate) struct Arrival {
+    moment: u64,
+    lulls: u64,
+}
+
 /// Whether a replica rests, for those who use it, and whether its timers run.
 pub(crate) struct Resting {
     house: Arc<Quiescence>,
@@ -46,6 +53,8 @@ pub(crate) struct Resting {
     used: AtomicU64,
     /// When it heard from its leader last, likewise.
     heard: AtomicU64,
+    /// How often its leader had it rest. Changes while the roster is held.
+    lulls: AtomicU64,
     /// When a leader woke, and with whom it had rested.
     left: Mutex<Option<(Instant, BTreeSet<NodeId>)>>,
 }
@@ -69,6 +78,7 @@ impl Resting {
             bound_for,
             used: AtomicU64::new(0),
             heard: AtomicU64::new(0),
+            lulls: AtomicU64::new(0),
             left: Mutex::default(),
         }
     }
@@ -87,6 +97,11 @@ impl Resting {
     /// Now, in milliseconds since it began.
     pub(crate) fn moment(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// A message that comes now, for [`Group::note_leader`].
+    pub(crate) fn arrival(&self) -> Arrival {
+        Arrival { moment: self.moment(), lulls: self.lulls.load(Ordering::SeqCst) }
     }
 
     fn ago(&self, moment: &AtomicU64) -> Duration {
@@ -305,13 +320,16 @@ impl Group {
         drop(runtime::spawn(async move { group.rise().await }));
     }
 
-    /// The leader was heard at a moment, and believed. A follower that hears its
-    /// leader needs no timers.
-    pub(crate) fn note_leader(&self, moment: u64) {
+    /// The leader was heard, and believed. A follower that hears its leader needs no
+    /// timers. What came before the leader wanted to rest does not end the rest.
+    pub(crate) fn note_leader(&self, arrival: Arrival) {
         let resting = self.resting();
-        resting.heard.fetch_max(moment, Ordering::SeqCst);
+        resting.heard.fetch_max(arrival.moment, Ordering::SeqCst);
         if !resting.is_awake() {
             let Some(mut roster) = resting.roster() else { return };
+            if resting.lulls.load(Ordering::SeqCst) != arrival.lulls {
+                return;
+            }
             resting.end(&mut roster);
         }
         if resting.is_ticking() && !self.is_leading_now() {
@@ -416,6 +434,7 @@ impl Group {
         {
             return false;
         }
+        self.resting().lulls.fetch_add(1, Ordering::SeqCst);
         self.resting().is_awake.store(false, Ordering::SeqCst);
         self.resting().tick(false);
         true

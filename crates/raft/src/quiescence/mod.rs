@@ -41,4 +41,4 @@ pub(crate) use driver::{Groups, Quiescence};
 pub(crate) use group::Resting;
 #[cfg(test)]
 pub(crate) use wire::Claim;
-pub(crate) use wire::{Heard, NODE_CALL, NodeCall};
+pub(crate) use wire::{Beat, Heard, Lull};

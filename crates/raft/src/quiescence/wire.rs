@@ -1,23 +1,9 @@
 //! What nodes say to each other about replicas that rest.
 
-use bytes::Bytes;
 use quorate_types::{GroupId, ReplicaId, Seq};
 use zerompk::{FromMessagePack, ToMessagePack};
 
-use crate::consensus::wire::{WireError, open, versioned};
 use crate::log::{LogPosition, Vote};
-
-/// The first byte of a [`NodeCall`], which tells it from a replica's message.
-pub(crate) const NODE_CALL: u8 = 2;
-
-/// A request from one node to another, for all their groups together.
-#[derive(Clone, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
-pub(crate) enum NodeCall {
-    /// The leaders here that rest are in office.
-    Beat(Beat),
-    /// Leaders here want to rest: whoever follows them is to rest, too.
-    Lull(Seq<Lull>),
-}
 
 /// A group that rests on its leader's word, given in this term.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ToMessagePack, FromMessagePack)]
@@ -81,14 +67,4 @@ pub(crate) struct Lull {
     pub(crate) vote: Vote,
     /// The end of the leader's log, which is committed.
     pub(crate) last: LogPosition,
-}
-
-impl NodeCall {
-    pub(crate) fn to_bytes(&self) -> Bytes {
-        versioned(NODE_CALL, self)
-    }
-
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
-        open("call of a node", NODE_CALL, bytes)
-    }
 }

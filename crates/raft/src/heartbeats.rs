@@ -1,0 +1,281 @@
+//! Heartbeats of all groups to a node travel together.
+//!
+//! Each group in use sends each of its followers some heartbeats a second, at
+//! moments of its own. They are small, and a message with an answer for each of them
+//! costs more than what they do. So one waits a while for others to the same node:
+//! one message takes them all, and one answer comes for all, in their order. They
+//! count from when their leader made them, so what waits makes no lease longer.
+//!
+//! A heartbeat that a reader waits for goes at once, and takes along who waits.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use parking_lot::Mutex;
+use quorate_types::runtime::BoxFuture;
+use quorate_types::{Blob, NodeId, Seq, runtime, sometimes};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use zerompk::{FromMessagePack, ToMessagePack};
+
+use crate::config::{GroupClass, HostConfig};
+use crate::consensus::wire::Reply;
+use crate::group::{Counters, count};
+use crate::nodes::NodeCall;
+use crate::transport::{Lane, Transport, TransportError};
+
+/// So many travel together at most.
+pub(crate) const TOGETHER_MAX: usize = 1024;
+
+/// The part of the time between two heartbeats that one of them may wait.
+const LINGER_PART: u32 = 10;
+
+type Answer = Result<Bytes, TransportError>;
+
+/// Messages of replicas, each as it would travel by itself.
+#[derive(Clone, PartialEq, Eq, Debug, ToMessagePack, FromMessagePack)]
+pub(crate) struct Together {
+    /// What has no answer by then stays without one: none waits for another long.
+    pub(crate) within_millis: u32,
+    pub(crate) messages: Seq<Blob>,
+}
+
+/// What a group has to do with how its heartbeats travel.
+#[derive(Debug, Default)]
+pub(crate) struct Haste {
+    /// Somebody waits for what they tell.
+    is_asked: AtomicBool,
+    /// Those of them that wait for others.
+    lingering: AtomicUsize,
+}
+
+/// The heartbeats of a host.
+pub(crate) struct Heartbeats {
+    transport: Arc<dyn Transport>,
+    counters: Arc<Counters>,
+    linger: Duration,
+    lots: Mutex<BTreeMap<NodeId, Lot>>,
+}
+
+/// What waits for others to a node.
+#[derive(Default)]
+struct Lot {
+    waiting: Vec<Waiting>,
+    /// Somebody sends it after a while.
+    is_timed: bool,
+}
+
+struct Waiting {
+    message: Bytes,
+    until: Instant,
+    reply: oneshot::Sender<Answer>,
+    _lingers: Lingers,
+}
+
+struct Lingers(Arc<Haste>);
+
+impl Lingers {
+    fn begin(haste: &Arc<Haste>) -> Self {
+        haste.lingering.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(haste))
+    }
+}
+
+impl Drop for Lingers {
+    fn drop(&mut self) {
+        self.0.lingering.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Heartbeats {
+    pub(crate) fn new(
+        config: &HostConfig,
+        transport: Arc<dyn Transport>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let heartbeats = GroupClass::ALL.map(|class| config.timing(class).heartbeat);
+        let shortest = heartbeats.into_iter().min().unwrap_or_default();
+        Self { transport, counters, linger: shortest / LINGER_PART, lots: Mutex::default() }
+    }
+
+    /// Sends a heartbeat, after a while if it has no haste. It counts as begun when
+    /// this function returns.
+    pub(crate) fn call(
+        self: &Arc<Self>,
+        to: NodeId,
+        message: Bytes,
+        deadline: Duration,
+        haste: &Arc<Haste>,
+    ) -> BoxFuture<Answer> {
+        count(&self.counters.heartbeats);
+        let (reply, answer) = oneshot::channel();
+        let (lot, is_first) = {
+            let mut lots = self.lots.lock();
+            let lot = lots.entry(to).or_default();
+            // Noted first and asked second, as who asks does it the other way
+            // round: one of us sees the other.
+            let lingers = Lingers::begin(haste);
+            let is_asked = haste.is_asked.load(Ordering::SeqCst);
+            if is_asked && lot.waiting.is_empty() {
+                drop(lots);
+                return self.send(to, message, deadline);
+            }
+            let until = Instant::now() + deadline;
+            lot.waiting.push(Waiting { message, until, reply, _lingers: lingers });
+            let goes = is_asked || lot.waiting.len() >= TOGETHER_MAX;
+            let goes = goes.then(|| std::mem::take(&mut lot.waiting));
+            let is_first = goes.is_none() && !std::mem::replace(&mut lot.is_timed, true);
+            (goes, is_first)
+        };
+        if let Some(lot) = lot {
+            self.send_lot(to, lot);
+        }
+        if is_first {
+            drop(runtime::spawn(send_after_a_while(Arc::downgrade(self), to)));
+        }
+        Box::pin(async move { answer.await.unwrap_or(Err(TransportError::Deadline { to })) })
+    }
+
+    /// Somebody waits for what a group's heartbeats tell, until this is dropped.
+    pub(crate) fn ask(&self, haste: &Arc<Haste>) -> Asking {
+        haste.is_asked.store(true, Ordering::SeqCst);
+        if haste.lingering.load(Ordering::SeqCst) > 0 {
+            let lots: Vec<_> = {
+                let mut lots = self.lots.lock();
+                lots.iter_mut().map(|(to, lot)| (*to, std::mem::take(&mut lot.waiting))).collect()
+            };
+            for (to, lot) in lots {
+                self.send_lot(to, lot);
+            }
+        }
+        Asking(Arc::clone(haste))
+    }
+
+    /// Sends what waits for others to a node, before something that it must not come
+    /// behind.
+    pub(crate) fn hurry(&self, to: NodeId) {
+        let lot = self.lots.lock().get_mut(&to).map(|lot| std::mem::take(&mut lot.waiting));
+        self.send_lot(to, lot.unwrap_or_default());
+    }
+
+    fn send(&self, to: NodeId, message: Bytes, deadline: Duration) -> BoxFuture<Answer> {
+        count(&self.counters.heartbeat_messages);
+        self.transport.call(to, Lane::Heartbeat, message, deadline)
+    }
+
+    /// Sends what waited, now, and brings the answers to who waits for them.
+    fn send_lot(&self, to: NodeId, mut lot: Vec<Waiting>) {
+        lot.retain(|waiting| !waiting.reply.is_closed());
+        let now = Instant::now();
+        let left = |waiting: &Waiting| waiting.until.saturating_duration_since(now);
+        let (shortest, longest) = (lot.iter().map(left).min(), lot.iter().map(left).max());
+        let (Some(shortest), Some(longest)) = (shortest, longest) else { return };
+        if lot.len() == 1
+            && let Some(alone) = lot.pop()
+        {
+            let Waiting { message, reply, _lingers, .. } = alone;
+            let answer = self.send(to, message, longest);
+            drop(runtime::spawn(async move {
+                // Who gave up is gone.
+                drop(reply.send(answer.await));
+            }));
+            return;
+        }
+        sometimes!("heartbeats of several groups travel together");
+        let (messages, replies): (Vec<Blob>, Vec<_>) =
+            lot.into_iter().map(|waiting| (Blob(waiting.message), waiting.reply)).unzip();
+        // Half for those who answer, so that the answer comes back in time.
+        let within_millis = u32::try_from((shortest / 2).as_millis()).unwrap_or(u32::MAX);
+        let call = NodeCall::Heartbeats(Together { within_millis, messages: Seq(messages) });
+        let answer = self.send(to, call.to_bytes(), longest);
+        drop(runtime::spawn(async move { give_out(to, answer.await, replies) }));
+    }
+}
+
+/// Who waits for what a group's heartbeats tell.
+pub(crate) struct Asking(Arc<Haste>);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.is_asked.store(false, Ordering::SeqCst);
+    }
+}
+
+async fn send_after_a_while(heartbeats: Weak<Heartbeats>, to: NodeId) {
+    let Some(linger) = heartbeats.upgrade().map(|heartbeats| heartbeats.linger) else { return };
+    tokio::time::sleep(linger).await;
+    let Some(heartbeats) = heartbeats.upgrade() else { return };
+    let lot = heartbeats.lots.lock().remove(&to).unwrap_or_default();
+    heartbeats.send_lot(to, lot.waiting);
+}
+
+/// Gives everyone an own answer, or the reason why there is none.
+fn give_out(to: NodeId, answer: Answer, replies: Vec<oneshot::Sender<Answer>>) {
+    let answers = answer.and_then(|answer| {
+        let rejected = |reason| TransportError::Rejected { to, reason };
+        match Reply::from_bytes(&answer) {
+            Ok(Reply::Heartbeats(answers)) if answers.len() == replies.len() => Ok(answers),
+            Ok(other) => Err(rejected(format!("unexpected reply to heartbeats: {other:?}"))),
+            Err(error) => Err(rejected(error.to_string())),
+        }
+    });
+    match answers {
+        Ok(answers) => {
+            for (reply, Blob(answer)) in replies.into_iter().zip(answers) {
+                let late = answer.is_empty();
+                // Who gave up is gone, here and below.
+                drop(reply.send(if late {
+                    Err(TransportError::Deadline { to })
+                } else {
+                    Ok(answer)
+                }));
+            }
+        }
+        Err(error) => {
+            for reply in replies {
+                drop(reply.send(Err(error.clone())));
+            }
+        }
+    }
+}
+
+/// Answers heartbeats that came together. Each is begun, in their order; what takes
+/// too long is given up, and has an empty answer.
+pub(crate) async fn answer<F>(together: Together, answer: impl Fn(Bytes) -> F) -> Reply
+where
+    F: Future<Output = Reply>,
+{
+    let Together { within_millis, messages } = together;
+    if messages.len() > TOGETHER_MAX {
+        return Reply::Refused(crate::consensus::wire::Refusal::Malformed);
+    }
+    let mut answers = Seq(vec![Blob(Bytes::new()); messages.len()]);
+    let mut over = pin!(tokio::time::sleep(Duration::from_millis(within_millis.into())));
+    let mut open: FuturesUnordered<_> = (messages.into_iter().zip(answers.iter_mut()))
+        .map(|(Blob(message), place)| {
+            let answer = answer(message);
+            async move { place.0 = answer.await.to_bytes() }
+        })
+        .collect();
+    loop {
+        tokio::select! {
+            biased;
+            answered = open.next() => if answered.is_none() { break },
+            () = &mut over => {
+                sometimes!("a heartbeat that came with others is answered too late");
+                break;
+            }
+        }
+    }
+    drop(open);
+    Reply::Heartbeats(answers)
+}
