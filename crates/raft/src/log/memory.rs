@@ -12,9 +12,14 @@ use super::rows::{Census, GroupRow, Location};
 use super::writer::entry_bytes;
 use super::{LogEntry, LogError, LogPosition, LogState, Place, Vote};
 
-/// How many stale references to removed entries the tail may hold before it
-/// is swept; keeps sweeping rare and the tail's size in proportion.
+/// How many stale references to removed entries the tail may hold before it is
+/// swept, besides as many as are not stale: so sweeping one costs no more than
+/// keeping one, and the tail's size stays in proportion.
 const STALE_TAIL_ITEMS_MAX: usize = 4096;
+
+/// How many rows are passed over on the way to the next one that is wanted, before
+/// it is searched for.
+const ROWS_PASSED_MAX: usize = 8;
 
 struct Slot {
     /// Tells this entry from one that replaced it at the same index.
@@ -153,9 +158,9 @@ fn owner_in(groups: &mut BTreeMap<GroupId, Group>, group: GroupId) -> Result<&mu
     owner.ok_or(LogError::UnknownGroup(group))
 }
 
-pub(super) struct Memory {
-    groups: BTreeMap<GroupId, Group>,
-    census: Census,
+/// The rows of entries on disk.
+#[derive(Default)]
+struct Rows {
     /// What is still needed, by the row that holds it.
     live: BTreeMap<u64, Live>,
     /// Rows of entries that nothing needs any more once an operation is durable:
@@ -163,12 +168,74 @@ pub(super) struct Memory {
     dead: VecDeque<(u64, u64)>,
     /// The number of the operation that changes this now.
     operation: u64,
+}
+
+impl Rows {
+    /// Entries of a row are needed.
+    fn enter(&mut self, row: u64, needed: Live) {
+        if needed.entries > 0 {
+            let live = self.live.entry(row).or_default();
+            *live = live.plus(needed);
+        }
+    }
+
+    /// Entries are not needed any more, nor are rows of which none is now.
+    fn leave(&mut self, entries: impl IntoIterator<Item = Location>) {
+        let before = self.dead.len();
+        let mut entries = entries.into_iter().peekable();
+        let mut rows = self.live.range_mut(u64::MAX..);
+        while let Some(first) = entries.next() {
+            let sequence = first.sequence;
+            let mut left = Live::default();
+            left.add(first);
+            while let Some(next) = entries.next_if(|next| next.sequence == sequence) {
+                left.add(next);
+            }
+            // Mostly it is the next one.
+            let mut ahead = rows.by_ref().take(ROWS_PASSED_MAX);
+            let live = match ahead.find(|(row, _)| **row >= sequence) {
+                Some((row, live)) if *row == sequence => Some(live),
+                _ => {
+                    rows = self.live.range_mut(sequence..);
+                    rows.next().filter(|(row, _)| **row == sequence).map(|(_, live)| live)
+                }
+            };
+            let Some(live) = live else { continue };
+            live.entries -= left.entries;
+            live.bytes -= left.bytes;
+            if live.entries == 0 {
+                self.dead.push_back((self.operation, sequence));
+            }
+        }
+        for (_, row) in self.dead.range(before..) {
+            self.live.remove(row);
+        }
+    }
+}
+
+/// The payloads that are kept in memory.
+#[derive(Default)]
+struct Tail {
     /// Cached entries, oldest first; some may be gone already.
-    tail: VecDeque<(GroupId, u64, u64)>,
+    items: VecDeque<(GroupId, u64, u64)>,
     /// How many are not gone, and their payloads' bytes.
-    tail_entries: usize,
-    tail_bytes: usize,
-    tail_bytes_max: usize,
+    entries: usize,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Tail {
+    fn leave(&mut self, payload: &Bytes) {
+        self.entries -= 1;
+        self.bytes -= payload.len();
+    }
+}
+
+pub(super) struct Memory {
+    groups: BTreeMap<GroupId, Group>,
+    census: Census,
+    rows: Rows,
+    tail: Tail,
     next_ticket: u64,
 }
 
@@ -177,13 +244,8 @@ impl Memory {
         Self {
             groups: BTreeMap::new(),
             census: Census::default(),
-            live: BTreeMap::new(),
-            dead: VecDeque::new(),
-            operation: 0,
-            tail: VecDeque::new(),
-            tail_entries: 0,
-            tail_bytes: 0,
-            tail_bytes_max,
+            rows: Rows::default(),
+            tail: Tail { bytes_max: tail_bytes_max, ..Tail::default() },
             next_ticket: 0,
         }
     }
@@ -263,15 +325,15 @@ impl Memory {
                     }
                 }
             }
-            if let Some(sequence) = row.first().map(|entry| entry.location.sequence)
-                && live.entries > 0
-            {
-                memory.live.insert(sequence, live);
+            if let Some(first) = row.first() {
+                memory.rows.enter(first.location.sequence, live);
             }
         }
         for (group, entries) in held {
             memory.restore(group, entries)?;
         }
+        // Whoever opens the log notes every row, so these too.
+        memory.rows.dead.clear();
         Ok(memory)
     }
 
@@ -308,20 +370,18 @@ impl Memory {
             let location = Some(location);
             owner.slots.push_back(Slot { ticket: 0, term, location });
         }
-        for location in replaced {
-            self.leave_row(location);
-        }
+        self.rows.leave(replaced);
         Ok(())
     }
 
     /// The bytes that are needed of some rows, with what is around a payload.
     pub(super) fn needed_bytes(&self, rows: Range<u64>) -> u64 {
-        self.live.range(rows).map(|(_, live)| live.bytes).sum()
+        self.rows.live.range(rows).map(|(_, live)| live.bytes).sum()
     }
 
     /// Which of some rows are needed.
     pub(super) fn needed_rows(&self, rows: Range<u64>) -> Vec<u64> {
-        self.live.range(rows).map(|(row, _)| *row).collect()
+        self.rows.live.range(rows).map(|(row, _)| *row).collect()
     }
 
     /// The ticket of an entry, if what lies there is needed.
@@ -333,21 +393,22 @@ impl Memory {
 
     /// Notes a row of entries, so that it is found dead if nothing in it is live.
     pub(super) fn note_row(&mut self, sequence: u64) {
-        if !self.live.contains_key(&sequence) {
-            self.dead.push_back((self.operation, sequence));
+        if !self.rows.live.contains_key(&sequence) {
+            self.rows.dead.push_back((self.rows.operation, sequence));
         }
     }
 
     /// What changes from now on is the doing of the operation with this number.
     pub(super) fn begin_operation(&mut self, number: u64) {
-        self.operation = number;
+        self.rows.operation = number;
     }
 
     /// The rows that nothing needs once the operations up to this number are
     /// durable.
     pub(super) fn take_dead(&mut self, operations: u64) -> Vec<u64> {
-        let count = self.dead.partition_point(|(number, _)| *number <= operations);
-        self.dead.drain(..count).map(|(_, row)| row).collect()
+        let dead = &mut self.rows.dead;
+        let count = dead.partition_point(|(number, _)| *number <= operations);
+        dead.drain(..count).map(|(_, row)| row).collect()
     }
 
     /// Adds entries that continue the log; returns the ticket of the first,
@@ -371,9 +432,9 @@ impl Memory {
             let LogPosition { term, index } = entry.position;
             owner.slots.push_back(Slot { ticket, term, location: None });
             owner.cached.push_back(entry.payload.clone());
-            self.tail.push_back((group, index, ticket));
-            self.tail_entries += 1;
-            self.tail_bytes += entry.payload.len();
+            self.tail.items.push_back((group, index, ticket));
+            self.tail.entries += 1;
+            self.tail.bytes += entry.payload.len();
         }
         let replica = owner.replica;
         self.next_ticket += entries.len() as u64;
@@ -382,33 +443,32 @@ impl Memory {
 
     /// Removes the entries from `from` on; returns the last one removed.
     pub(super) fn truncate(&mut self, group: GroupId, from: u64) -> Result<Option<u64>, LogError> {
-        let owner = self.owner_mut(group)?;
+        let owner = owner_in(&mut self.groups, group)?;
         let end = owner.next_index();
         let keep = from.clamp(owner.first, end) - owner.first;
-        let removed = owner.slots.split_off(usize::try_from(keep).unwrap_or(usize::MAX));
-        let kept = owner.cached.len().saturating_sub(removed.len());
-        let payloads = owner.cached.split_off(kept);
-        let last = (!removed.is_empty()).then(|| end - 1);
-        self.release(removed, payloads);
-        Ok(last)
+        let keep = usize::try_from(keep).unwrap_or(usize::MAX);
+        let removed = owner.slots.len().saturating_sub(keep);
+        let kept = owner.cached.len().saturating_sub(removed);
+        owner.cached.drain(kept..).for_each(|payload| self.tail.leave(&payload));
+        self.rows.leave(owner.slots.drain(keep..).filter_map(|slot| slot.location));
+        Ok((removed > 0).then(|| end - 1))
     }
 
     /// Removes the entries up to `upto`. False when they were gone already.
     pub(super) fn purge(&mut self, group: GroupId, upto: LogPosition) -> Result<bool, LogError> {
-        let owner = self.owner_mut(group)?;
+        let owner = owner_in(&mut self.groups, group)?;
         // Nor is there anything to purge below where a log begins.
         let is_below = !owner.slots.is_empty() && upto.index < owner.first;
         if is_below || owner.purged.is_some_and(|purged| purged.index >= upto.index) {
             return Ok(false);
         }
         let drop = (upto.index + 1).clamp(owner.first, owner.next_index()) - owner.first;
-        let removed: Vec<Slot> =
-            owner.slots.drain(..usize::try_from(drop).unwrap_or(usize::MAX)).collect();
+        let removed = owner.slots.drain(..usize::try_from(drop).unwrap_or(usize::MAX));
+        self.rows.leave(removed.filter_map(|slot| slot.location));
         let surplus = owner.cached.len().saturating_sub(owner.slots.len());
-        let payloads: Vec<Bytes> = owner.cached.drain(..surplus).collect();
+        owner.cached.drain(..surplus).for_each(|payload| self.tail.leave(&payload));
         owner.purged = Some(upto);
         owner.first = upto.index + 1;
-        self.release(removed, payloads);
         Ok(true)
     }
 
@@ -421,74 +481,40 @@ impl Memory {
             && let Some(owner) = memory.owner.take()
         {
             self.census.owners -= 1;
-            self.release(owner.slots, owner.cached);
+            owner.cached.iter().for_each(|payload| self.tail.leave(payload));
+            self.rows.leave(owner.slots.into_iter().filter_map(|slot| slot.location));
         }
-    }
-
-    fn release(
-        &mut self,
-        slots: impl IntoIterator<Item = Slot>,
-        payloads: impl IntoIterator<Item = Bytes>,
-    ) {
-        for payload in payloads {
-            self.tail_entries -= 1;
-            self.tail_bytes -= payload.len();
-        }
-        for location in slots.into_iter().filter_map(|slot| slot.location) {
-            self.release_row(location);
-        }
-    }
-
-    fn release_row(&mut self, location: Location) {
-        if self.leave_row(location) {
-            self.dead.push_back((self.operation, location.sequence));
-        }
-    }
-
-    /// An entry of a row is not needed any more; whether none is now.
-    fn leave_row(&mut self, location: Location) -> bool {
-        let Some(live) = self.live.get_mut(&location.sequence) else { return false };
-        live.entries -= 1;
-        live.bytes -= bytes_at(location);
-        let is_dead = live.entries == 0;
-        if is_dead {
-            self.live.remove(&location.sequence);
-        }
-        is_dead
     }
 
     /// Notes where entries lie now that they are durable, be it once more, and
     /// lets the oldest payloads go where the tail is full.
     pub(super) fn place(&mut self, placed: &[Placed]) {
-        let is_beside = |one: &Placed, next: &Placed| {
-            one.group == next.group && one.location.sequence == next.location.sequence
-        };
         let mut left = Vec::new();
-        for run in placed.chunk_by(is_beside) {
-            let Some(first) = run.first() else { continue };
-            let Ok(owner) = owner_in(&mut self.groups, first.group) else { continue };
+        let is_beside =
+            |one: &Placed, next: &Placed| one.location.sequence == next.location.sequence;
+        for row in placed.chunk_by(is_beside) {
+            let Some(first) = row.first() else { continue };
             let mut held = Live::default();
-            for Placed { index, ticket, location, .. } in run {
-                let slot = owner.slot_mut(*index).filter(|slot| slot.ticket == *ticket);
-                if let Some(slot) = slot {
-                    left.extend(slot.location.replace(*location));
-                    held.add(*location);
+            for run in row.chunk_by(|one, next| one.group == next.group) {
+                let Some(first) = run.first() else { continue };
+                let Ok(owner) = owner_in(&mut self.groups, first.group) else { continue };
+                for Placed { index, ticket, location, .. } in run {
+                    let slot = owner.slot_mut(*index).filter(|slot| slot.ticket == *ticket);
+                    if let Some(slot) = slot {
+                        left.extend(slot.location.replace(*location));
+                        held.add(*location);
+                    }
                 }
             }
-            if held.entries > 0 {
-                let live = self.live.entry(first.location.sequence).or_default();
-                *live = live.plus(held);
-            }
+            self.rows.enter(first.location.sequence, held);
         }
-        for location in left {
-            self.release_row(location);
-        }
+        self.rows.leave(left);
         self.evict();
     }
 
     fn evict(&mut self) {
-        while self.tail_bytes > self.tail_bytes_max {
-            let Some(&(group, index, ticket)) = self.tail.front() else { return };
+        while self.tail.bytes > self.tail.bytes_max {
+            let Some(&(group, index, ticket)) = self.tail.items.front() else { return };
             let owner = self.groups.get_mut(&group).and_then(|memory| memory.owner.as_mut());
             let kept = owner.and_then(|owner| {
                 let slot = owner.slot(index).filter(|slot| slot.ticket == ticket)?;
@@ -504,23 +530,23 @@ impl Memory {
                         index,
                         "invariant: payloads leave in the order in which they came"
                     );
-                    let payload = owner.cached.pop_front();
-                    self.tail_entries -= usize::from(payload.is_some());
-                    self.tail_bytes -= payload.map_or(0, |payload| payload.len());
+                    if let Some(payload) = owner.cached.pop_front() {
+                        self.tail.leave(&payload);
+                    }
                 }
                 None => {}
             }
-            self.tail.pop_front();
+            self.tail.items.pop_front();
         }
         self.sweep_tail();
     }
 
     fn sweep_tail(&mut self) {
-        if self.tail.len() <= self.tail_entries + STALE_TAIL_ITEMS_MAX {
+        if self.tail.items.len() <= 2 * self.tail.entries + STALE_TAIL_ITEMS_MAX {
             return;
         }
         let groups = &self.groups;
-        self.tail.retain(|&(group, index, ticket)| {
+        self.tail.items.retain(|&(group, index, ticket)| {
             groups
                 .get(&group)
                 .and_then(|memory| memory.owner.as_ref())
