@@ -30,7 +30,8 @@ impl GroupClass {
 /// for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timing {
-    /// Between a leader's heartbeats.
+    /// Between a leader's heartbeats. They wait for each other a tenth of that, of the
+    /// shortest of all classes, to travel together. At most four fifths of the lease.
     pub heartbeat: Duration,
     /// The shortest silence after which a follower stands for election. Above
     /// the lease by more than a heartbeat.
@@ -50,6 +51,14 @@ impl Timing {
     /// # Errors
     /// What does not fit, in words for who wrote it.
     pub(crate) fn validate(&self) -> Result<(), String> {
+        if self.heartbeat * 5 / 4 > self.lease() {
+            return Err(format!(
+                "heartbeat is {:?}: half of election_max, which is {:?}, has to be longer by a \
+                 quarter of it at least",
+                self.heartbeat,
+                self.lease()
+            ));
+        }
         let earliest = self.lease() + self.heartbeat;
         if self.election_min > earliest && self.election_min < self.election_max {
             return Ok(());
@@ -97,10 +106,11 @@ pub struct HostConfig {
     /// How many applied entries a purge leaves, so that a follower that is
     /// slightly behind needs no snapshot.
     pub purge_keeps_entries: u64,
-    /// How many applied entries a log may hold before it is purged, while a
-    /// snapshot is on its way to a follower: that needs the entries behind it, and
-    /// another snapshot if they are gone. A rate and a size of snapshots that take
-    /// longer than so many writes never end under these writes.
+    /// How many applied entries a log may hold before it is purged, while it is being
+    /// sent to a follower that is slower than its leader, or while a snapshot is:
+    /// that needs the entries behind it, and another snapshot if they are gone. A
+    /// rate and a size of snapshots that take longer than so many writes never end
+    /// under these writes.
     pub purge_waits_entries: u64,
     /// Snapshots this node sends at a time, all groups together: each reads
     /// the disk and fills the network.

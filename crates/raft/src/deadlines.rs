@@ -20,6 +20,9 @@ use tokio::time::Instant;
 /// have to be woken for each wait that is the only one.
 const LOOKS_EVERY: Duration = Duration::from_secs(1);
 
+/// How late a wait may end: however many end, so often they are all looked at.
+const LATE_MAX: Duration = Duration::from_millis(5);
+
 /// The deadlines of a host.
 pub(crate) struct Deadlines {
     waits: Arc<Mutex<Waits>>,
@@ -140,6 +143,7 @@ impl Waits {
                 over.push(waker);
             }
         }
+        let next = next.map(|next| next.max(now + LATE_MAX));
         self.looks_at = next;
         (over, next)
     }

@@ -350,6 +350,8 @@ impl Group {
             return Err(ProposeError::NotLeader { leader: None });
         }
         let write = self.inner.raft.client_write(Command::new(&command));
+        // It is a part of what a connection read, perhaps.
+        drop(command);
         match self.inner.deadlines.bound(until, write).await {
             None => Err(ProposeError::Unknown),
             Some(Ok(written)) => Ok(Proposed {
@@ -704,6 +706,13 @@ fn is_office(state: ServerState, vote: &RaftVoteOf, replica: ReplicaId) -> bool 
     state.is_leader() && vote.committed && vote.leader_id.voted_for == replica.0
 }
 
+/// Whether all metrics tell of the same office as a part of them, which is published
+/// first.
+fn is_of_office(metrics: &RaftMetrics<TypeConfig>, office: &RaftServerMetrics<TypeConfig>) -> bool {
+    let is_over = metrics.running_state.is_err();
+    is_over || (metrics.state == office.state && metrics.vote == office.vote)
+}
+
 /// Whether a replica lacks entries that a leader's log is just about to lose.
 fn lags(metrics: &RaftMetrics<TypeConfig>, next_purged: u64) -> bool {
     let mut matched = metrics.replication.iter().flat_map(BTreeMap::values);
@@ -785,12 +794,19 @@ impl Observer {
     /// Looks again when an office changes and when something was applied, not
     /// whenever a counter of the replica's does: that is many times for each entry.
     async fn run(mut self) {
-        let metrics = self.raft.metrics();
+        let mut metrics = self.raft.metrics();
         let mut office = self.raft.server_metrics();
         let mut applied = self.progress.applied.subscribe();
         loop {
             let now = *applied.borrow_and_update();
-            self.publish(&office.borrow_and_update(), now);
+            let held = office.borrow_and_update().clone();
+            // Who hears of it looks at the metrics, which follow in a moment.
+            while !is_of_office(&metrics.borrow_watched(), &office.borrow_watched()) {
+                if metrics.changed().await.is_err() {
+                    break;
+                }
+            }
+            self.publish(&held, now);
             let ask_again_at = self.purge_if_due(&metrics, now).await;
             let is_running = tokio::select! {
                 biased;
@@ -862,6 +878,9 @@ impl Observer {
             let is_lagging = || lags(&metrics.borrow_watched(), log.applied);
             sometimes!("a log is purged while a follower lags", is_lagging());
             self.purging.is_asked_for(log, now);
+            if let Some(before) = self.purging.gives_up(log) {
+                self.feeding.give_up(before);
+            }
             count(&self.counters.flushes);
             if let Err(error) = self.raft.trigger().snapshot().await {
                 tracing::debug!(group = %self.group, %error, "no flush: the replica has stopped");

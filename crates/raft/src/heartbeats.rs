@@ -6,20 +6,22 @@
 //! one message takes them all, and one answer comes for all, in their order. They
 //! count from when their leader made them, so what waits makes no lease longer.
 //!
-//! A heartbeat that a reader waits for goes at once, and takes along who waits.
+//! A heartbeat that a reader waits for goes at once and alone: it waits for nobody's
+//! company, and for nobody else's answer. So does one of a group whose last answer was
+//! late, since those that travel with it would hear of theirs when it has come, or is
+//! given up.
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::stream::{StreamExt, iter};
 use parking_lot::Mutex;
 use quorate_types::runtime::BoxFuture;
 use quorate_types::{Blob, NodeId, Seq, runtime, sometimes};
@@ -28,13 +30,16 @@ use tokio::time::Instant;
 use zerompk::{FromMessagePack, ToMessagePack};
 
 use crate::config::{GroupClass, HostConfig};
-use crate::consensus::wire::Reply;
+use crate::consensus::wire::{Refusal, Reply};
 use crate::group::{Counters, count};
 use crate::nodes::NodeCall;
 use crate::transport::{Lane, Transport, TransportError};
 
 /// So many travel together at most.
 pub(crate) const TOGETHER_MAX: usize = 1024;
+
+/// So many of them are answered at a time.
+const ANSWERED_MAX: usize = 64;
 
 /// The part of the time between two heartbeats that one of them may wait.
 const LINGER_PART: u32 = 10;
@@ -54,6 +59,8 @@ pub(crate) struct Together {
 pub(crate) struct Haste {
     /// Somebody waits for what they tell.
     is_asked: AtomicBool,
+    /// The last answer took longer than those that travel together may.
+    is_late: AtomicBool,
     /// Those of them that wait for others.
     lingering: AtomicUsize,
 }
@@ -78,9 +85,16 @@ struct Waiting {
     message: Bytes,
     until: Instant,
     reply: oneshot::Sender<Answer>,
-    _lingers: Lingers,
+    group: Lingers,
 }
 
+impl Waiting {
+    fn time_left(&self, now: Instant) -> Duration {
+        self.until.saturating_duration_since(now)
+    }
+}
+
+/// Counts as lingering while it is there.
 struct Lingers(Arc<Haste>);
 
 impl Lingers {
@@ -117,28 +131,36 @@ impl Heartbeats {
         haste: &Arc<Haste>,
     ) -> BoxFuture<Answer> {
         count(&self.counters.heartbeats);
+        // Noted first and asked second, as who asks does it the other way round: one
+        // of us sees the other.
+        let group = Lingers::begin(haste);
+        if haste.is_asked.load(Ordering::SeqCst) {
+            return self.send(to, message, deadline);
+        }
+        if haste.is_late.load(Ordering::SeqCst) {
+            let (began, haste) = (Instant::now(), Arc::clone(haste));
+            let answer = self.send(to, message, deadline);
+            return Box::pin(async move {
+                let answer = answer.await;
+                haste.is_late.store(began.elapsed() > within(deadline), Ordering::SeqCst);
+                answer
+            });
+        }
         let (reply, answer) = oneshot::channel();
-        let (lot, is_first) = {
+        let until = Instant::now() + deadline;
+        let (full, is_first) = {
             let mut lots = self.lots.lock();
             let lot = lots.entry(to).or_default();
-            // Noted first and asked second, as who asks does it the other way
-            // round: one of us sees the other.
-            let lingers = Lingers::begin(haste);
-            let is_asked = haste.is_asked.load(Ordering::SeqCst);
-            if is_asked && lot.waiting.is_empty() {
-                drop(lots);
-                return self.send(to, message, deadline);
-            }
-            let until = Instant::now() + deadline;
-            lot.waiting.push(Waiting { message, until, reply, _lingers: lingers });
-            let goes = is_asked || lot.waiting.len() >= TOGETHER_MAX;
-            let goes = goes.then(|| std::mem::take(&mut lot.waiting));
-            let is_first = goes.is_none() && !std::mem::replace(&mut lot.is_timed, true);
-            (goes, is_first)
+            lot.waiting.push(Waiting { message, until, reply, group });
+            let is_full = lot.waiting.len() >= TOGETHER_MAX;
+            let full = is_full.then(|| std::mem::take(&mut lot.waiting));
+            let is_first = full.is_none() && !std::mem::replace(&mut lot.is_timed, true);
+            (full, is_first)
         };
-        if let Some(lot) = lot {
-            self.send_lot(to, lot);
+        if haste.is_asked.load(Ordering::SeqCst) {
+            self.hurry_group(haste);
         }
+        self.send_lot(to, full.unwrap_or_default());
         if is_first {
             drop(runtime::spawn(send_after_a_while(Arc::downgrade(self), to)));
         }
@@ -149,15 +171,25 @@ impl Heartbeats {
     pub(crate) fn ask(&self, haste: &Arc<Haste>) -> Asking {
         haste.is_asked.store(true, Ordering::SeqCst);
         if haste.lingering.load(Ordering::SeqCst) > 0 {
-            let lots: Vec<_> = {
-                let mut lots = self.lots.lock();
-                lots.iter_mut().map(|(to, lot)| (*to, std::mem::take(&mut lot.waiting))).collect()
-            };
-            for (to, lot) in lots {
-                self.send_lot(to, lot);
-            }
+            self.hurry_group(haste);
         }
         Asking(Arc::clone(haste))
+    }
+
+    /// Sends what waits of a group, each message alone.
+    fn hurry_group(&self, haste: &Arc<Haste>) {
+        let is_of_group = |waiting: &mut Waiting| Arc::ptr_eq(&waiting.group.0, haste);
+        let taken: Vec<_> = {
+            let mut lots = self.lots.lock();
+            let of_lot = |(to, lot): (&NodeId, &mut Lot)| {
+                let taken: Vec<_> = lot.waiting.extract_if(.., is_of_group).collect();
+                taken.into_iter().map(|waiting| (*to, waiting)).collect::<Vec<_>>()
+            };
+            lots.iter_mut().flat_map(of_lot).collect()
+        };
+        for (to, waiting) in taken {
+            self.send_lot(to, vec![waiting]);
+        }
     }
 
     /// Sends what waits for others to a node, before something that it must not come
@@ -176,13 +208,11 @@ impl Heartbeats {
     fn send_lot(&self, to: NodeId, mut lot: Vec<Waiting>) {
         lot.retain(|waiting| !waiting.reply.is_closed());
         let now = Instant::now();
-        let left = |waiting: &Waiting| waiting.until.saturating_duration_since(now);
-        let (shortest, longest) = (lot.iter().map(left).min(), lot.iter().map(left).max());
-        let (Some(shortest), Some(longest)) = (shortest, longest) else { return };
+        let left = || lot.iter().map(|waiting| waiting.time_left(now));
+        let (Some(shortest), Some(longest)) = (left().min(), left().max()) else { return };
         if lot.len() == 1
-            && let Some(alone) = lot.pop()
+            && let Some(Waiting { message, reply, .. }) = lot.pop()
         {
-            let Waiting { message, reply, _lingers, .. } = alone;
             let answer = self.send(to, message, longest);
             drop(runtime::spawn(async move {
                 // Who gave up is gone.
@@ -191,14 +221,23 @@ impl Heartbeats {
             return;
         }
         sometimes!("heartbeats of several groups travel together");
-        let (messages, replies): (Vec<Blob>, Vec<_>) =
-            lot.into_iter().map(|waiting| (Blob(waiting.message), waiting.reply)).unzip();
-        // Half for those who answer, so that the answer comes back in time.
-        let within_millis = u32::try_from((shortest / 2).as_millis()).unwrap_or(u32::MAX);
+        let (messages, replies): (Vec<Blob>, Vec<_>) = lot
+            .into_iter()
+            .map(|Waiting { message, reply, group, .. }| {
+                (Blob(message), (reply, Arc::clone(&group.0)))
+            })
+            .unzip();
+        let within_millis = u32::try_from(within(shortest).as_millis()).unwrap_or(u32::MAX);
         let call = NodeCall::Heartbeats(Together { within_millis, messages: Seq(messages) });
         let answer = self.send(to, call.to_bytes(), longest);
         drop(runtime::spawn(async move { give_out(to, answer.await, replies) }));
     }
+}
+
+/// How long heartbeats that travel together may take to be answered, of the time that
+/// is left to one of them: the rest is for both ways.
+fn within(time_left: Duration) -> Duration {
+    time_left / 2
 }
 
 /// Who waits for what a group's heartbeats tell.
@@ -219,7 +258,7 @@ async fn send_after_a_while(heartbeats: Weak<Heartbeats>, to: NodeId) {
 }
 
 /// Gives everyone an own answer, or the reason why there is none.
-fn give_out(to: NodeId, answer: Answer, replies: Vec<oneshot::Sender<Answer>>) {
+fn give_out(to: NodeId, answer: Answer, replies: Vec<(oneshot::Sender<Answer>, Arc<Haste>)>) {
     let answers = answer.and_then(|answer| {
         let rejected = |reason| TransportError::Rejected { to, reason };
         match Reply::from_bytes(&answer) {
@@ -230,52 +269,47 @@ fn give_out(to: NodeId, answer: Answer, replies: Vec<oneshot::Sender<Answer>>) {
     });
     match answers {
         Ok(answers) => {
-            for (reply, Blob(answer)) in replies.into_iter().zip(answers) {
-                let late = answer.is_empty();
+            for ((reply, haste), Blob(answer)) in replies.into_iter().zip(answers) {
+                let is_late = answer.is_empty();
+                if is_late {
+                    haste.is_late.store(true, Ordering::SeqCst);
+                }
+                let answer =
+                    if is_late { Err(TransportError::Deadline { to }) } else { Ok(answer) };
                 // Who gave up is gone, here and below.
-                drop(reply.send(if late {
-                    Err(TransportError::Deadline { to })
-                } else {
-                    Ok(answer)
-                }));
+                drop(reply.send(answer));
             }
         }
         Err(error) => {
-            for reply in replies {
+            for (reply, _) in replies {
                 drop(reply.send(Err(error.clone())));
             }
         }
     }
 }
 
-/// Answers heartbeats that came together. Each is begun, in their order; what takes
-/// too long is given up, and has an empty answer.
-pub(crate) async fn answer<F>(together: Together, answer: impl Fn(Bytes) -> F) -> Reply
+/// Answers heartbeats that came together. They are begun in their order, some at a
+/// time; what is not done in time is given up, and has an empty answer.
+pub(crate) async fn answer_all<F>(
+    together: Together,
+    within_max: Duration,
+    answer_one: impl Fn(Bytes) -> F,
+) -> Reply
 where
     F: Future<Output = Reply>,
 {
     let Together { within_millis, messages } = together;
     if messages.len() > TOGETHER_MAX {
-        return Reply::Refused(crate::consensus::wire::Refusal::Malformed);
+        return Reply::Refused(Refusal::Malformed);
     }
+    let within = Duration::from_millis(within_millis.into()).min(within_max);
     let mut answers = Seq(vec![Blob(Bytes::new()); messages.len()]);
-    let mut over = pin!(tokio::time::sleep(Duration::from_millis(within_millis.into())));
-    let mut open: FuturesUnordered<_> = (messages.into_iter().zip(answers.iter_mut()))
-        .map(|(Blob(message), place)| {
-            let answer = answer(message);
-            async move { place.0 = answer.await.to_bytes() }
-        })
-        .collect();
-    loop {
-        tokio::select! {
-            biased;
-            answered = open.next() => if answered.is_none() { break },
-            () = &mut over => {
-                sometimes!("a heartbeat that came with others is answered too late");
-                break;
-            }
-        }
-    }
-    drop(open);
+    let all = iter(messages.into_iter().zip(answers.iter_mut()));
+    let all = all.for_each_concurrent(ANSWERED_MAX, |(Blob(message), place)| {
+        let answer = answer_one(message);
+        async move { place.0 = answer.await.to_bytes() }
+    });
+    let is_late = tokio::time::timeout(within, all).await.is_err();
+    sometimes!("a heartbeat that came with others is answered too late", is_late);
     Reply::Heartbeats(answers)
 }

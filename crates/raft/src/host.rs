@@ -20,7 +20,7 @@ use crate::consensus::wire::{Message, Refusal, Reply};
 use crate::deadlines::Deadlines;
 use crate::error::RaftError;
 use crate::group::{Counters, Group, GroupStatus, Parts};
-use crate::heartbeats::{self, Haste, Heartbeats};
+use crate::heartbeats::{Haste, Heartbeats, answer_all};
 use crate::inbox;
 use crate::log::{LogEngine, LogError, LogState, LogStats, Vote};
 use crate::machine::{MachineError, StateMachine};
@@ -588,9 +588,13 @@ impl Inner {
             NodeCall::Beat(beat) => Reply::BeatHeard(self.quiescence.hear(from, &beat)),
             NodeCall::Lull(lulls) => Reply::Lulled(self.quiescence.lulled(from, &lulls)),
             NodeCall::Heartbeats(together) => {
-                heartbeats::answer(together, async |message| match Message::from_bytes(&message) {
-                    Ok(message) if message.is_heartbeat() => self.answer(from, message).await,
-                    Ok(_) | Err(_) => Reply::Refused(Refusal::Malformed),
+                let timings = GroupClass::ALL.map(|class| self.config.timing(class));
+                let longest = timings.into_iter().map(|timing| timing.heartbeat).max();
+                answer_all(together, longest.unwrap_or_default(), async |message| {
+                    match Message::from_bytes(&message) {
+                        Ok(message) if message.is_heartbeat() => self.answer(from, message).await,
+                        Ok(_) | Err(_) => Reply::Refused(Refusal::Malformed),
+                    }
                 })
                 .await
             }

@@ -23,11 +23,12 @@ pub(crate) struct Reach {
 ///
 /// openraft may put a purge off: for a follower that is just being fed, and for
 /// good if this replica then leads no more; or because the machine is being
-/// flushed already. It would not put one off for a follower that is being sent a
-/// snapshot, so that is done here. So it is asked for again, after half as many entries as make
-/// a purge due, or after a while: a log to which nothing comes any more must not
-/// stay as long as it is. There must be something newer than the last flush,
-/// which no purge is asked for a second time.
+/// flushed already. So it is asked for again, after half as many entries as make a
+/// purge due, or after a while: a log to which nothing comes any more must not stay
+/// as long as it is. There must be something newer than the last flush, which no
+/// purge is asked for a second time. A follower that is being sent a snapshot is
+/// waited for here, as openraft would not. A log that may not grow any more for
+/// either gives up who lacks too much.
 #[derive(Debug)]
 pub(crate) struct Purging {
     after_entries: u64,
@@ -56,12 +57,21 @@ impl Purging {
         (self.is_long(log) && is_short).then(|| now + RETRY)
     }
 
+    /// Before which index followers lack too much to be waited for: the log is
+    /// longer than may be, because openraft puts its purge off for one of them. Who
+    /// lacks less has what this purge takes before the next is asked for.
+    pub(crate) fn gives_up(&self, log: Reach) -> Option<u64> {
+        let is_too_long = log.applied.saturating_sub(log.purged) > self.waits_entries;
+        let lacks_max = self.keeps_entries.saturating_add(self.asked_again_after());
+        (self.is_long(log) && is_too_long).then(|| log.applied.saturating_sub(lacks_max))
+    }
+
     pub(crate) fn is_due(&self, log: Reach, now: Instant) -> bool {
         if !self.is_long(log) {
             return false;
         }
         let Some((asked_at, _)) = self.asked else { return true };
-        log.applied >= asked_at.saturating_add(self.after_entries.div_ceil(2))
+        log.applied >= asked_at.saturating_add(self.asked_again_after())
             || self.ask_again_at(log).is_some_and(|moment| moment <= now)
     }
 
@@ -75,6 +85,10 @@ impl Purging {
         let is_put_off = log.purged.saturating_add(self.keeps_entries) < asked_at;
         let is_useful = log.applied > log.flushed;
         (self.is_long(log) && is_put_off && is_useful).then(|| moment + RETRY)
+    }
+
+    const fn asked_again_after(&self) -> u64 {
+        self.after_entries.div_ceil(2)
     }
 
     const fn is_long(&self, log: Reach) -> bool {

@@ -137,6 +137,25 @@ fn reads_that_wait_share_a_round() {
 }
 
 #[test]
+fn a_read_does_not_wait_for_the_company_of_heartbeats() {
+    simulate(async {
+        let network = Network::default();
+        let restless = HostConfig { quiet_after: None, ..config() };
+        let nodes = seeded_cluster_with(&network, &[1, 2, 3], restless).await;
+        let leader = leader_of(&groups_of(&nodes, 1)).await;
+        propose(&leader, "a").await;
+        for _ in 0..200 {
+            // At every moment between two heartbeats, of this group and of others.
+            tokio::time::sleep(Duration::from_millis(7)).await;
+            let began = tokio::time::Instant::now();
+            leader.read_index().await.unwrap();
+            let took = began.elapsed();
+            assert!(took < Duration::from_millis(8), "{took:?} for a round trip of two");
+        }
+    });
+}
+
+#[test]
 fn a_leader_with_a_lease_reads_without_asking() {
     simulate(async {
         let network = Network::default();
@@ -416,6 +435,46 @@ fn a_follower_that_fell_behind_the_purge_gets_a_snapshot() {
         network.heal();
         replicas[follows].wait_applied(last).await.unwrap();
         assert_eq!(nodes[follows].tape(1).len(), written);
+    });
+}
+
+#[test]
+fn a_follower_that_is_slower_than_its_leader_does_not_pin_the_log() {
+    simulate(async {
+        let network = Network::default();
+        let impatient =
+            HostConfig { purge_waits_entries: 2_000, appends_in_flight_max: 1, ..config() };
+        let nodes = seeded_cluster_with(&network, &[1], impatient).await;
+        let replicas = groups_of(&nodes, 1);
+        let leader = leader_of(&replicas).await;
+        let (leads, follows) = places(&nodes, &leader);
+        // It takes some 300 entries a second, of a thousand.
+        network.slow(nodes[follows].id, Duration::from_millis(900));
+        let write = |writer: u32| {
+            let leader = leader.clone();
+            async move {
+                for number in 0..3_000 {
+                    propose(&leader, &format!("{writer}: {number}")).await;
+                }
+            }
+        };
+        let written = join_all((0..4).map(write));
+        let watched = async {
+            let mut longest = 0;
+            for _ in 0..120 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                let now = leader.status();
+                longest = longest.max(now.last_log.unwrap() - now.purged.unwrap_or(0));
+            }
+            longest
+        };
+        let (_, longest) = tokio::join!(written, watched);
+        assert!(longest > 2_000, "it was waited for: {longest} entries");
+        assert!(longest < 5_000, "the log had {longest} entries");
+        assert!(nodes[leads].host.metrics().snapshots_sent > 0, "it has other ways");
+        network.heal();
+        replicas[follows].wait_applied(leader.status().last_log.unwrap()).await.unwrap();
+        assert_eq!(nodes[follows].tape(1).len(), 4 * 3_000);
     });
 }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "it is no part of a node: it measures real time")]
 
 mod catchup;
+mod connections;
 mod node;
 mod options;
 mod process;

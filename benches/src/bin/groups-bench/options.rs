@@ -28,7 +28,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "MIB")]
     pub(crate) snapshot_mib_per_second: Option<u64>,
     /// What to measure.
-    #[arg(long, value_name = "PART,...", value_delimiter = ',', default_values = ["idle", "killed", "catch-up"])]
+    #[arg(long, value_name = "PART,...", value_delimiter = ',', default_values = ["idle", "connections", "killed", "catch-up"])]
     pub(crate) parts: Vec<String>,
     /// Where the data goes; on a real disk. [default: beside the program]
     #[arg(long)]

@@ -13,6 +13,7 @@ use crate::Outcome;
 pub(crate) struct Report {
     machine: Machine,
     pub(crate) idle: Vec<Idle>,
+    pub(crate) connections: Option<Connections>,
     pub(crate) killed: Vec<Killed>,
     pub(crate) caught_up: Vec<CaughtUp>,
 }
@@ -27,6 +28,25 @@ pub(crate) struct Idle {
     pub(crate) of_a_core: Option<f64>,
     /// Memory of the one that holds the most.
     pub(crate) resident_bytes: Option<u64>,
+}
+
+/// Connections of a mesh that are not used at the moment.
+#[derive(Serialize)]
+pub(crate) struct Connections {
+    pub(crate) count: u64,
+    /// Memory that each takes of the process at one of its ends.
+    pub(crate) bytes_each_end: Option<u64>,
+}
+
+impl Connections {
+    pub(crate) fn table(&self) -> String {
+        let bytes = self.bytes_each_end.map(|bytes| format!("{:.1} KiB", bytes as f64 / 1024.0));
+        format!(
+            "\n| connections | memory of each, at one end |\n|---|---|\n| {} | {} |",
+            self.count,
+            bytes.unwrap_or_else(|| "?".to_owned())
+        )
+    }
 }
 
 /// Groups whose leaders' process was killed.
@@ -69,7 +89,13 @@ fn spread(values: impl Iterator<Item = f64>, digits: usize) -> String {
 
 impl Report {
     pub(crate) const fn new(machine: Machine) -> Self {
-        Self { machine, idle: Vec::new(), killed: Vec::new(), caught_up: Vec::new() }
+        Self {
+            machine,
+            idle: Vec::new(),
+            connections: None,
+            killed: Vec::new(),
+            caught_up: Vec::new(),
+        }
     }
 
     pub(crate) fn write(&self, file: Option<&Path>) -> Outcome {

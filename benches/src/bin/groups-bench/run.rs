@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use quorate_benches::Machine;
 
 use crate::Outcome;
-use crate::catchup;
 use crate::node::{Answer, Order, Status, home};
 use crate::options::Options;
 use crate::process::{Cluster, Kind};
 use crate::report::{Idle, Killed, Report};
+use crate::{catchup, connections};
 
 /// What the memory of many groups is compared with.
 const FEW_GROUPS: u64 = 10;
@@ -58,7 +58,14 @@ fn measure(part: &str, options: &Options, scratch: &Path, report: &mut Report) -
             report.caught_up = catchup::run(options, scratch)?;
             Ok(report.of_caught_up(options.state_mib))
         }
-        other => Err(format!("there is no part '{other}': idle, killed, catch-up").into()),
+        "connections" => {
+            let connections = report.connections.insert(connections::run()?);
+            Ok(connections.table())
+        }
+        other => {
+            let parts = "idle, connections, killed, catch-up";
+            Err(format!("there is no part '{other}': {parts}").into())
+        }
     }
 }
 

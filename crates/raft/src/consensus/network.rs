@@ -52,7 +52,7 @@ pub(crate) struct Links {
     pub(crate) haste: Arc<Haste>,
     /// What bounds the snapshots this node sends.
     pub(crate) sending: Arc<Sending>,
-    /// Those of them that this replica sends.
+    /// How followers of this replica come to what they lack.
     pub(crate) feeding: Arc<Feeding>,
     pub(crate) counters: Arc<Counters>,
 }
@@ -92,6 +92,8 @@ pub(crate) struct Link {
 
 /// Why there is no usable reply.
 pub(crate) enum CallError {
+    /// What the follower lacks is about to be purged.
+    TooFarBehind,
     /// A leader without a quorum keeps silent for a while.
     HeldBack,
     Transport(TransportError),
@@ -102,6 +104,7 @@ pub(crate) enum CallError {
 impl CallError {
     fn text(&self) -> String {
         match self {
+            Self::TooFarBehind => "it needs a snapshot, the log is too long to wait".to_owned(),
             Self::HeldBack => "no quorum answers, so the leader is silent for a while".to_owned(),
             Self::Transport(error) => error.to_string(),
             Self::Refused(refusal) => refusal.to_string(),
@@ -112,7 +115,7 @@ impl CallError {
     /// Everything that will not be better at once makes openraft back off.
     fn is_lasting(&self) -> bool {
         match self {
-            Self::Transport(TransportError::Deadline { .. }) => false,
+            Self::Transport(TransportError::Deadline { .. }) | Self::TooFarBehind => false,
             Self::HeldBack | Self::Transport(_) | Self::Refused(_) | Self::Malformed(_) => true,
         }
     }
@@ -179,16 +182,22 @@ impl Link {
         };
         let is_held_back = self.lane == Lane::Heartbeat
             && self.links.probe.holds_back(request.vote.leader_id.term);
-        let reply = (!is_held_back)
-            .then(|| self.call(self.lane, Body::Append(to_append(request)), deadline));
         let carries_entries = self.lane == Lane::Data && !request.entries.is_empty();
+        let next = request.prev_log_id.map_or(0, |previous| previous.index + 1);
+        let reply = if is_held_back {
+            Err(CallError::HeldBack)
+        } else if carries_entries && self.links.feeding.has_given_up(next) {
+            sometimes!("a follower is too slow to be sent entries");
+            Err(CallError::TooFarBehind)
+        } else {
+            Ok(self.call(self.lane, Body::Append(to_append(request)), deadline))
+        };
         let is_next = (self.to.0 % 3 + 3 - self.links.replica.0 % 3) % 3 == 1;
         async move {
             if planted!(QuorumOffByOne) && carries_entries && is_next {
                 return Ok(AppendEntriesResponse::Success);
             }
-            let Some(reply) = reply else { return Err(CallError::HeldBack.rpc()) };
-            match reply.await.map_err(CallError::rpc)? {
+            match reply.map_err(CallError::rpc)?.await.map_err(CallError::rpc)? {
                 Reply::Appended => Ok(AppendEntriesResponse::Success),
                 Reply::AppendedPartly(upto) => {
                     Ok(AppendEntriesResponse::PartialSuccess(upto.map(log_id)))

@@ -9,7 +9,7 @@ use quorate_types::runtime::BoxFuture;
 use quorate_types::{Blob, NodeId, Seq};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Haste, Heartbeats, TOGETHER_MAX, Together, answer};
+use super::{ANSWERED_MAX, Haste, Heartbeats, TOGETHER_MAX, Together, answer_all};
 use crate::config::HostConfig;
 use crate::consensus::tests::support::simulate;
 use crate::consensus::wire::{Refusal, Reply};
@@ -25,7 +25,8 @@ const TRIP: Duration = Duration::from_millis(3);
 struct Peer {
     calls: Mutex<Vec<(NodeId, Bytes)>>,
     fails: Option<TransportError>,
-    answers: Option<Reply>,
+    /// Instead of the heartbeats, the last one first.
+    answers: Mutex<Vec<Reply>>,
 }
 
 impl Peer {
@@ -56,7 +57,7 @@ impl Transport for Peer {
     ) -> BoxFuture<Result<Bytes, TransportError>> {
         assert_eq!(lane, Lane::Heartbeat);
         self.calls.lock().push((to, payload.clone()));
-        let (fails, told) = (self.fails.clone(), self.answers.clone());
+        let (fails, told) = (self.fails.clone(), self.answers.lock().pop());
         Box::pin(async move {
             sleep(TRIP).await;
             if let Some(error) = fails {
@@ -120,26 +121,24 @@ fn a_heartbeat_that_stays_alone_travels_as_it_is() {
 }
 
 #[test]
-fn a_heartbeat_that_somebody_waits_for_goes_at_once_and_takes_along_who_waits() {
+fn a_heartbeat_that_somebody_waits_for_goes_at_once_and_alone() {
     simulate(async {
         let (heartbeats, peer) = heartbeats(Peer::default());
         let haste: Arc<Haste> = Arc::default();
         let began = Instant::now();
-        let asking = heartbeats.ask(&haste);
-        assert_eq!(heartbeats.call(PEER, message(1), DEADLINE, &haste).await, Ok(message(1)));
-        assert_eq!(began.elapsed(), TRIP, "it had not to wait");
-
         let others =
-            (2..4).map(|number| heartbeats.call(PEER, message(number), DEADLINE, &Arc::default()));
+            (1..3).map(|number| heartbeats.call(PEER, message(number), DEADLINE, &Arc::default()));
         let others = join_all(others.collect::<Vec<_>>());
+        let asking = heartbeats.ask(&haste);
         assert_eq!(heartbeats.call(PEER, message(4), DEADLINE, &haste).await, Ok(message(4)));
-        assert_eq!(others.await, [Ok(message(2)), Ok(message(3))]);
-        assert_eq!(began.elapsed(), TRIP * 2);
-        assert_eq!(peer.sizes(), [1, 3]);
+        assert_eq!(began.elapsed(), TRIP, "it had not to wait");
+        assert_eq!(others.await, [Ok(message(1)), Ok(message(2))]);
+        assert_eq!(peer.sizes(), [1, 2]);
 
         drop(asking);
+        let began = Instant::now();
         assert_eq!(heartbeats.call(PEER, message(5), DEADLINE, &haste).await, Ok(message(5)));
-        assert!(began.elapsed() > TRIP * 3, "now it waits again");
+        assert!(began.elapsed() > TRIP, "now it waits again");
     });
 }
 
@@ -150,12 +149,52 @@ fn who_asks_does_not_wait_for_a_heartbeat_that_waits() {
         let haste: Arc<Haste> = Arc::default();
         let began = Instant::now();
         let waits = heartbeats.call(PEER, message(1), DEADLINE, &haste);
-        // Of another group: it stays, for who asks has nothing to do with it.
-        let _other = heartbeats.ask(&Arc::default());
+        let other = heartbeats.call(PEER, message(2), DEADLINE, &Arc::default());
+        // Who asks for another group has nothing to do with either.
+        let _nothing = heartbeats.ask(&Arc::default());
         assert_eq!(peer.sizes(), [0; 0]);
         let _asking = heartbeats.ask(&haste);
         assert_eq!(waits.await, Ok(message(1)));
         assert_eq!(began.elapsed(), TRIP);
+        assert_eq!(other.await, Ok(message(2)));
+        assert!(began.elapsed() > TRIP, "it goes on waiting");
+    });
+}
+
+#[test]
+fn what_waits_to_a_node_can_be_sent_before_something_else() {
+    simulate(async {
+        let (heartbeats, peer) = heartbeats(Peer::default());
+        let calls = (0..4_u64).map(|number| {
+            let message = message(usize::try_from(number).unwrap());
+            heartbeats.call(NodeId(2 + number % 2), message, DEADLINE, &Arc::default())
+        });
+        let calls: Vec<_> = calls.collect();
+        heartbeats.hurry(PEER);
+        assert_eq!(peer.sizes(), [2], "those to the other node wait on");
+        assert!(join_all(calls).await.iter().all(Result::is_ok));
+        assert_eq!(peer.sizes(), [2, 2]);
+    });
+}
+
+#[test]
+fn a_group_whose_answer_was_late_travels_alone_until_it_is_not() {
+    simulate(async {
+        let late = Reply::Heartbeats(Seq(vec![Blob(message(0)), Blob(Bytes::new())]));
+        let (heartbeats, peer) =
+            heartbeats(Peer { answers: Mutex::new(vec![late]), ..Peer::default() });
+        let hastes: [Arc<Haste>; 2] = [Arc::default(), Arc::default()];
+        let round = || {
+            let calls = hastes.iter().enumerate();
+            let calls = calls
+                .map(|(number, haste)| heartbeats.call(PEER, message(number), DEADLINE, haste));
+            join_all(calls.collect::<Vec<_>>())
+        };
+        let answers = round().await;
+        assert_eq!(answers, [Ok(message(0)), Err(TransportError::Deadline { to: PEER })]);
+        assert_eq!(round().await, [Ok(message(0)), Ok(message(1))]);
+        assert_eq!(round().await, [Ok(message(0)), Ok(message(1))]);
+        assert_eq!(peer.sizes(), [2, 1, 1, 2]);
     });
 }
 
@@ -166,8 +205,8 @@ fn what_happens_to_a_message_all_of_it_hear() {
         let wrong = Reply::Heartbeats(Seq(vec![Blob(message(1))]));
         let peers = [
             (Peer { fails: Some(busy.clone()), ..Peer::default() }, "busy"),
-            (Peer { answers: Some(Reply::Woken), ..Peer::default() }, "another reply"),
-            (Peer { answers: Some(wrong), ..Peer::default() }, "too few answers"),
+            (Peer { answers: Mutex::new(vec![Reply::Woken]), ..Peer::default() }, "another reply"),
+            (Peer { answers: Mutex::new(vec![wrong]), ..Peer::default() }, "too few answers"),
         ];
         for (peer, what) in peers {
             let (heartbeats, _peer) = heartbeats(peer);
@@ -208,7 +247,7 @@ fn an_answer_that_does_not_come_holds_up_no_other() {
         let together = Together { within_millis: 90, messages };
         let begun = Mutex::new(Vec::new());
         let began = Instant::now();
-        let reply = answer(together, |heartbeat| {
+        let reply = answer_all(together, DEADLINE, |heartbeat| {
             begun.lock().push(heartbeat.clone());
             async move {
                 match heartbeat {
@@ -234,7 +273,23 @@ fn more_than_may_travel_together_are_refused() {
     simulate(async {
         let messages = Seq(vec![Blob(message(1)); TOGETHER_MAX + 1]);
         let together = Together { within_millis: 90, messages };
-        let reply = answer(together, async |_| Reply::Woken).await;
+        let reply = answer_all(together, DEADLINE, async |_| Reply::Woken).await;
         assert_eq!(reply, Reply::Refused(Refusal::Malformed));
+    });
+}
+
+#[test]
+fn whoever_sends_them_does_not_say_how_long_they_may_take() {
+    simulate(async {
+        let messages = Seq(vec![Blob(message(1)); 200]);
+        let together = Together { within_millis: u32::MAX, messages };
+        let (began, begun) = (Instant::now(), Mutex::new(0));
+        let reply = answer_all(together, DEADLINE, async |_| {
+            *begun.lock() += 1;
+            pending().await
+        });
+        assert_eq!(reply.await, Reply::Heartbeats(Seq(vec![Blob(Bytes::new()); 200])));
+        assert_eq!(began.elapsed(), DEADLINE);
+        assert_eq!(*begun.lock(), ANSWERED_MAX, "nor how many are worked on at once");
     });
 }

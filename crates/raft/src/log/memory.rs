@@ -1,6 +1,9 @@
 //! What the log holds, in memory: where every entry lies, and the payloads of
 //! the newest ones. Changed the moment an operation starts; the disk follows.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;

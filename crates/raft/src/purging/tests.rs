@@ -74,7 +74,10 @@ fn a_long_log_waits_for_a_snapshot_on_its_way_until_it_is_too_long() {
     assert_eq!(purging.waits_until(reach(AFTER, 0), now), None, "it is not long");
     assert_eq!(purging.waits_until(reach(AFTER + 1, 0), now), Some(now + RETRY));
     assert_eq!(purging.waits_until(reach(5 * AFTER, 0), now), Some(now + RETRY));
+    assert_eq!(purging.gives_up(reach(5 * AFTER, 0)), None);
     assert_eq!(purging.waits_until(reach(5 * AFTER + 1, 0), now), None);
+    let lacks_max = KEEPS + AFTER / 2;
+    assert_eq!(purging.gives_up(reach(5 * AFTER + 1, 0)), Some(5 * AFTER + 1 - lacks_max));
 }
 
 #[test]

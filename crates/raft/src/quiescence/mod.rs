@@ -25,8 +25,9 @@
 //!   not among the claims, and a difference is settled by name.
 //! - A leader rests only while the nodes of a quorum answer its beats, and not with
 //!   replicas that these nodes say are awake.
-//! - What the core appends for a leader wakes its follower, and so does a leader that
-//!   hands over; a vote that is asked for has a leader wake and a follower doubt.
+//! - What the core appends for a leader wakes its follower (if it did not come before
+//!   the follower was asked to rest; the leader then sends a heartbeat behind it, for
+//!   it wakes by a round of them), and so does a leader that hands over; a vote that is asked for has a leader wake and a follower doubt.
 //!   Until that doubt is over they refuse it, as they would with the lease that their
 //!   rest has cost them.
 

@@ -62,13 +62,30 @@ impl Sending {
     }
 }
 
-/// The transfers from one replica that its followers have begun to take.
+/// How the followers of one replica come to what they lack.
 #[derive(Default)]
-pub(crate) struct Feeding(AtomicU64);
+pub(crate) struct Feeding {
+    /// Snapshots that they have begun to take.
+    transfers: AtomicU64,
+    /// Who lacks entries before this index is to take one.
+    given_up: AtomicU64,
+}
 
 impl Feeding {
     pub(crate) fn is_any(&self) -> bool {
-        self.0.load(Ordering::Acquire) > 0
+        self.transfers.load(Ordering::Acquire) > 0
+    }
+
+    /// Has entries before an index sent to nobody any more, so that they can be
+    /// purged: openraft purges nothing that it is just sending, and to a follower
+    /// that is slower than its leader it never ends to.
+    pub(crate) fn give_up(&self, before: u64) {
+        self.given_up.fetch_max(before, Ordering::AcqRel);
+    }
+
+    /// Whether an entry is sent to nobody any more.
+    pub(crate) fn has_given_up(&self, index: u64) -> bool {
+        index < self.given_up.load(Ordering::Acquire)
     }
 }
 
@@ -82,14 +99,14 @@ struct Begun<'a> {
 impl<'a> Begun<'a> {
     fn new(link: &'a Link) -> Self {
         let (feeding, counters) = (&*link.links.feeding, &*link.links.counters);
-        feeding.0.fetch_add(1, Ordering::AcqRel);
+        feeding.transfers.fetch_add(1, Ordering::AcqRel);
         Self { feeding, counters, is_installed: false }
     }
 }
 
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
-        self.feeding.0.fetch_sub(1, Ordering::AcqRel);
+        self.feeding.transfers.fetch_sub(1, Ordering::AcqRel);
         count(if self.is_installed {
             &self.counters.snapshots_sent
         } else {

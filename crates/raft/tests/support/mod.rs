@@ -361,6 +361,8 @@ pub struct Network {
     cut: Arc<Mutex<BTreeSet<NodeId>>>,
     /// From whom nothing arrives at whom.
     mute: Arc<Mutex<BTreeSet<(NodeId, NodeId)>>>,
+    /// How long entries take to a node.
+    slow: Arc<Mutex<BTreeMap<NodeId, Duration>>>,
     calls: Arc<Mutex<u64>>,
     pub snapshots: Arc<Mutex<Snapshots>>,
     judge: Arc<Mutex<Option<Judge>>>,
@@ -407,6 +409,11 @@ impl Snapshots {
 }
 
 impl Network {
+    /// Has entries take so long to a node.
+    pub fn slow(&self, to: NodeId, by: Duration) {
+        self.slow.lock().insert(to, by);
+    }
+
     pub fn isolate(&self, node: NodeId) {
         self.cut.lock().insert(node);
     }
@@ -420,6 +427,7 @@ impl Network {
     pub fn heal(&self) {
         self.cut.lock().clear();
         self.mute.lock().clear();
+        self.slow.lock().clear();
     }
 
     /// Has each message of snapshots judged.
@@ -474,8 +482,9 @@ impl Transport for Wire {
             Fate::IsLost | Fate::IsNotAnswered => is_lost = true,
         }
         *self.network.calls.lock() += 1;
+        let slow = self.network.slow.lock().get(&to).copied().filter(|_| lane == Lane::Data);
         let exchange = async move {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::time::sleep(Duration::from_millis(1) + slow.unwrap_or_default()).await;
             let host = network.route(from, to).ok_or_else(unreachable)?;
             if !arrives {
                 std::future::pending::<()>().await;
