@@ -112,6 +112,9 @@ pub struct HostConfig {
     /// rate and a size of snapshots that take longer than so many writes never end
     /// under these writes.
     pub purge_waits_entries: u64,
+    /// The same in bytes of their payloads, of logs that count them
+    /// ([`LogEngine::payload_bytes`](crate::LogEngine::payload_bytes)).
+    pub purge_waits_bytes: u64,
     /// Snapshots this node sends at a time, all groups together: each reads
     /// the disk and fills the network.
     pub snapshots_sending_max: usize,
@@ -165,7 +168,8 @@ impl Default for HostConfig {
             appends_in_flight_max: 4,
             purge_after_entries: 10_000,
             purge_keeps_entries: 1_000,
-            purge_waits_entries: 200_000,
+            purge_waits_entries: 1_000_000,
+            purge_waits_bytes: 512 << 20,
             snapshots_sending_max: 2,
             snapshot_bytes_per_second_max: Some(32 << 20),
             snapshots_receiving_max: 4,

@@ -82,8 +82,14 @@ async fn reopen(log: Arc<dyn LogEngine>, storage: &Open) -> Arc<dyn LogEngine> {
     open(storage).await
 }
 
+/// All that a log holds.
 fn all(log: &Arc<dyn LogEngine>, group: GroupId) -> Vec<LogEntry> {
-    log.read(group, 0..u64::MAX, usize::MAX).unwrap()
+    let entries = log.read(group, 0..u64::MAX, usize::MAX).unwrap();
+    if let Some(bytes) = log.payload_bytes(group) {
+        let held: u64 = entries.iter().map(|entry| entry.payload.len() as u64).sum();
+        assert_eq!(bytes, held, "`LogEngine::payload_bytes` counts what is there");
+    }
+    entries
 }
 
 async fn appended_entries_are_readable_at_once_and_after_reopen(storage: &Open) {

@@ -27,7 +27,8 @@ use crate::consensus::types::{Command, Member, RaftOf, RaftVoteOf, TypeConfig};
 use crate::deadlines::Deadlines;
 use crate::error::{ProposeError, RaftError, ReadError, Refused};
 use crate::heartbeats::{Haste, Heartbeats};
-use crate::purging::{Purging, Reach};
+use crate::log::LogEngine;
+use crate::purging::{Purging, Reach, Waits};
 use crate::quiescence::Resting;
 use crate::room::Room;
 use crate::snapshots::{Feeding, StagingSlot};
@@ -180,13 +181,14 @@ pub(crate) struct Parts {
     pub(crate) feeding: Arc<Feeding>,
     pub(crate) heartbeats: Arc<Heartbeats>,
     pub(crate) haste: Arc<Haste>,
+    pub(crate) log: Arc<dyn LogEngine>,
 }
 
 impl Group {
     pub(crate) fn start(parts: Parts) -> Self {
         let Parts { group, replica, class, config, raft, machine, progress, .. } = parts;
         let Parts { counters, deadlines, probe, resting, feeding, .. } = parts;
-        let Parts { heartbeats, haste, .. } = parts;
+        let Parts { heartbeats, haste, log, .. } = parts;
         let (leadership_out, leadership) = watch::channel(Leadership::default());
         let (reads, read_queue) = mpsc::channel(config.reads_pending_max.max(1));
         let observer = Observer {
@@ -197,8 +199,10 @@ impl Group {
             leadership: leadership_out,
             counters: Arc::clone(&counters),
             resting: Arc::clone(&resting),
-            purging: Purging::new(config.purge_after_entries, config.purge_keeps_entries)
-                .waiting(config.purge_waits_entries),
+            purging: Purging::new(config.purge_after_entries, config.purge_keeps_entries).waiting(
+                Waits { entries: config.purge_waits_entries, bytes: config.purge_waits_bytes },
+            ),
+            log,
             feeding,
         };
         // What may be relied on is less than what followers keep.
@@ -787,6 +791,7 @@ struct Observer {
     counters: Arc<Counters>,
     resting: Arc<Resting>,
     purging: Purging,
+    log: Arc<dyn LogEngine>,
     feeding: Arc<Feeding>,
 }
 
@@ -859,14 +864,18 @@ impl Observer {
     /// nothing happens.
     async fn purge_if_due(&mut self, metrics: &Metrics, applied: Applied) -> Option<Instant> {
         let next = |index: Option<u64>| index.map_or(0, |index| index + 1);
-        let log = {
+        let mut log = {
             let metrics = metrics.borrow_watched();
             Reach {
                 applied: next(applied.position.map(|at| at.index)),
                 flushed: next(metrics.snapshot.map(|at| at.index)),
                 purged: next(metrics.purged.map(|at| at.index)),
+                bytes: None,
             }
         };
+        if self.purging.is_long(log) {
+            log.bytes = self.log.payload_bytes(self.group);
+        }
         let now = Instant::now();
         let waits_until = self.feeding.is_any().then(|| self.purging.waits_until(log, now));
         let waits_until = waits_until.flatten();

@@ -317,6 +317,7 @@ impl Host {
             feeding,
             heartbeats: Arc::clone(&self.inner.heartbeats),
             haste,
+            log: Arc::clone(&self.inner.log),
         };
         let running = Group::start(parts);
         self.inner.groups.write().insert(group, running.clone());

@@ -17,6 +17,15 @@ pub(crate) struct Reach {
     /// Up to where the machine was flushed for a purge.
     pub(crate) flushed: u64,
     pub(crate) purged: u64,
+    /// What the log holds, if it is known.
+    pub(crate) bytes: Option<u64>,
+}
+
+/// How long a log may get, by entries and by bytes, before nobody is waited for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Waits {
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
 }
 
 /// When a log has to be purged.
@@ -33,37 +42,41 @@ pub(crate) struct Reach {
 pub(crate) struct Purging {
     after_entries: u64,
     keeps_entries: u64,
-    waits_entries: u64,
+    /// How long a log may be that is not purged for somebody.
+    waits: Waits,
     /// What was applied when it was asked for last, and when that was.
     asked: Option<(u64, Instant)>,
 }
 
 impl Purging {
     pub(crate) fn new(after_entries: u64, keeps_entries: u64) -> Self {
-        Self { after_entries: after_entries.max(1), keeps_entries, waits_entries: 0, asked: None }
+        Self {
+            after_entries: after_entries.max(1),
+            keeps_entries,
+            waits: Waits::default(),
+            asked: None,
+        }
     }
 
-    /// The same for logs that may hold so many entries while a snapshot is on its
-    /// way to a follower.
-    pub(crate) fn waiting(self, waits_entries: u64) -> Self {
-        Self { waits_entries, ..self }
+    /// The same for logs that may be as long while somebody is waited for.
+    pub(crate) fn waiting(self, waits: Waits) -> Self {
+        Self { waits, ..self }
     }
 
     /// When to look again at a log that is not purged while a snapshot is on its
     /// way: whoever installs that needs what comes behind it. `None` if it is not
     /// long, or too long to wait.
     pub(crate) fn waits_until(&self, log: Reach, now: Instant) -> Option<Instant> {
-        let is_short = log.applied.saturating_sub(log.purged) <= self.waits_entries;
-        (self.is_long(log) && is_short).then(|| now + RETRY)
+        (self.is_long(log) && !self.is_too_long(log)).then(|| now + RETRY)
     }
 
     /// Before which index followers lack too much to be waited for: the log is
     /// longer than may be, because openraft puts its purge off for one of them. Who
     /// lacks less has what this purge takes before the next is asked for.
     pub(crate) fn gives_up(&self, log: Reach) -> Option<u64> {
-        let is_too_long = log.applied.saturating_sub(log.purged) > self.waits_entries;
         let lacks_max = self.keeps_entries.saturating_add(self.asked_again_after());
-        (self.is_long(log) && is_too_long).then(|| log.applied.saturating_sub(lacks_max))
+        let gives_up = self.is_long(log) && self.is_too_long(log);
+        gives_up.then(|| log.applied.saturating_sub(lacks_max))
     }
 
     pub(crate) fn is_due(&self, log: Reach, now: Instant) -> bool {
@@ -87,11 +100,17 @@ impl Purging {
         (self.is_long(log) && is_put_off && is_useful).then(|| moment + RETRY)
     }
 
+    fn is_too_long(&self, log: Reach) -> bool {
+        log.applied.saturating_sub(log.purged) > self.waits.entries
+            || log.bytes.is_some_and(|bytes| bytes > self.waits.bytes)
+    }
+
     const fn asked_again_after(&self) -> u64 {
         self.after_entries.div_ceil(2)
     }
 
-    const fn is_long(&self, log: Reach) -> bool {
+    /// Whether it is worth a purge.
+    pub(crate) const fn is_long(&self, log: Reach) -> bool {
         log.applied.saturating_sub(log.purged) > self.after_entries
     }
 }

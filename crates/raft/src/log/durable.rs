@@ -651,6 +651,11 @@ impl LogEngine for DurableLog {
         self.shared.state.lock().memory.term_at(group, index)
     }
 
+    fn payload_bytes(&self, group: GroupId) -> Option<u64> {
+        let state = self.shared.state.lock();
+        state.memory.owner(group).ok().map(|owner| owner.payload_bytes)
+    }
+
     fn forget(&self, group: GroupId, replica: ReplicaId) -> LogFuture<'_, ()> {
         Box::pin(self.shared.submit_durably(group, move |memory| {
             memory.forget(group, replica);

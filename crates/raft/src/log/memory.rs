@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_types::{GroupId, ReplicaId};
 
-use super::rows::{Census, GroupRow, Location};
+use super::rows::{Census, GroupRow, Location, OwnerRow};
 use super::writer::entry_bytes;
 use super::{LogEntry, LogError, LogPosition, LogState, Place, Vote};
 
@@ -42,12 +42,14 @@ pub(super) struct Owner {
     /// The payloads of the last slots: of those that are not durable, and of those
     /// in the tail.
     cached: VecDeque<Bytes>,
+    /// Of the payloads of all slots.
+    pub(super) payload_bytes: u64,
 }
 
 impl Owner {
     fn new(replica: ReplicaId) -> Self {
         let (slots, cached) = (VecDeque::new(), VecDeque::new());
-        Self { replica, vote: None, purged: None, first: 0, slots, cached }
+        Self { replica, vote: None, purged: None, first: 0, slots, cached, payload_bytes: 0 }
     }
 
     fn payload(&self, index: u64) -> Option<&Bytes> {
@@ -65,6 +67,16 @@ impl Owner {
 
     fn slot_mut(&mut self, index: u64) -> Option<&mut Slot> {
         self.slots.get_mut(usize::try_from(index.checked_sub(self.first)?).ok()?)
+    }
+
+    /// The payload bytes of some slots, by their places.
+    fn bytes_of(&self, slots: Range<usize>) -> u64 {
+        let bytes = self.slots.range(slots.clone()).zip(slots).map(|(slot, place)| {
+            let stored = slot.location.map(|location| u64::from(location.len));
+            let cached = || self.payload(self.first + place as u64);
+            stored.unwrap_or_else(|| cached().map_or(0, |payload| payload.len() as u64))
+        });
+        bytes.sum()
     }
 
     /// Where the next entry must stand. A log that never held anything may
@@ -234,6 +246,60 @@ impl Tail {
     }
 }
 
+/// A log that is read from disk: what its rows and the entries there show of it.
+pub(super) struct Recovery {
+    memory: Memory,
+    /// Whose entries count, and those that were found.
+    owners: BTreeMap<GroupId, (OwnerRow, Vec<Held>)>,
+}
+
+impl Recovery {
+    pub(super) fn new(tail_bytes_max: usize, rows: &BTreeMap<GroupId, GroupRow>) -> Self {
+        let mut memory = Memory::new(tail_bytes_max);
+        let mut owners = BTreeMap::new();
+        for (&group, row) in rows {
+            memory.restore_group(group, row);
+            if let Some(owner) = &row.owner {
+                owners.insert(group, (owner.clone(), Vec::new()));
+            }
+        }
+        Self { memory, owners }
+    }
+
+    /// Takes what was found in some rows, whole ones. Entries that no group's row
+    /// holds are passed over.
+    pub(super) fn take(&mut self, found: &[Found]) {
+        // There may be many millions: what is alike is looked up once.
+        for row in found.chunk_by(|one, next| one.location.sequence == next.location.sequence) {
+            let mut live = Live::default();
+            for run in row.chunk_by(|one, next| one.group == next.group) {
+                let Some(first) = run.first() else { continue };
+                let Some((owner, held)) = self.owners.get_mut(&first.group) else { continue };
+                for Found { replica, position, location, .. } in run {
+                    if owner.holds(*replica, location.sequence, position.index) {
+                        held.push((*position, *location));
+                        live.add(*location);
+                    }
+                }
+            }
+            if let Some(first) = row.first() {
+                self.memory.rows.enter(first.location.sequence, live);
+            }
+        }
+    }
+
+    /// The log. Of two entries at one index the later row's counts.
+    pub(super) fn finish(self) -> Result<Memory, Hole> {
+        let Self { mut memory, owners } = self;
+        for (group, (_, held)) in owners {
+            memory.restore(group, held)?;
+        }
+        // Whoever opens the log notes every row, so these too.
+        memory.rows.dead.clear();
+        Ok(memory)
+    }
+}
+
 pub(super) struct Memory {
     groups: BTreeMap<GroupId, Group>,
     census: Census,
@@ -301,46 +367,7 @@ impl Memory {
         self.owner(group).map(drop).or_else(|_| self.census.room(rows_bytes_max))
     }
 
-    /// The log as its rows and the entries on disk show it. Entries that no row
-    /// holds are passed over; of two at one index the later row's counts.
-    pub(super) fn recover(
-        tail_bytes_max: usize,
-        rows: &BTreeMap<GroupId, GroupRow>,
-        found: &[Found],
-    ) -> Result<Self, Hole> {
-        let mut memory = Self::new(tail_bytes_max);
-        for (&group, row) in rows {
-            memory.restore_group(group, row);
-        }
-        // There may be many millions: what is alike is looked up once.
-        let mut held: BTreeMap<GroupId, Vec<Held>> = BTreeMap::new();
-        for row in found.chunk_by(|one, next| one.location.sequence == next.location.sequence) {
-            let mut live = Live::default();
-            for run in row.chunk_by(|one, next| one.group == next.group) {
-                let Some(first) = run.first() else { continue };
-                let owner = rows.get(&first.group).and_then(|row| row.owner.as_ref());
-                let Some(owner) = owner else { continue };
-                let entries = held.entry(first.group).or_default();
-                for Found { replica, position, location, .. } in run {
-                    if owner.holds(*replica, location.sequence, position.index) {
-                        entries.push((*position, *location));
-                        live.add(*location);
-                    }
-                }
-            }
-            if let Some(first) = row.first() {
-                memory.rows.enter(first.location.sequence, live);
-            }
-        }
-        for (group, entries) in held {
-            memory.restore(group, entries)?;
-        }
-        // Whoever opens the log notes every row, so these too.
-        memory.rows.dead.clear();
-        Ok(memory)
-    }
-
-    /// Restores a group from its row; entries follow by [`Memory::restore`].
+    /// Restores a group from its row; entries follow by [`Self::restore`].
     fn restore_group(&mut self, group: GroupId, row: &GroupRow) {
         self.census.count(row);
         let memory = self.groups.entry(group).or_default();
@@ -352,6 +379,7 @@ impl Memory {
             first: stored.purged.map_or(0, |purged| purged.index + 1),
             slots: VecDeque::new(),
             cached: VecDeque::new(),
+            payload_bytes: 0,
         });
     }
 
@@ -370,6 +398,7 @@ impl Memory {
             if owner.next_index() != index {
                 return Err(Hole { group, index, sequence: location.sequence });
             }
+            owner.payload_bytes += u64::from(location.len);
             let location = Some(location);
             owner.slots.push_back(Slot { ticket: 0, term, location });
         }
@@ -435,6 +464,7 @@ impl Memory {
             let LogPosition { term, index } = entry.position;
             owner.slots.push_back(Slot { ticket, term, location: None });
             owner.cached.push_back(entry.payload.clone());
+            owner.payload_bytes += entry.payload.len() as u64;
             self.tail.items.push_back((group, index, ticket));
             self.tail.entries += 1;
             self.tail.bytes += entry.payload.len();
@@ -450,6 +480,7 @@ impl Memory {
         let end = owner.next_index();
         let keep = from.clamp(owner.first, end) - owner.first;
         let keep = usize::try_from(keep).unwrap_or(usize::MAX);
+        owner.payload_bytes -= owner.bytes_of(keep..owner.slots.len());
         let removed = owner.slots.len().saturating_sub(keep);
         let kept = owner.cached.len().saturating_sub(removed);
         owner.cached.drain(kept..).for_each(|payload| self.tail.leave(&payload));
@@ -466,7 +497,9 @@ impl Memory {
             return Ok(false);
         }
         let drop = (upto.index + 1).clamp(owner.first, owner.next_index()) - owner.first;
-        let removed = owner.slots.drain(..usize::try_from(drop).unwrap_or(usize::MAX));
+        let drop = usize::try_from(drop).unwrap_or(usize::MAX);
+        owner.payload_bytes -= owner.bytes_of(0..drop);
+        let removed = owner.slots.drain(..drop);
         self.rows.leave(removed.filter_map(|slot| slot.location));
         let surplus = owner.cached.len().saturating_sub(owner.slots.len());
         owner.cached.drain(..surplus).for_each(|payload| self.tail.leave(&payload));

@@ -222,6 +222,12 @@ pub trait LogEngine: Send + Sync + 'static {
     /// [`LogError::UnknownGroup`] before [`admit`](Self::admit).
     fn term_at(&self, group: GroupId, index: u64) -> Result<Option<u64>, LogError>;
 
+    /// The payload bytes of the entries that a group's log holds, if the engine counts
+    /// them: the host then bounds logs by their bytes, too.
+    fn payload_bytes(&self, _group: GroupId) -> Option<u64> {
+        None
+    }
+
     /// Removes everything that belongs to `replica` of `group` and leaves a
     /// tombstone; ready once both are durable.
     fn forget(&self, group: GroupId, replica: ReplicaId) -> LogFuture<'_, ()>;

@@ -5,7 +5,7 @@ const KEEPS: u64 = 10;
 
 /// A log that was flushed up to the entry before `applied`, if not all.
 fn reach(applied: u64, purged: u64) -> Reach {
-    Reach { applied, flushed: applied.saturating_sub(1), purged }
+    Reach { applied, flushed: applied.saturating_sub(1), purged, bytes: None }
 }
 
 /// A log of which `applied` entries were applied when a purge was asked for.
@@ -45,7 +45,7 @@ fn a_quiet_log_asks_again_after_a_while() {
 #[test]
 fn the_same_flush_is_asked_for_no_second_time() {
     let (purging, now) = asked_at(101);
-    let flushed = Reach { applied: 101, flushed: 101, purged: 0 };
+    let flushed = Reach { flushed: 101, ..reach(101, 0) };
     assert_eq!(purging.ask_again_at(flushed), None);
     assert!(!purging.is_due(flushed, now + 2 * RETRY));
     let dropped = Reach { flushed: 90, ..flushed };
@@ -70,7 +70,8 @@ fn a_log_that_keeps_more_than_makes_a_purge_due_does_not_ask_for_ever() {
 
 #[test]
 fn a_long_log_waits_for_a_snapshot_on_its_way_until_it_is_too_long() {
-    let (purging, now) = (Purging::new(AFTER, KEEPS).waiting(5 * AFTER), Instant::now());
+    let waits = Waits { entries: 5 * AFTER, bytes: 1_000 };
+    let (purging, now) = (Purging::new(AFTER, KEEPS).waiting(waits), Instant::now());
     assert_eq!(purging.waits_until(reach(AFTER, 0), now), None, "it is not long");
     assert_eq!(purging.waits_until(reach(AFTER + 1, 0), now), Some(now + RETRY));
     assert_eq!(purging.waits_until(reach(5 * AFTER, 0), now), Some(now + RETRY));
@@ -78,6 +79,10 @@ fn a_long_log_waits_for_a_snapshot_on_its_way_until_it_is_too_long() {
     assert_eq!(purging.waits_until(reach(5 * AFTER + 1, 0), now), None);
     let lacks_max = KEEPS + AFTER / 2;
     assert_eq!(purging.gives_up(reach(5 * AFTER + 1, 0)), Some(5 * AFTER + 1 - lacks_max));
+    let of_bytes = |bytes| Reach { bytes: Some(bytes), ..reach(2 * AFTER, 0) };
+    assert_eq!(purging.waits_until(of_bytes(1_000), now), Some(now + RETRY));
+    assert_eq!(purging.waits_until(of_bytes(1_001), now), None);
+    assert_eq!(purging.gives_up(of_bytes(1_001)), Some(2 * AFTER - lacks_max));
 }
 
 #[test]

@@ -20,7 +20,7 @@ use quorate_types::owner::Owner;
 use self::batch::{BatchBuilder, open_batch, scan_batch};
 use self::storage::FileStorage;
 use super::medium::{Commit, Laid, Medium, Opened, Whose};
-use super::memory::{Found, Memory};
+use super::memory::{Found, Recovery};
 use super::rows::{GroupRow, Location, SEQUENCES_MAX};
 use super::{LogError, Place};
 
@@ -85,8 +85,9 @@ pub(super) fn open(
     }
     let groups = group_rows(&file, &database)?;
     let (found, sequences) = entries(&file, &database)?;
-    let recovered = Memory::recover(tail_bytes_max, &groups, &found);
-    let mut memory = recovered.map_err(|hole| hole.of(&file, Place::Row(hole.sequence)))?;
+    let mut recovery = Recovery::new(tail_bytes_max, &groups);
+    recovery.take(&found);
+    let mut memory = recovery.finish().map_err(|hole| hole.of(&file, Place::Row(hole.sequence)))?;
     let cuts = groups.values().filter_map(|row| row.owner.as_ref());
     let after_cuts = cuts
         .flat_map(|owner| owner.truncations.iter().map(|cut| cut.before_sequence))

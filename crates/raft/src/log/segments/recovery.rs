@@ -14,7 +14,7 @@ use quorate_types::disk::{Disk, DiskFile};
 use quorate_types::owner::Owner;
 
 use super::super::medium::Stored;
-use super::super::memory::{Found, Memory};
+use super::super::memory::{Found, Memory, Recovery};
 use super::super::rows::GroupRow;
 use super::super::{LogError, Place};
 use super::format::{
@@ -118,13 +118,18 @@ pub(super) fn recover(
     let number_last = segments.keys().next_back().copied().unwrap_or(0);
     let (newest, begun) = newest(&mut segments)?;
     let mut reading = Reading::default();
-    let mut mending = None;
+    let (mut recovered, mut mending) = (None, None);
     let tail = match newest {
         Some(Newest { segment, frames }) => {
             let segment = Arc::new(segment);
             let Ends { last, offset, list } = reading.newest(&log, &segment, &frames)?;
             let unended = unended(&segments, &list)?;
-            reading.older(&log, &list, &mut segments, &begun)?;
+            // From here on it is known what counts.
+            let mut recovery = Recovery::new(tail_bytes_max, &reading.groups);
+            let newest = std::mem::take(&mut reading.found);
+            reading.older(&log, &list, &mut segments, &begun, &mut recovery)?;
+            recovery.take(&newest);
+            recovered = Some(recovery);
             mending = Some(Mending { unended, frames, last });
             Some((segment, offset))
         }
@@ -145,8 +150,10 @@ pub(super) fn recover(
         begun.map(|it| Spare { replaced: it.header.replaced, ..Spare::of(&it) }).collect();
     spares.extend(segments.into_values().map(|dead| Spare::of(&dead)));
     spares.extend(blank);
-    let Reading { groups, found, frames, shelf, uses } = reading;
-    let mut memory = Memory::recover(tail_bytes_max, &groups, &found).map_err(|hole| {
+    let Reading { groups, frames, shelf, uses, .. } = reading;
+    let recovered = recovered.map(Recovery::finish);
+    let recovered = recovered.unwrap_or_else(|| Ok(Memory::new(tail_bytes_max)));
+    let mut memory = recovered.map_err(|hole| {
         let (number, offset) = place_of(hole.sequence);
         let file = shelf.get(&number).map_or(&log, |segment| &segment.name);
         hole.of(file, Place::Offset(offset))
@@ -221,13 +228,16 @@ struct Frames {
 impl Frames {
     /// As far as the file goes, up to `end`.
     fn read(segment: &Segment, end: u64) -> Result<Self, LogError> {
-        let read = || {
+        Self::read_into(segment, end, Vec::new())
+    }
+
+    fn read_into(segment: &Segment, end: u64, mut bytes: Vec<u8>) -> Result<Self, LogError> {
+        let mut read = || {
             let len = segment.file.len()?.min(end).saturating_sub(FRAMES_AT);
-            let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
-            segment.file.read(FRAMES_AT, &mut bytes)?;
-            Ok(bytes)
+            bytes.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
+            segment.file.read(FRAMES_AT, &mut bytes)
         };
-        let bytes = read().map_err(|error| segment.failed(error))?;
+        read().map_err(|error| segment.failed(error))?;
         Ok(Self { seed: segment.seed, bytes })
     }
 
@@ -312,6 +322,7 @@ struct Ends {
 #[derive(Default)]
 struct Reading {
     groups: BTreeMap<GroupId, GroupRow>,
+    /// The entries of the segment that was read last.
     found: Vec<Found>,
     /// Frames with entries.
     frames: Vec<u64>,
@@ -360,12 +371,18 @@ impl Reading {
         list: &[(u64, u64)],
         segments: &mut BTreeMap<u64, Segment>,
         begun: &[Segment],
+        recovery: &mut Recovery,
     ) -> Result<(), LogError> {
+        let mut bytes = Vec::new();
         // Nothing was needed of a segment whose file was taken.
         let taken: BTreeSet<u64> = begun.iter().map(|segment| segment.header.replaced).collect();
         for (number, end) in list {
             match segments.remove(number) {
-                Some(segment) => self.full(Arc::new(segment), *end)?,
+                Some(segment) => {
+                    self.found.clear();
+                    bytes = self.full(Arc::new(segment), *end, bytes)?;
+                    recovery.take(&self.found);
+                }
                 None if taken.contains(number) => {}
                 None => return Err(gone(log, *number)),
             }
@@ -373,9 +390,15 @@ impl Reading {
         Ok(())
     }
 
-    /// Reads a segment that was full when its successor was begun.
-    fn full(&mut self, segment: Arc<Segment>, end: u64) -> Result<(), LogError> {
-        let frames = Frames::read(&segment, end)?;
+    /// Reads a segment that was full when its successor was begun, into memory that
+    /// was used before, and gives that back.
+    fn full(
+        &mut self,
+        segment: Arc<Segment>,
+        end: u64,
+        memory: Vec<u8>,
+    ) -> Result<Vec<u8>, LogError> {
+        let frames = Frames::read_into(&segment, end, memory)?;
         let mut used = Use { end, frames: 0 };
         let mut offset = FRAMES_AT;
         while offset < end {
@@ -386,7 +409,7 @@ impl Reading {
             offset = header.end(offset);
         }
         self.keep(segment, used);
-        Ok(())
+        Ok(frames.bytes)
     }
 
     fn frame(
