@@ -7,8 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{
-    ChangeMembershipError, ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError,
-    RaftError as CoreError,
+    ChangeMembershipError, ClientWriteError, Fatal, ForwardToLeader, RaftError as CoreError,
 };
 use openraft::metrics::RaftServerMetrics;
 use openraft::type_config::alias::WatchReceiverOf;
@@ -30,6 +29,7 @@ use crate::heartbeats::{Haste, Heartbeats};
 use crate::log::LogEngine;
 use crate::purging::{Purging, Reach, Waits};
 use crate::quiescence::Resting;
+use crate::reads::{Confirmer, ReadReply};
 use crate::room::Room;
 use crate::snapshots::{Feeding, StagingSlot};
 
@@ -131,7 +131,6 @@ pub(crate) fn count(counter: &AtomicU64) {
 }
 
 type Metrics = WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>;
-type ReadReply = oneshot::Sender<Result<ReadIndex, ReadError>>;
 
 /// One replica of one group on this node. Clones share it.
 #[derive(Clone)]
@@ -728,56 +727,14 @@ fn leader_node(metrics: &RaftMetrics<TypeConfig>) -> Option<NodeId> {
     metrics.membership_config.get_node(&leader).map(|member| member.node_id())
 }
 
-fn forward_of(forward: &ForwardToLeader<TypeConfig>, replica: ReplicaId) -> Option<NodeId> {
+pub(crate) fn forward_of(
+    forward: &ForwardToLeader<TypeConfig>,
+    replica: ReplicaId,
+) -> Option<NodeId> {
     if forward.leader_id == Some(replica.0) {
         return None;
     }
     forward.leader_node.map(Member::node_id)
-}
-
-/// Confirms that a replica leads, for those who read.
-struct Confirmer {
-    raft: RaftOf,
-    option: LinearizerOption,
-    heartbeats: Arc<Heartbeats>,
-    haste: Arc<Haste>,
-    counters: Arc<Counters>,
-}
-
-impl Confirmer {
-    /// Serves reads round by round: whoever comes during a round waits for the
-    /// next, because a round proves leadership only as of its beginning.
-    async fn run(self, mut queue: mpsc::Receiver<ReadReply>) {
-        let mut waiting = Vec::new();
-        loop {
-            if queue.recv_many(&mut waiting, queue.max_capacity()).await == 0 {
-                return;
-            }
-            count(&self.counters.read_rounds);
-            let asking = self.heartbeats.ask(&self.haste);
-            let outcome = confirm(&self.raft, self.option.clone()).await;
-            drop(asking);
-            for reply in waiting.drain(..) {
-                // A reader that gave up is no concern of the others.
-                let _gone = reply.send(outcome.clone());
-            }
-        }
-    }
-}
-
-async fn confirm(raft: &RaftOf, option: LinearizerOption) -> Result<ReadIndex, ReadError> {
-    match raft.get_read_linearizer(option).await {
-        Ok(linearizer) => {
-            let confirmed = linearizer.read_log_id();
-            let term = confirmed.committed_leader_id().term;
-            Ok(ReadIndex { term, index: confirmed.index() })
-        }
-        Err(CoreError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-            let leader = forward_of(&forward, ReplicaId(*raft.node_id()));
-            Err(ReadError::NotLeader { leader })
-        }
-        Err(_) => Err(ReadError::Unavailable),
-    }
 }
 
 /// Follows a replica: publishes who leads, and has the machine flushed and the

@@ -22,6 +22,7 @@ mod nodes;
 mod packing;
 mod purging;
 mod quiescence;
+mod reads;
 mod room;
 mod runtime;
 mod small;
