@@ -51,7 +51,7 @@ impl Timing {
     /// # Errors
     /// What does not fit, in words for who wrote it.
     pub(crate) fn validate(&self) -> Result<(), String> {
-        if self.heartbeat * 5 / 4 > self.lease() {
+        if self.heartbeat.saturating_mul(5) / 4 > self.lease() {
             return Err(format!(
                 "heartbeat is {:?}: half of election_max, which is {:?}, has to be longer by a \
                  quarter of it at least",
@@ -113,7 +113,8 @@ pub struct HostConfig {
     /// under these writes.
     pub purge_waits_entries: u64,
     /// The same in bytes of their payloads, of logs that count them
-    /// ([`LogEngine::payload_bytes`](crate::LogEngine::payload_bytes)).
+    /// ([`LogEngine::payload_bytes`](crate::LogEngine::payload_bytes)), and that have
+    /// more than [`purge_after_entries`](Self::purge_after_entries).
     pub purge_waits_bytes: u64,
     /// Snapshots this node sends at a time, all groups together: each reads
     /// the disk and fills the network.

@@ -760,14 +760,16 @@ impl Observer {
         let mut office = self.raft.server_metrics();
         let mut applied = self.progress.applied.subscribe();
         loop {
-            let now = *applied.borrow_and_update();
-            let held = office.borrow_and_update().clone();
-            // Who hears of it looks at the metrics, which follow in a moment.
-            while !is_of_office(&metrics.borrow_watched(), &office.borrow_watched()) {
-                if metrics.changed().await.is_err() {
-                    break;
+            // Who hears of it looks at all metrics, which follow in a moment.
+            let held = loop {
+                let held = office.borrow_and_update().clone();
+                if is_of_office(&metrics.borrow_watched(), &held)
+                    || metrics.changed().await.is_err()
+                {
+                    break held;
                 }
-            }
+            };
+            let now = *applied.borrow_and_update();
             self.publish(&held, now);
             let ask_again_at = self.purge_if_due(&metrics, now).await;
             let is_running = tokio::select! {
@@ -833,6 +835,11 @@ impl Observer {
         if self.purging.is_long(log) {
             log.bytes = self.log.payload_bytes(self.group);
         }
+        if let Some(before) = self.purging.gives_up(log)
+            && is_leading(&metrics.borrow_watched(), self.replica)
+        {
+            self.feeding.give_up(before);
+        }
         let now = Instant::now();
         let waits_until = self.feeding.is_any().then(|| self.purging.waits_until(log, now));
         let waits_until = waits_until.flatten();
@@ -844,9 +851,6 @@ impl Observer {
             let is_lagging = || lags(&metrics.borrow_watched(), log.applied);
             sometimes!("a log is purged while a follower lags", is_lagging());
             self.purging.is_asked_for(log, now);
-            if let Some(before) = self.purging.gives_up(log) {
-                self.feeding.give_up(before);
-            }
             count(&self.counters.flushes);
             if let Err(error) = self.raft.trigger().snapshot().await {
                 tracing::debug!(group = %self.group, %error, "no flush: the replica has stopped");

@@ -59,10 +59,22 @@ pub(crate) struct Together {
 pub(crate) struct Haste {
     /// Somebody waits for what they tell.
     is_asked: AtomicBool,
-    /// The last answer took longer than those that travel together may.
-    is_late: AtomicBool,
     /// Those of them that wait for others.
     lingering: AtomicUsize,
+}
+
+/// The way of a group's heartbeats to one follower.
+#[derive(Clone, Default)]
+pub(crate) struct Way {
+    haste: Arc<Haste>,
+    /// The last answer took longer than those that travel together may.
+    is_late: Arc<AtomicBool>,
+}
+
+impl Way {
+    pub(crate) fn of(haste: &Arc<Haste>) -> Self {
+        Self { haste: Arc::clone(haste), is_late: Arc::default() }
+    }
 }
 
 /// The heartbeats of a host.
@@ -84,8 +96,14 @@ struct Lot {
 struct Waiting {
     message: Bytes,
     until: Instant,
-    reply: oneshot::Sender<Answer>,
+    reply: Reporting,
     group: Lingers,
+}
+
+/// Who waits for an answer, and where it is noted that one is late.
+struct Reporting {
+    answer: oneshot::Sender<Answer>,
+    is_late: Arc<AtomicBool>,
 }
 
 impl Waiting {
@@ -128,8 +146,9 @@ impl Heartbeats {
         to: NodeId,
         message: Bytes,
         deadline: Duration,
-        haste: &Arc<Haste>,
+        way: &Way,
     ) -> BoxFuture<Answer> {
+        let Way { haste, is_late } = way;
         count(&self.counters.heartbeats);
         // Noted first and asked second, as who asks does it the other way round: one
         // of us sees the other.
@@ -137,16 +156,17 @@ impl Heartbeats {
         if haste.is_asked.load(Ordering::SeqCst) {
             return self.send(to, message, deadline);
         }
-        if haste.is_late.load(Ordering::SeqCst) {
-            let (began, haste) = (Instant::now(), Arc::clone(haste));
+        if is_late.load(Ordering::SeqCst) {
+            let (began, is_late) = (Instant::now(), Arc::clone(is_late));
             let answer = self.send(to, message, deadline);
             return Box::pin(async move {
                 let answer = answer.await;
-                haste.is_late.store(began.elapsed() > within(deadline), Ordering::SeqCst);
+                is_late.store(began.elapsed() > within(deadline), Ordering::SeqCst);
                 answer
             });
         }
         let (reply, answer) = oneshot::channel();
+        let reply = Reporting { answer: reply, is_late: Arc::clone(is_late) };
         let until = Instant::now() + deadline;
         let (full, is_first) = {
             let mut lots = self.lots.lock();
@@ -206,7 +226,7 @@ impl Heartbeats {
 
     /// Sends what waited, now, and brings the answers to who waits for them.
     fn send_lot(&self, to: NodeId, mut lot: Vec<Waiting>) {
-        lot.retain(|waiting| !waiting.reply.is_closed());
+        lot.retain(|waiting| !waiting.reply.answer.is_closed());
         let now = Instant::now();
         let left = || lot.iter().map(|waiting| waiting.time_left(now));
         let (Some(shortest), Some(longest)) = (left().min(), left().max()) else { return };
@@ -216,17 +236,13 @@ impl Heartbeats {
             let answer = self.send(to, message, longest);
             drop(runtime::spawn(async move {
                 // Who gave up is gone.
-                drop(reply.send(answer.await));
+                drop(reply.answer.send(answer.await));
             }));
             return;
         }
         sometimes!("heartbeats of several groups travel together");
-        let (messages, replies): (Vec<Blob>, Vec<_>) = lot
-            .into_iter()
-            .map(|Waiting { message, reply, group, .. }| {
-                (Blob(message), (reply, Arc::clone(&group.0)))
-            })
-            .unzip();
+        let (messages, replies): (Vec<Blob>, Vec<_>) =
+            lot.into_iter().map(|waiting| (Blob(waiting.message), waiting.reply)).unzip();
         let within_millis = u32::try_from(within(shortest).as_millis()).unwrap_or(u32::MAX);
         let call = NodeCall::Heartbeats(Together { within_millis, messages: Seq(messages) });
         let answer = self.send(to, call.to_bytes(), longest);
@@ -258,7 +274,7 @@ async fn send_after_a_while(heartbeats: Weak<Heartbeats>, to: NodeId) {
 }
 
 /// Gives everyone an own answer, or the reason why there is none.
-fn give_out(to: NodeId, answer: Answer, replies: Vec<(oneshot::Sender<Answer>, Arc<Haste>)>) {
+fn give_out(to: NodeId, answer: Answer, replies: Vec<Reporting>) {
     let answers = answer.and_then(|answer| {
         let rejected = |reason| TransportError::Rejected { to, reason };
         match Reply::from_bytes(&answer) {
@@ -269,31 +285,37 @@ fn give_out(to: NodeId, answer: Answer, replies: Vec<(oneshot::Sender<Answer>, A
     });
     match answers {
         Ok(answers) => {
-            for ((reply, haste), Blob(answer)) in replies.into_iter().zip(answers) {
+            let late = answers.iter().filter(|answer| answer.0.is_empty()).count();
+            // If most are, it is the node that is slow, and a message for each of them
+            // would not make it quicker.
+            let is_exception = late <= answers.len() / 2;
+            for (reply, Blob(answer)) in replies.into_iter().zip(answers) {
                 let is_late = answer.is_empty();
-                if is_late {
-                    haste.is_late.store(true, Ordering::SeqCst);
+                if is_late && is_exception {
+                    reply.is_late.store(true, Ordering::SeqCst);
                 }
                 let answer =
                     if is_late { Err(TransportError::Deadline { to }) } else { Ok(answer) };
                 // Who gave up is gone, here and below.
-                drop(reply.send(answer));
+                drop(reply.answer.send(answer));
             }
         }
         Err(error) => {
-            for (reply, _) in replies {
-                drop(reply.send(Err(error.clone())));
+            for reply in replies {
+                drop(reply.answer.send(Err(error.clone())));
             }
         }
     }
 }
 
-/// Answers heartbeats that came together. They are begun in their order, some at a
-/// time; what is not done in time is given up, and has an empty answer.
-pub(crate) async fn answer_all<F>(
+/// Answers heartbeats that came together. All are received at once; they are answered
+/// in their order, some at a time. What is not done in time is given up, and has an
+/// empty answer.
+pub(crate) async fn answer_all<R, F>(
     together: Together,
     within_max: Duration,
-    answer_one: impl Fn(Bytes) -> F,
+    receive: impl Fn(&Bytes) -> R,
+    answer_one: impl Fn(Bytes, R) -> F,
 ) -> Reply
 where
     F: Future<Output = Reply>,
@@ -304,9 +326,10 @@ where
     }
     let within = Duration::from_millis(within_millis.into()).min(within_max);
     let mut answers = Seq(vec![Blob(Bytes::new()); messages.len()]);
-    let all = iter(messages.into_iter().zip(answers.iter_mut()));
-    let all = all.for_each_concurrent(ANSWERED_MAX, |(Blob(message), place)| {
-        let answer = answer_one(message);
+    let received: Vec<R> = messages.iter().map(|message| receive(&message.0)).collect();
+    let all = iter(messages.into_iter().zip(received).zip(answers.iter_mut()));
+    let all = all.for_each_concurrent(ANSWERED_MAX, |((Blob(message), received), place)| {
+        let answer = answer_one(message, received);
         async move { place.0 = answer.await.to_bytes() }
     });
     let is_late = tokio::time::timeout(within, all).await.is_err();

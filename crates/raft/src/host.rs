@@ -25,7 +25,7 @@ use crate::inbox;
 use crate::log::{LogEngine, LogError, LogState, LogStats, Vote};
 use crate::machine::{MachineError, StateMachine};
 use crate::nodes::{NODE_CALL, NodeCall};
-use crate::quiescence::{Groups, Quiescence, Resting};
+use crate::quiescence::{Arrival, Groups, Quiescence, Resting};
 use crate::snapshots::{Feeding, Sending};
 use crate::transport::Transport;
 
@@ -445,7 +445,7 @@ impl Host {
                 };
             }
             match Message::from_bytes(&payload) {
-                Ok(message) => Ok(inner.answer(from, message).await.to_bytes()),
+                Ok(message) => Ok(inner.answer(from, message, None).await.to_bytes()),
                 Err(error) => Err(RaftError::Malformed(error.to_string())),
             }
         })
@@ -591,22 +591,29 @@ impl Inner {
             NodeCall::Heartbeats(together) => {
                 let timings = GroupClass::ALL.map(|class| self.config.timing(class));
                 let longest = timings.into_iter().map(|timing| timing.heartbeat).max();
-                answer_all(together, longest.unwrap_or_default(), async |message| {
-                    match Message::from_bytes(&message) {
-                        Ok(message) if message.is_heartbeat() => self.answer(from, message).await,
-                        Ok(_) | Err(_) => Reply::Refused(Refusal::Malformed),
+                let receive = |message: &Bytes| {
+                    let message = Message::from_bytes(message).ok()?;
+                    let group = self.groups.read().get(&message.group).cloned()?;
+                    Some(group.resting().arrival())
+                };
+                let answer = async |message: Bytes, arrival| match Message::from_bytes(&message) {
+                    Ok(message) if message.is_heartbeat() => {
+                        self.answer(from, message, arrival).await
                     }
-                })
-                .await
+                    Ok(_) | Err(_) => Reply::Refused(Refusal::Malformed),
+                };
+                answer_all(together, longest.unwrap_or_default(), receive, answer).await
             }
         }
     }
 
-    async fn answer(&self, from: NodeId, message: Message<'_>) -> Reply {
+    /// Answers a replica's message, which came now or at another moment.
+    async fn answer(&self, from: NodeId, message: Message<'_>, arrival: Option<Arrival>) -> Reply {
         let running = self.groups.read().get(&message.group).cloned();
         let refusal = match &running {
             Some(group) if group.replica() == message.to => {
-                return inbox::answer(group, &self.receiving, message.body).await;
+                let arrival = arrival.unwrap_or_else(|| group.resting().arrival());
+                return inbox::answer(group, &self.receiving, message.body, arrival).await;
             }
             _ if self.log.is_tombstoned(message.group, message.to) => {
                 sometimes!("a replica that is gone is called");

@@ -16,16 +16,21 @@ use crate::consensus::wire::{
 use crate::group::Group;
 use crate::log::{LogEntry, LogPosition};
 use crate::packing::Packing;
+use crate::quiescence::Arrival;
 use crate::snapshots::receiving;
 
 /// Answers a message that is addressed to `group`'s replica.
-pub(crate) async fn answer(group: &Group, room: &Arc<Semaphore>, body: Body<'_>) -> Reply {
+pub(crate) async fn answer(
+    group: &Group,
+    room: &Arc<Semaphore>,
+    body: Body<'_>,
+    arrival: Arrival,
+) -> Reply {
     if let Some(reply) = group.stir(&body) {
         return reply;
     }
     match body {
         Body::Append(append) => {
-            let arrival = group.resting().arrival();
             let reply = append_entries(group, append).await;
             if matches!(reply, Reply::Appended | Reply::AppendedPartly(_) | Reply::AppendConflict) {
                 group.note_leader(arrival);

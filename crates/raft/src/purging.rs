@@ -46,6 +46,8 @@ pub(crate) struct Purging {
     waits: Waits,
     /// What was applied when it was asked for last, and when that was.
     asked: Option<(u64, Instant)>,
+    /// Up to where the machine was flushed then, for an earlier one.
+    flushed_before: u64,
 }
 
 impl Purging {
@@ -55,6 +57,7 @@ impl Purging {
             keeps_entries,
             waits: Waits::default(),
             asked: None,
+            flushed_before: 0,
         }
     }
 
@@ -70,13 +73,19 @@ impl Purging {
         (self.is_long(log) && !self.is_too_long(log)).then(|| now + RETRY)
     }
 
-    /// Before which index followers lack too much to be waited for: the log is
-    /// longer than may be, because openraft puts its purge off for one of them. Who
-    /// lacks less has what this purge takes before the next is asked for.
+    /// Before which index followers of a leader lack too much to be waited for: the
+    /// log is longer than may be, because openraft puts its purge off for one of
+    /// them. Who lacks less has what this purge takes before the next is asked for.
+    ///
+    /// **Invariant:** openraft has been told to purge all of it, and will when it sends
+    /// none of it to anybody. What is neither purged nor sent a follower would lack
+    /// for ever. So the flush that was asked for has to be done, and to have been
+    /// newer than the one before: for another openraft purges nothing.
     pub(crate) fn gives_up(&self, log: Reach) -> Option<u64> {
+        let is_told = self.asked.is_some() && log.flushed > self.flushed_before;
         let lacks_max = self.keeps_entries.saturating_add(self.asked_again_after());
-        let gives_up = self.is_long(log) && self.is_too_long(log);
-        gives_up.then(|| log.applied.saturating_sub(lacks_max))
+        let gives_up = is_told && self.is_long(log) && self.is_too_long(log);
+        gives_up.then(|| log.flushed.saturating_sub(lacks_max))
     }
 
     pub(crate) fn is_due(&self, log: Reach, now: Instant) -> bool {
@@ -90,6 +99,7 @@ impl Purging {
 
     pub(crate) fn is_asked_for(&mut self, log: Reach, now: Instant) {
         self.asked = Some((log.applied, now));
+        self.flushed_before = log.flushed;
     }
 
     /// When to ask again although nothing more is applied.

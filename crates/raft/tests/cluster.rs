@@ -478,6 +478,34 @@ fn a_follower_that_is_slower_than_its_leader_does_not_pin_the_log() {
     });
 }
 
+#[test]
+fn a_log_that_is_too_long_when_its_node_starts_is_sent_to_followers() {
+    simulate(async {
+        let network = Network::default();
+        let patient = HostConfig { purge_after_entries: 10_000, ..config() };
+        let mut nodes = seeded_cluster_with(&network, &[1], patient).await;
+        let leader = leader_of(&groups_of(&nodes, 1)).await;
+        let writes = (0..1_500).map(|number| {
+            let (leader, command) = (leader.clone(), number.to_string());
+            async move { propose(&leader, &command).await }
+        });
+        let last = join_all(writes).await.iter().map(|it| it.index).max().unwrap();
+        applied_everywhere(&groups_of(&nodes, 1), last).await;
+        // Its machine is where it was flushed to, so no flush has anything purged.
+        let impatient = HostConfig { purge_after_entries: 100, purge_waits_entries: 0, ..config() };
+        for node in &mut nodes {
+            node.restart_with(impatient.clone()).await;
+        }
+        for node in &mut nodes {
+            node.create(1, 10 + node.id.0).await;
+        }
+        let replicas = groups_of(&nodes, 1);
+        let leader = leader_of(&replicas).await;
+        let written = propose(&leader, "and on").await;
+        applied_everywhere(&replicas, written.index).await;
+    });
+}
+
 /// Three replicas whose logs were purged, so that a fourth needs a snapshot;
 /// with the leader and the place of the node for the fourth.
 async fn purged(network: &Network) -> (Vec<TestNode>, Group, u64) {

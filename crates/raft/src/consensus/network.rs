@@ -28,7 +28,7 @@ use super::wire::{
 };
 use crate::config::HostConfig;
 use crate::group::Counters;
-use crate::heartbeats::{Haste, Heartbeats};
+use crate::heartbeats::{Haste, Heartbeats, Way};
 use crate::snapshots::{Feeding, Outgoing, SendError, Sending, send};
 use crate::transport::{Lane, Transport, TransportError};
 
@@ -60,7 +60,8 @@ pub(crate) struct Links {
 impl Links {
     fn link(&self, target: u64, member: Member, lane: Lane) -> Link {
         let (links, to, node) = (self.clone(), ReplicaId(target), member.node_id());
-        Link { links, to, node, lane, turn: None }
+        let way = Way::of(&links.haste);
+        Link { links, to, node, lane, way, turn: None }
     }
 }
 
@@ -86,6 +87,7 @@ pub(crate) struct Link {
     to: ReplicaId,
     pub(crate) node: NodeId,
     lane: Lane,
+    way: Way,
     /// The right to send a snapshot, for the next call.
     turn: Option<OwnedSemaphorePermit>,
 }
@@ -157,7 +159,7 @@ impl Link {
             Message { group: self.links.group, from: self.links.replica, to: self.to, body };
         let links = &self.links;
         let reply = if lane == Lane::Heartbeat && message.is_heartbeat() {
-            links.heartbeats.call(self.node, message.to_bytes(), deadline, &links.haste)
+            links.heartbeats.call(self.node, message.to_bytes(), deadline, &self.way)
         } else {
             links.transport.call(self.node, lane, message.to_bytes(), deadline)
         };

@@ -9,7 +9,7 @@ use quorate_types::runtime::BoxFuture;
 use quorate_types::{Blob, NodeId, Seq};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{ANSWERED_MAX, Haste, Heartbeats, TOGETHER_MAX, Together, answer_all};
+use super::{ANSWERED_MAX, Haste, Heartbeats, TOGETHER_MAX, Together, Way, answer_all};
 use crate::config::HostConfig;
 use crate::consensus::tests::support::simulate;
 use crate::consensus::wire::{Refusal, Reply};
@@ -97,7 +97,7 @@ fn heartbeats_to_a_node_travel_together_and_each_has_its_own_answer() {
             async move {
                 sleep(linger / 20 * u32::try_from(number).unwrap()).await;
                 let to = NodeId(2 + number as u64 % 2);
-                heartbeats.call(to, message(number), DEADLINE, &Arc::default()).await
+                heartbeats.call(to, message(number), DEADLINE, &Way::default()).await
             }
         });
         let answers = join_all(calls).await;
@@ -114,7 +114,7 @@ fn heartbeats_to_a_node_travel_together_and_each_has_its_own_answer() {
 fn a_heartbeat_that_stays_alone_travels_as_it_is() {
     simulate(async {
         let (heartbeats, peer) = heartbeats(Peer::default());
-        let answer = heartbeats.call(PEER, message(1), DEADLINE, &Arc::default()).await;
+        let answer = heartbeats.call(PEER, message(1), DEADLINE, &Way::default()).await;
         assert_eq!(answer, Ok(message(1)));
         assert_eq!(peer.calls.lock().as_slice(), &[(PEER, message(1))]);
     });
@@ -127,17 +127,23 @@ fn a_heartbeat_that_somebody_waits_for_goes_at_once_and_alone() {
         let haste: Arc<Haste> = Arc::default();
         let began = Instant::now();
         let others =
-            (1..3).map(|number| heartbeats.call(PEER, message(number), DEADLINE, &Arc::default()));
+            (1..3).map(|number| heartbeats.call(PEER, message(number), DEADLINE, &Way::default()));
         let others = join_all(others.collect::<Vec<_>>());
         let asking = heartbeats.ask(&haste);
-        assert_eq!(heartbeats.call(PEER, message(4), DEADLINE, &haste).await, Ok(message(4)));
+        assert_eq!(
+            heartbeats.call(PEER, message(4), DEADLINE, &Way::of(&haste)).await,
+            Ok(message(4))
+        );
         assert_eq!(began.elapsed(), TRIP, "it had not to wait");
         assert_eq!(others.await, [Ok(message(1)), Ok(message(2))]);
         assert_eq!(peer.sizes(), [1, 2]);
 
         drop(asking);
         let began = Instant::now();
-        assert_eq!(heartbeats.call(PEER, message(5), DEADLINE, &haste).await, Ok(message(5)));
+        assert_eq!(
+            heartbeats.call(PEER, message(5), DEADLINE, &Way::of(&haste)).await,
+            Ok(message(5))
+        );
         assert!(began.elapsed() > TRIP, "now it waits again");
     });
 }
@@ -148,8 +154,8 @@ fn who_asks_does_not_wait_for_a_heartbeat_that_waits() {
         let (heartbeats, peer) = heartbeats(Peer::default());
         let haste: Arc<Haste> = Arc::default();
         let began = Instant::now();
-        let waits = heartbeats.call(PEER, message(1), DEADLINE, &haste);
-        let other = heartbeats.call(PEER, message(2), DEADLINE, &Arc::default());
+        let waits = heartbeats.call(PEER, message(1), DEADLINE, &Way::of(&haste));
+        let other = heartbeats.call(PEER, message(2), DEADLINE, &Way::default());
         // Who asks for another group has nothing to do with either.
         let _nothing = heartbeats.ask(&Arc::default());
         assert_eq!(peer.sizes(), [0; 0]);
@@ -167,7 +173,7 @@ fn what_waits_to_a_node_can_be_sent_before_something_else() {
         let (heartbeats, peer) = heartbeats(Peer::default());
         let calls = (0..4_u64).map(|number| {
             let message = message(usize::try_from(number).unwrap());
-            heartbeats.call(NodeId(2 + number % 2), message, DEADLINE, &Arc::default())
+            heartbeats.call(NodeId(2 + number % 2), message, DEADLINE, &Way::default())
         });
         let calls: Vec<_> = calls.collect();
         heartbeats.hurry(PEER);
@@ -183,11 +189,11 @@ fn a_group_whose_answer_was_late_travels_alone_until_it_is_not() {
         let late = Reply::Heartbeats(Seq(vec![Blob(message(0)), Blob(Bytes::new())]));
         let (heartbeats, peer) =
             heartbeats(Peer { answers: Mutex::new(vec![late]), ..Peer::default() });
-        let hastes: [Arc<Haste>; 2] = [Arc::default(), Arc::default()];
+        let ways = [Way::default(), Way::default()];
         let round = || {
-            let calls = hastes.iter().enumerate();
-            let calls = calls
-                .map(|(number, haste)| heartbeats.call(PEER, message(number), DEADLINE, haste));
+            let calls = ways.iter().enumerate();
+            let calls =
+                calls.map(|(number, way)| heartbeats.call(PEER, message(number), DEADLINE, way));
             join_all(calls.collect::<Vec<_>>())
         };
         let answers = round().await;
@@ -211,7 +217,7 @@ fn what_happens_to_a_message_all_of_it_hear() {
         for (peer, what) in peers {
             let (heartbeats, _peer) = heartbeats(peer);
             let calls = (0..3)
-                .map(|number| heartbeats.call(PEER, message(number), DEADLINE, &Arc::default()));
+                .map(|number| heartbeats.call(PEER, message(number), DEADLINE, &Way::default()));
             for answer in join_all(calls.collect::<Vec<_>>()).await {
                 match answer {
                     Err(TransportError::Busy { .. }) => assert_eq!(what, "busy"),
@@ -228,13 +234,13 @@ fn who_gave_up_is_not_sent_and_too_many_do_not_wait() {
     simulate(async {
         let (heartbeats, peer) = heartbeats(Peer::default());
         let calls = (0..TOGETHER_MAX)
-            .map(|number| heartbeats.call(PEER, message(number), DEADLINE, &Arc::default()));
+            .map(|number| heartbeats.call(PEER, message(number), DEADLINE, &Way::default()));
         let calls: Vec<_> = calls.collect();
         assert_eq!(peer.sizes(), [TOGETHER_MAX], "they are as many as fit");
         drop(calls);
 
-        let kept = heartbeats.call(PEER, message(1), DEADLINE, &Arc::default());
-        drop(heartbeats.call(PEER, message(2), DEADLINE, &Arc::default()));
+        let kept = heartbeats.call(PEER, message(1), DEADLINE, &Way::default());
+        drop(heartbeats.call(PEER, message(2), DEADLINE, &Way::default()));
         assert_eq!(kept.await, Ok(message(1)));
         assert_eq!(peer.sizes(), [TOGETHER_MAX, 1]);
     });
@@ -247,17 +253,22 @@ fn an_answer_that_does_not_come_holds_up_no_other() {
         let together = Together { within_millis: 90, messages };
         let begun = Mutex::new(Vec::new());
         let began = Instant::now();
-        let reply = answer_all(together, DEADLINE, |heartbeat| {
-            begun.lock().push(heartbeat.clone());
-            async move {
-                match heartbeat {
-                    stuck if stuck == message(1) => pending().await,
-                    slow if slow == message(2) => sleep(Duration::from_millis(80)).await,
-                    _ => {}
+        let reply = answer_all(
+            together,
+            DEADLINE,
+            |_| (),
+            |heartbeat, _| {
+                begun.lock().push(heartbeat.clone());
+                async move {
+                    match heartbeat {
+                        stuck if stuck == message(1) => pending().await,
+                        slow if slow == message(2) => sleep(Duration::from_millis(80)).await,
+                        _ => {}
+                    }
+                    Reply::Woken
                 }
-                Reply::Woken
-            }
-        });
+            },
+        );
         let reply = timeout(DEADLINE, reply).await.unwrap();
         assert_eq!(began.elapsed(), Duration::from_millis(90));
         let (woken, none) = (Blob(Reply::Woken.to_bytes()), Blob(Bytes::new()));
@@ -273,7 +284,7 @@ fn more_than_may_travel_together_are_refused() {
     simulate(async {
         let messages = Seq(vec![Blob(message(1)); TOGETHER_MAX + 1]);
         let together = Together { within_millis: 90, messages };
-        let reply = answer_all(together, DEADLINE, async |_| Reply::Woken).await;
+        let reply = answer_all(together, DEADLINE, |_| (), async |_, _| Reply::Woken).await;
         assert_eq!(reply, Reply::Refused(Refusal::Malformed));
     });
 }
@@ -284,10 +295,15 @@ fn whoever_sends_them_does_not_say_how_long_they_may_take() {
         let messages = Seq(vec![Blob(message(1)); 200]);
         let together = Together { within_millis: u32::MAX, messages };
         let (began, begun) = (Instant::now(), Mutex::new(0));
-        let reply = answer_all(together, DEADLINE, async |_| {
-            *begun.lock() += 1;
-            pending().await
-        });
+        let reply = answer_all(
+            together,
+            DEADLINE,
+            |_| (),
+            async |_, _| {
+                *begun.lock() += 1;
+                pending().await
+            },
+        );
         assert_eq!(reply.await, Reply::Heartbeats(Seq(vec![Blob(Bytes::new()); 200])));
         assert_eq!(began.elapsed(), DEADLINE);
         assert_eq!(*begun.lock(), ANSWERED_MAX, "nor how many are worked on at once");

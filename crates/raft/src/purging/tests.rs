@@ -75,14 +75,32 @@ fn a_long_log_waits_for_a_snapshot_on_its_way_until_it_is_too_long() {
     assert_eq!(purging.waits_until(reach(AFTER, 0), now), None, "it is not long");
     assert_eq!(purging.waits_until(reach(AFTER + 1, 0), now), Some(now + RETRY));
     assert_eq!(purging.waits_until(reach(5 * AFTER, 0), now), Some(now + RETRY));
-    assert_eq!(purging.gives_up(reach(5 * AFTER, 0)), None);
     assert_eq!(purging.waits_until(reach(5 * AFTER + 1, 0), now), None);
-    let lacks_max = KEEPS + AFTER / 2;
-    assert_eq!(purging.gives_up(reach(5 * AFTER + 1, 0)), Some(5 * AFTER + 1 - lacks_max));
     let of_bytes = |bytes| Reach { bytes: Some(bytes), ..reach(2 * AFTER, 0) };
     assert_eq!(purging.waits_until(of_bytes(1_000), now), Some(now + RETRY));
     assert_eq!(purging.waits_until(of_bytes(1_001), now), None);
-    assert_eq!(purging.gives_up(of_bytes(1_001)), Some(2 * AFTER - lacks_max));
+}
+
+#[test]
+fn nobody_is_given_up_for_what_is_not_going_to_be_purged() {
+    let waits = Waits { entries: 5 * AFTER, bytes: 1_000 };
+    let (mut purging, now) = (Purging::new(AFTER, KEEPS).waiting(waits), Instant::now());
+    let at = |applied, flushed| Reach { applied, flushed, purged: 0, bytes: None };
+    assert_eq!(purging.gives_up(at(900, 700)), None, "nothing was asked for");
+    purging.is_asked_for(at(900, 700), now);
+    assert_eq!(purging.gives_up(at(910, 700)), None, "it is not flushed yet");
+    let lacks_max = KEEPS + AFTER / 2;
+    assert_eq!(purging.gives_up(at(950, 905)), Some(905 - lacks_max), "by the flush");
+    let short = Reach { purged: 900, ..at(950, 905) };
+    assert_eq!(purging.gives_up(short), None, "it was purged");
+    let of_bytes = |bytes| Reach { bytes: Some(bytes), ..at(900, 890) };
+    assert_eq!(purging.gives_up(Reach { purged: 500, ..of_bytes(1_000) }), None);
+    let heavy = Reach { purged: 500, ..of_bytes(1_001) };
+    assert_eq!(purging.gives_up(heavy), Some(890 - lacks_max));
+    // As after a start: the machine is where it was flushed to, and a flush of the
+    // same state has nothing purged.
+    purging.is_asked_for(at(900, 900), now);
+    assert_eq!(purging.gives_up(at(900, 900)), None);
 }
 
 #[test]

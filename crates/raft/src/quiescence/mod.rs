@@ -39,7 +39,7 @@ mod roster;
 mod wire;
 
 pub(crate) use driver::{Groups, Quiescence};
-pub(crate) use group::Resting;
+pub(crate) use group::{Arrival, Resting};
 #[cfg(test)]
 pub(crate) use wire::Claim;
 pub(crate) use wire::{Beat, Heard, Lull};

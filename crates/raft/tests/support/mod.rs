@@ -552,6 +552,12 @@ impl TestNode {
         self.host = Self::host(self.id, &self.disk, &self.network, self.config.clone());
     }
 
+    /// The same, with another configuration from then on.
+    pub async fn restart_with(&mut self, config: HostConfig) {
+        self.config = config;
+        self.crash_and_restart().await;
+    }
+
     pub async fn create(&mut self, group: u64, replica: u64) -> Group {
         self.try_create(group, replica).await.unwrap()
     }

@@ -135,6 +135,10 @@ impl LogEngine for TappedLog {
         self.inner.term_at(group, index)
     }
 
+    fn payload_bytes(&self, group: GroupId) -> Option<u64> {
+        self.inner.payload_bytes(group)
+    }
+
     fn forget(&self, group: GroupId, replica: ReplicaId) -> LogFuture<'_, ()> {
         Box::pin(async move {
             self.tap.forgetting(group, replica);
