@@ -285,13 +285,11 @@ fn give_out(to: NodeId, answer: Answer, replies: Vec<Reporting>) {
     });
     match answers {
         Ok(answers) => {
-            let late = answers.iter().filter(|answer| answer.0.is_empty()).count();
-            // If most are, it is the node that is slow, and a message for each of them
-            // would not make it quicker.
-            let is_exception = late <= answers.len() / 2;
             for (reply, Blob(answer)) in replies.into_iter().zip(answers) {
                 let is_late = answer.is_empty();
-                if is_late && is_exception {
+                if is_late {
+                    // Alone it has all of its deadline, even if the whole node is slow: a
+                    // leader that hears no answers in time loses its lease.
                     reply.is_late.store(true, Ordering::SeqCst);
                 }
                 let answer =

@@ -494,15 +494,19 @@ fn a_log_that_is_too_long_when_its_node_starts_is_sent_to_followers() {
         // Its machine is where it was flushed to, so no flush has anything purged.
         let impatient = HostConfig { purge_after_entries: 100, purge_waits_entries: 0, ..config() };
         for node in &mut nodes {
+            node.stores[&GroupId(1)].flush();
             node.restart_with(impatient.clone()).await;
         }
         for node in &mut nodes {
             node.create(1, 10 + node.id.0).await;
         }
         let replicas = groups_of(&nodes, 1);
-        let leader = leader_of(&replicas).await;
-        let written = propose(&leader, "and on").await;
-        applied_everywhere(&replicas, written.index).await;
+        let goes_on = async {
+            let written = propose(&leader_of(&replicas).await, "and on").await;
+            applied_everywhere(&replicas, written.index).await;
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(60), goes_on).await;
+        in_time.expect("the leader commits what it is asked to");
     });
 }
 

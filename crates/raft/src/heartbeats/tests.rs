@@ -205,6 +205,23 @@ fn a_group_whose_answer_was_late_travels_alone_until_it_is_not() {
 }
 
 #[test]
+fn a_node_that_is_slow_for_all_groups_is_given_all_of_the_time() {
+    simulate(async {
+        let late = Reply::Heartbeats(Seq(vec![Blob(Bytes::new()); 3]));
+        let (heartbeats, peer) =
+            heartbeats(Peer { answers: Mutex::new(vec![late]), ..Peer::default() });
+        let ways: [Way; 3] = Default::default();
+        let round = || {
+            let calls = ways.iter().map(|way| heartbeats.call(PEER, message(1), DEADLINE, way));
+            join_all(calls.collect::<Vec<_>>())
+        };
+        assert!(round().await.iter().all(Result::is_err));
+        assert!(round().await.iter().all(Result::is_ok), "none goes unanswered twice");
+        assert_eq!(peer.sizes(), [3, 1, 1, 1]);
+    });
+}
+
+#[test]
 fn what_happens_to_a_message_all_of_it_hear() {
     simulate(async {
         let busy = TransportError::Busy { to: PEER };

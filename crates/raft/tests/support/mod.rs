@@ -238,7 +238,8 @@ impl TapeStore {
         *self.current.lock() = self.durable.lock().clone();
     }
 
-    fn flush(&self) {
+    /// Makes durable what is there.
+    pub fn flush(&self) {
         *self.durable.lock() = self.current.lock().clone();
     }
 }
