@@ -1,17 +1,25 @@
-//! What the benches share: the machine's limit on the same disk in the same
-//! run, and rates beside each other.
+//! What the benches share: the machine's limit on the same disk in the same run,
+//! peers that are processes, and rates beside each other.
 #![allow(
     clippy::disallowed_methods,
     reason = "benches live outside the cores: they measure real time"
 )]
 
 mod disk;
+mod etcd;
 mod machine;
+mod measured;
+mod process;
 mod scoreboard;
 mod spread;
 
 pub use disk::{RawLog, SyncRate, sync_rate};
-pub use machine::{Machine, TICKS_PER_SECOND, cpu_seconds, flushes, resident_bytes, written_bytes};
+pub use etcd::{Etcd, EtcdClients};
+pub use machine::{
+    Machine, cpu_seconds, flushes, machine_cpu_seconds, resident_bytes, written_bytes,
+};
+pub use measured::{Measured, Outcome, WARM_UP, Window};
+pub use process::Process;
 pub use scoreboard::{Scoreboard, criterion};
 pub use spread::Spread;
 

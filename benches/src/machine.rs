@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 /// Processor time is told in ticks of this length on every Linux system.
-pub const TICKS_PER_SECOND: f64 = 100.0;
+const TICKS_PER_SECOND: f64 = 100.0;
 
 /// File systems in memory, on which a sync costs nothing.
 const IN_MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
@@ -129,4 +129,16 @@ fn device(directory: &Path) -> Option<String> {
     let major = (device >> 8) & 0xfff;
     let minor = (device & 0xff) | ((device >> 12) & 0xf_ff00);
     Some(format!("{major}:{minor}"))
+}
+
+/// Seconds of processor time that everything on this machine has used.
+#[must_use]
+pub fn machine_cpu_seconds() -> Option<f64> {
+    // User, nice, system, idle, waiting for the disk, interrupts (two kinds),
+    // stolen by other virtual machines.
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let fields = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().take(8);
+    let ticks: Vec<f64> = fields.map(|field| field.parse().ok()).collect::<Option<_>>()?;
+    let idle: f64 = ticks.iter().skip(3).take(2).sum();
+    Some((ticks.iter().sum::<f64>() - idle) / TICKS_PER_SECOND)
 }

@@ -27,6 +27,8 @@ const CLUSTER: &str = "cluster-bench";
 const RAFT: &str = "raft-bench";
 const OPENRAFT: &str = "openraft-bench";
 const GROUPS: &str = "groups-bench";
+/// The part of it that has a peer.
+const CLIENTS: &str = "clients";
 /// What others offer, in a workspace of its own.
 const PEERS: &str = "benches/peers";
 const LOGS_OF_OTHERS: &str = "bench-logs";
@@ -55,8 +57,9 @@ enum What {
     /// Writes to a group in memory beside those of bare openraft.
     Openraft(openraft::Options),
     /// Raft groups on three processes: what many cost while nobody uses them, how
-    /// soon they serve again when a process is killed, and what a leader's writes
-    /// lose while a follower catches up by a snapshot.
+    /// soon they serve again when a process is killed, what a leader's writes lose
+    /// while a follower catches up by a snapshot, and the puts and reads of clients
+    /// beside etcd's.
     Groups(groups::Options),
     /// A cluster of processes under load: one table, with the disk's limit and
     /// installed peers beside it.
@@ -73,10 +76,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
                 return Ok(());
             }
             beside_openraft(&[])?;
-            many_groups(&[])
+            many_groups(&[], true)
         }
         Some(What::Openraft(options)) => beside_openraft(&openraft_arguments(options)),
-        Some(What::Groups(options)) => many_groups(&groups_arguments(options)),
+        Some(What::Groups(options)) => {
+            let wants_peers = options.parts.iter().any(|part| part == CLIENTS);
+            many_groups(&groups_arguments(options), wants_peers && options.etcd_clients.is_none())
+        }
         Some(What::Cluster(options)) => {
             cluster(&to_arguments(options), !options.no_peers && options.etcd_clients.is_none())
         }
@@ -84,7 +90,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
             cores(&[])?;
             raft_log(&[], true)?;
             beside_openraft(&[])?;
-            many_groups(&[])?;
+            many_groups(&[], true)?;
             cluster(&[], true)
         }
     }
@@ -105,8 +111,14 @@ fn beside_openraft(arguments: &[OsString]) -> Outcome {
     shell::run(built(&target_directory()?, OPENRAFT)?.args(arguments))
 }
 
-fn many_groups(arguments: &[OsString]) -> Outcome {
-    shell::run(built(&target_directory()?, GROUPS)?.args(arguments))
+fn many_groups(arguments: &[OsString], wants_peers: bool) -> Outcome {
+    let target = target_directory()?;
+    let mut command = built(&target, GROUPS)?;
+    command.args(arguments);
+    if wants_peers {
+        command.args(peer(&target, CLIENTS_OF_ETCD, "--etcd-clients"));
+    }
+    shell::run(&mut command)
 }
 
 /// Builds a bench that needs no other program.
@@ -176,6 +188,8 @@ fn openraft_arguments(options: &openraft::Options) -> Vec<OsString> {
 fn groups_arguments(options: &groups::Options) -> Vec<OsString> {
     let groups::Options { groups, seconds, led, clients, rounds, dir, json, .. } = options;
     let groups::Options { state_mib, snapshot_mib_per_second, parts, .. } = options;
+    let groups::Options { callers, call_seconds, etcd_clients, .. } = options;
+    let callers: Vec<String> = callers.iter().map(u32::to_string).collect();
     let mut arguments: Vec<OsString> = Vec::new();
     for (flag, value) in [
         ("--groups", groups.to_string()),
@@ -184,6 +198,8 @@ fn groups_arguments(options: &groups::Options) -> Vec<OsString> {
         ("--clients", clients.to_string()),
         ("--rounds", rounds.to_string()),
         ("--state-mib", state_mib.to_string()),
+        ("--callers", callers.join(",")),
+        ("--call-seconds", call_seconds.to_string()),
         ("--parts", parts.join(",")),
     ] {
         arguments.extend([flag.into(), value.into()]);
@@ -191,7 +207,7 @@ fn groups_arguments(options: &groups::Options) -> Vec<OsString> {
     if let Some(mib) = snapshot_mib_per_second {
         arguments.extend(["--snapshot-mib-per-second".into(), mib.to_string().into()]);
     }
-    arguments.extend(paths([("--dir", dir), ("--json", json)]));
+    arguments.extend(paths([("--dir", dir), ("--json", json), ("--etcd-clients", etcd_clients)]));
     arguments
 }
 

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use quorate_benches::Process;
 use quorate_testkit::process::free_ports;
 use quorate_tests::{Admin, Shard, server};
 
-use crate::process::Process;
 use crate::{Outcome, options::Options};
 
 /// How long shards may take until each has a leader.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use quorate_benches::{Measured, Window};
 use quorate_types::env::SplitMix;
 use quorate_types::runtime;
 
@@ -12,8 +13,6 @@ use crate::Outcome;
 use crate::connection::{Connection, Frame, encode};
 use crate::keys::Keys;
 
-/// Load before anything counts: connections are made, caches filled.
-pub(crate) const WARM_UP: Duration = Duration::from_millis(500);
 /// How long after the end an answer may still take. Then it is lost.
 const PATIENCE: Duration = Duration::from_secs(12);
 /// The pause of a client after an error, lest it does nothing but fail.
@@ -105,35 +104,13 @@ pub(crate) struct Plan {
     pub(crate) keys: Arc<Keys>,
 }
 
-/// What came of a plan.
-#[derive(Debug, Default)]
-pub(crate) struct Measured {
-    /// How long every operation took that succeeded in time, ascending.
-    pub(crate) micros: Vec<u64>,
-    /// Operations that did not.
-    pub(crate) errors: u64,
-    /// What the first of those said.
-    pub(crate) first_error: Option<String>,
-}
-
 /// Runs a plan; `begun` is called when counting begins.
 pub(crate) async fn run(plan: &Arc<Plan>, begun: impl FnOnce()) -> Outcome<Measured> {
-    let begin = Instant::now() + WARM_UP;
-    let clients: Vec<_> = (0..plan.clients)
-        .map(|number| runtime::spawn(Client::new(plan, number, begin).run()))
+    let window = Window::of(plan.duration);
+    let clients = (0..plan.clients)
+        .map(|number| runtime::spawn(Client::new(plan, number, window).run()))
         .collect();
-    tokio::time::sleep_until(begin.into()).await;
-    begun();
-    tokio::time::sleep_until((begin + plan.duration).into()).await;
-    let mut all = Measured::default();
-    for client in clients {
-        let measured = client.await.map_err(|_| "a client panicked")?;
-        all.micros.extend(measured.micros);
-        all.errors += measured.errors;
-        all.first_error = all.first_error.or(measured.first_error);
-    }
-    all.micros.sort_unstable();
-    Ok(all)
+    window.pass(begun, clients).await
 }
 
 /// Writes every key that is read later.
@@ -155,8 +132,7 @@ pub(crate) async fn fill(gateway: SocketAddr, keys: &Keys) -> Outcome {
 
 struct Client {
     plan: Arc<Plan>,
-    begin: Instant,
-    end: Instant,
+    window: Window,
     rng: SplitMix,
     /// Where in the plan's gateways it is; another after an error.
     gateway: usize,
@@ -164,17 +140,16 @@ struct Client {
 }
 
 impl Client {
-    fn new(plan: &Arc<Plan>, number: u32, begin: Instant) -> Self {
+    fn new(plan: &Arc<Plan>, number: u32, window: Window) -> Self {
         let gateway = usize::try_from(number).unwrap_or_default();
-        let end = begin + plan.duration;
         let rng = SplitMix::new(u64::from(number));
-        Self { plan: Arc::clone(plan), begin, end, rng, gateway, measured: Measured::default() }
+        Self { plan: Arc::clone(plan), window, rng, gateway, measured: Measured::default() }
     }
 
     async fn run(mut self) -> Measured {
         let mut connection = None;
         let mut wire = Vec::new();
-        while Instant::now() < self.end {
+        while Instant::now() < self.window.end {
             let mut open = match connection.take() {
                 Some(open) => open,
                 None => match self.connect().await {
@@ -189,12 +164,12 @@ impl Client {
             let replies = self.plan.work.request(&self.plan.keys, &mut self.rng, &mut wire);
             let start = Instant::now();
             let answer = tokio::time::timeout_at(
-                (self.end + PATIENCE).into(),
+                (self.window.end + PATIENCE).into(),
                 open.exchange(&wire, replies),
             );
             match answer.await {
                 Ok(Ok(reply)) if self.plan.work.is_done(&reply) => {
-                    self.done(start);
+                    self.measured.done(start, self.window);
                     connection = Some(open);
                 }
                 Ok(Ok(reply)) => {
@@ -214,18 +189,8 @@ impl Client {
         Connection::open(*gateway).await
     }
 
-    /// Counts what began and ended while it counts.
-    fn done(&mut self, start: Instant) {
-        let now = Instant::now();
-        if start >= self.begin && now <= self.end {
-            let micros = now.duration_since(start).as_micros();
-            self.measured.micros.push(u64::try_from(micros).unwrap_or(u64::MAX));
-        }
-    }
-
     async fn failed(&mut self, why: &str) {
-        self.measured.errors += 1;
-        self.measured.first_error.get_or_insert_with(|| why.to_owned());
+        self.measured.failed(why);
         self.gateway += 1;
         tokio::time::sleep(PAUSE).await;
     }

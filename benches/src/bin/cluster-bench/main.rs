@@ -4,25 +4,20 @@
 
 mod cluster;
 mod connection;
-mod etcd;
 mod keys;
 mod load;
 mod options;
-mod process;
 mod redis;
 mod report;
 mod run;
 
-use std::error::Error;
 use std::process::ExitCode;
 
 use clap::Parser;
+use quorate_benches::Outcome;
 use quorate_server::cli::stop_signal;
 
 use options::Options;
-
-/// What a step ends with. Its error is one message for a person.
-type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Measures a cluster of real processes on this machine: operations per second
 /// and latencies, the disk's limit, and other systems under the same load.

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
+use quorate_benches::Process;
 use quorate_testkit::process::free_ports;
 
 use crate::Outcome;
 use crate::connection::{Connection, Frame, encode};
-use crate::process::Process;
 
 const PROGRAM: &str = "redis-server";
 

@@ -3,11 +3,10 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use quorate_benches::{Machine, SyncRate, percentile};
+use quorate_benches::{Machine, Measured, SyncRate, percentile};
 use serde::Serialize;
 
 use crate::Outcome;
-use crate::load::Measured;
 
 /// The system whose figures all of this is about.
 pub(crate) const OURS: &str = "quorate";

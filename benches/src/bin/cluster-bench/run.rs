@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quorate_benches::{Machine, cpu_seconds, flushes, sync_rate};
+use quorate_benches::{
+    Etcd, EtcdClients, Machine, Process, cpu_seconds, flushes, machine_cpu_seconds, sync_rate,
+};
 
 use crate::Outcome;
 use crate::cluster::Cluster;
-use crate::etcd::{self, Etcd};
-use crate::keys::Keys;
+use crate::keys::{KEYS, Keys, VALUE_BYTES};
 use crate::load::{self, Plan, Work};
 use crate::options::Options;
-use crate::process::{Process, machine_cpu_seconds};
 use crate::redis::{self, Redis};
 use crate::report::{Cost, Limits, OURS, Report, Row, line};
 
@@ -63,12 +63,14 @@ pub(crate) async fn run(options: &Options) -> Outcome {
             rows.extend(drive.all(&name, &[gateway], &mut [process]).await?);
         }
     }
-    match (etcd::version(), &options.etcd_clients) {
+    match (Etcd::version(), &options.etcd_clients) {
         _ if options.no_peers => absent.push("etcd: left out (--no-peers)".to_owned()),
         (None, _) => absent.push("etcd: not installed".to_owned()),
         (_, None) => absent.push("etcd: its clients are not built".to_owned()),
         (Some(version), Some(clients)) => {
             eprintln!("starting etcd {version}: {} nodes", options.nodes);
+            let program = clients.clone();
+            let clients = EtcdClients { program, keys: KEYS, value_bytes: VALUE_BYTES };
             let mut peer = Etcd::start(options.nodes, directory, clients).await?;
             rows.extend(drive.etcd(&format!("etcd {version}"), &mut peer).await?);
         }
@@ -152,10 +154,11 @@ impl Drive<'_> {
             for clients in &self.options.clients {
                 let begun = Cell::new(None);
                 let note = || begun.set(Some(Usage::of(&peer.processes, self.directory)));
-                let measured = peer.run(*work, *clients, duration, note).await?;
+                let (at, name) = (peer.everywhere(), work.name());
+                let measured = peer.run(at, name, *clients, duration, note).await?;
                 let after = Usage::of(&peer.processes, self.directory);
                 let (count, seconds) = (measured.micros.len(), duration.as_secs_f64());
-                let mut row = Row::new(system, work.name(), *clients, seconds, measured);
+                let mut row = Row::new(system, name, *clients, seconds, measured);
                 let cost = begun.take().map(|begun| after.since(&begun, count)).unwrap_or_default();
                 // The clients are a process of their own here.
                 row.cost = Cost { client_cores: cost.other_cores, other_cores: None, ..cost };

@@ -38,7 +38,7 @@ pub(crate) fn run(options: &Options, scratch: &Path) -> Outcome<Vec<CaughtUp>> {
 }
 
 /// Who leads the one group, and how that is.
-fn leader(cluster: &mut Cluster) -> Outcome<(u64, State)> {
+pub(crate) fn leader(cluster: &mut Cluster) -> Outcome<(u64, State)> {
     let status = cluster.status()?;
     let leads = status.into_iter().find(|(_, status)| !status.leads.is_empty());
     let (leader, status) = leads.ok_or("nobody leads")?;

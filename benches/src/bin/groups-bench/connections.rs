@@ -30,7 +30,8 @@ impl Service for Echo {
     }
 }
 
-fn hello(node: NodeId) -> Hello {
+/// Who a node of no cluster says that it is.
+pub(crate) fn hello(node: NodeId) -> Hello {
     Hello {
         protocol: Protocol::Mesh,
         lane: 0,

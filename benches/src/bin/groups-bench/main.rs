@@ -1,26 +1,25 @@
 //! Groups on three processes: what many cost while nobody uses them, how long they are
-//! without a leader when a process is killed, and what it costs a leader to bring a
-//! follower a snapshot.
+//! without a leader when a process is killed, what it costs a leader to bring a follower
+//! a snapshot, and how many puts and reads of clients one serves, beside etcd.
 #![allow(clippy::disallowed_methods, reason = "it is no part of a node: it measures real time")]
 
 mod catchup;
+mod clients;
 mod connections;
 mod node;
 mod options;
 mod process;
 mod report;
+mod requests;
 mod rows;
 mod run;
 
-use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use quorate_benches::Outcome;
 
 use options::Options;
-
-/// What a step ends with. Its error is one message for a person.
-type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Measures Raft groups on three processes of this machine.
 #[derive(Parser)]

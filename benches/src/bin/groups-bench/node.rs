@@ -10,16 +10,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_engine::{Engine, RedbConfig, RedbEngine};
-use quorate_raft::tcp::Standalone;
+use quorate_raft::tcp::{Mesh, Standalone};
 use quorate_raft::{Group, GroupClass, GroupSpec, Host, SmallMachine, SmallState, StateMachine};
 use quorate_types::disk::DirectoryDisk;
 use quorate_types::env::{Rng, SplitMix};
+use quorate_types::hello::Hello;
 use quorate_types::{GroupId, NodeId, ReplicaId, ShardId};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
-use crate::Outcome;
+use crate::requests::Requests;
 use crate::rows::{self, Rows};
+use crate::{Outcome, connections};
 
 /// The nodes.
 pub(crate) const NODES: [u64; 3] = [1, 2, 3];
@@ -68,6 +70,8 @@ pub(crate) enum Order {
     Load {
         clients: u64,
     },
+    /// Takes requests of clients to the first group.
+    Attend,
     /// Says when it has written to each of these as its leader.
     Serve {
         groups: Vec<u64>,
@@ -83,6 +87,7 @@ pub(crate) enum Answer {
     Status(Status),
     Filled,
     Loading,
+    Attending { address: String },
     Served { group: u64, term: u64 },
 }
 
@@ -153,25 +158,27 @@ pub(crate) async fn run(options: &Options) -> Outcome {
     let listener = TcpListener::bind(&options.listen).await?;
     say(&Answer::Listening { address: listener.local_addr()?.to_string() })?;
     let mut listener = Some(listener);
-    let mut host = None;
+    let mut node = None;
     let done: Arc<AtomicU64> = Arc::default();
     while let Ok(line) = tokio::task::block_in_place(|| orders.recv()) {
-        match (serde_json::from_str(&line)?, &host) {
+        match (serde_json::from_str(&line)?, &node) {
             (Order::Begin { addresses }, None) => {
                 let listener = listener.take().ok_or("told to begin twice")?;
-                host = Some(begin(options, addresses, listener).await?);
+                node = Some(begin(options, addresses, listener).await?);
                 say(&Answer::Begun)?;
             }
-            (Order::Settle, Some(host)) => {
+            (Order::Settle, Some(Node { host, .. })) => {
                 settle(options.id, host).await;
                 say(&Answer::Settled)?;
             }
-            (Order::Status, Some(host)) => say(&Answer::Status(status(options, host, &done)))?,
-            (Order::Fill { mib }, Some(host)) => {
+            (Order::Status, Some(Node { host, .. })) => {
+                say(&Answer::Status(status(options, host, &done)))?;
+            }
+            (Order::Fill { mib }, Some(Node { host, .. })) => {
                 fill(host, mib).await?;
                 say(&Answer::Filled)?;
             }
-            (Order::Load { clients }, Some(host)) => {
+            (Order::Load { clients }, Some(Node { host, .. })) => {
                 for client in 0..clients {
                     let mut chance = SplitMix::new(options.id << 32 | client);
                     let (groups, done) = (host.groups(), Arc::clone(&done));
@@ -184,7 +191,10 @@ pub(crate) async fn run(options: &Options) -> Outcome {
                 }
                 say(&Answer::Loading)?;
             }
-            (Order::Serve { groups }, Some(host)) => {
+            (Order::Attend, Some(node)) => {
+                say(&Answer::Attending { address: node.attend(NodeId(options.id)).await? })?;
+            }
+            (Order::Serve { groups }, Some(Node { host, .. })) => {
                 for group in groups.into_iter().filter_map(|id| host.group(GroupId(id))) {
                     tokio::spawn(serve(group));
                 }
@@ -199,7 +209,7 @@ async fn begin(
     options: &Options,
     addresses: BTreeMap<u64, String>,
     listener: TcpListener,
-) -> Outcome<Host> {
+) -> Outcome<Node> {
     let peers = addresses.into_iter().map(|(id, address)| (NodeId(id), address)).collect();
     let mut node = Standalone::new(NodeId(options.id), peers, &options.dir);
     if options.awake {
@@ -208,7 +218,7 @@ async fn begin(
     if let Some(mib) = options.snapshot_mib_per_second {
         node.host.snapshot_bytes_per_second_max = (mib > 0).then_some(mib << 20);
     }
-    let (host, _mesh) = node.start(listener)?;
+    let (host, mesh) = node.start(listener)?;
     let disk = DirectoryDisk::open(options.dir.join("machines"))?;
     let engine = if options.rows {
         let engine = RedbEngine::open(&disk, "engine.redb", RedbConfig::default())?;
@@ -243,7 +253,27 @@ async fn begin(
             created.await??;
         }
     }
-    Ok(host)
+    Ok(Node { host, mesh, engine })
+}
+
+/// What a process runs.
+struct Node {
+    host: Host,
+    mesh: Mesh,
+    engine: Option<Arc<dyn Engine>>,
+}
+
+impl Node {
+    /// Listens for clients, and says where.
+    async fn attend(&self, own: NodeId) -> Outcome<String> {
+        let group = self.host.groups().into_iter().next().ok_or("there is no group")?;
+        let engine = self.engine.clone().ok_or("there is no engine")?;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?.to_string();
+        let welcome = move |_: &Hello| Ok(connections::hello(own));
+        self.mesh.listen(listener, Arc::new(Requests::new(group, engine)), Arc::new(welcome));
+        Ok(address)
+    }
 }
 
 /// A leadership that cannot be handed over now is asked for again later.

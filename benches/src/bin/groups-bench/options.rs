@@ -27,8 +27,17 @@ pub(crate) struct Options {
     /// How fast a node sends snapshots, 0 without a bound. [default: the host's]
     #[arg(long, value_name = "MIB")]
     pub(crate) snapshot_mib_per_second: Option<u64>,
+    /// How many clients call at a time, each with one request under way.
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [1, 64, 256], value_parser = clap::value_parser!(u32).range(1..=512))]
+    pub(crate) callers: Vec<u32>,
+    /// How long they call in each round.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) call_seconds: u64,
+    /// The program with clients of etcd, as built in `benches/peers`.
+    #[arg(long, hide = true)]
+    pub(crate) etcd_clients: Option<PathBuf>,
     /// What to measure.
-    #[arg(long, value_name = "PART,...", value_delimiter = ',', default_values = ["idle", "connections", "killed", "catch-up"])]
+    #[arg(long, value_name = "PART,...", value_delimiter = ',', default_values = ["idle", "connections", "killed", "catch-up", "clients"])]
     pub(crate) parts: Vec<String>,
     /// Where the data goes; on a real disk. [default: beside the program]
     #[arg(long)]

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use quorate_benches::{Machine, percentile};
+use quorate_benches::{Machine, Spread, percentile};
 use serde::Serialize;
 
 use crate::Outcome;
@@ -16,6 +16,7 @@ pub(crate) struct Report {
     pub(crate) connections: Option<Connections>,
     pub(crate) killed: Vec<Killed>,
     pub(crate) caught_up: Vec<CaughtUp>,
+    pub(crate) clients: Option<Clients>,
 }
 
 /// Three processes whose groups nobody uses.
@@ -76,6 +77,75 @@ pub(crate) struct CaughtUp {
     pub(crate) snapshots: u64,
 }
 
+/// Puts and reads of clients on connections, of a group and of etcd in turns.
+#[derive(Serialize)]
+pub(crate) struct Clients {
+    /// The version of etcd, or why it is not there.
+    pub(crate) etcd: Result<String, String>,
+    pub(crate) works: Vec<Called>,
+}
+
+/// One kind of work with so many clients, round by round.
+#[derive(Serialize)]
+pub(crate) struct Called {
+    pub(crate) work: &'static str,
+    pub(crate) callers: u32,
+    pub(crate) ours: Vec<Served>,
+    pub(crate) etcd: Vec<Served>,
+}
+
+/// What three processes served.
+#[derive(Serialize)]
+pub(crate) struct Served {
+    pub(crate) per_second: f64,
+    pub(crate) p99_millis: f64,
+    /// Processors that they kept busy.
+    pub(crate) cores: Option<f64>,
+    pub(crate) errors: u64,
+    pub(crate) first_error: Option<String>,
+}
+
+impl Clients {
+    pub(crate) fn table(&self) -> String {
+        let mut table = match &self.etcd {
+            Ok(version) => format!("\nbeside etcd {version}:\n"),
+            Err(reason) => format!("\nwithout etcd: {reason}\n"),
+        };
+        let columns = "per second | p99 ms | cores of its processes";
+        let _ = write!(
+            table,
+            "\n| work | clients | a group: {columns} | etcd: {columns} | a group beside etcd | its p99 |\n\
+             |---|---|---|---|---|---|---|---|---|---|\n"
+        );
+        for Called { work, callers, ours, etcd } in &self.works {
+            let each = |served: &[Served], of: fn(&Served) -> f64| -> Vec<f64> {
+                served.iter().map(of).collect()
+            };
+            let _ = write!(table, "| `{work}` | {callers} |");
+            for served in [ours, etcd] {
+                let rates = Spread::of(served.iter().map(|served| served.per_second));
+                let p99 = Spread::of(served.iter().map(|served| served.p99_millis));
+                let cores = Spread::of(served.iter().filter_map(|served| served.cores));
+                let _ = write!(table, " {rates} | {p99:.2} | {:.2} |", cores.median);
+            }
+            let beside =
+                |of: fn(&Served) -> f64| Spread::of_ratios(&each(ours, of), &each(etcd, of));
+            let rates = beside(|served| served.per_second);
+            let p99 = beside(|served| served.p99_millis);
+            let _ = writeln!(table, " {rates:.2} | {p99:.2} |");
+        }
+        for (whose, served) in self.works.iter().flat_map(|called| {
+            let ours = called.ours.iter().map(|served| ("the group", served));
+            ours.chain(called.etcd.iter().map(|served| ("etcd", served)))
+        }) {
+            if let Some(error) = &served.first_error {
+                let _ = writeln!(table, "{} requests to {whose} failed: {error}", served.errors);
+            }
+        }
+        table
+    }
+}
+
 /// The median, and the extremes.
 fn spread(values: impl Iterator<Item = f64>, digits: usize) -> String {
     let mut values: Vec<f64> = values.collect();
@@ -95,6 +165,7 @@ impl Report {
             connections: None,
             killed: Vec::new(),
             caught_up: Vec::new(),
+            clients: None,
         }
     }
 

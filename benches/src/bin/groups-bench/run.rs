@@ -11,7 +11,7 @@ use crate::node::{Answer, Order, Status, home};
 use crate::options::Options;
 use crate::process::{Cluster, Kind};
 use crate::report::{Idle, Killed, Report};
-use crate::{catchup, connections};
+use crate::{catchup, clients, connections};
 
 /// What the memory of many groups is compared with.
 const FEW_GROUPS: u64 = 10;
@@ -62,8 +62,12 @@ fn measure(part: &str, options: &Options, scratch: &Path, report: &mut Report) -
             let connections = report.connections.insert(connections::run()?);
             Ok(connections.table())
         }
+        "clients" => {
+            let clients = report.clients.insert(clients::run(options, scratch)?);
+            Ok(clients.table())
+        }
         other => {
-            let parts = "idle, connections, killed, catch-up";
+            let parts = "idle, connections, killed, catch-up, clients";
             Err(format!("there is no part '{other}': {parts}").into())
         }
     }

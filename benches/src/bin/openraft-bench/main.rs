@@ -9,15 +9,12 @@ mod ours;
 mod run;
 mod theirs;
 
-use std::error::Error;
 use std::process::ExitCode;
 
 use clap::Parser;
+use quorate_benches::Outcome;
 
 use options::Options;
-
-/// What a step ends with. Its error is one message for a person.
-type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Measures writes to a group in memory beside openraft's own.
 #[derive(Parser)]

@@ -8,15 +8,12 @@ mod report;
 mod run;
 mod stores;
 
-use std::error::Error;
 use std::process::ExitCode;
 
 use clap::Parser;
+use quorate_benches::Outcome;
 
 use options::Options;
-
-/// What a step ends with. Its error is one message for a person.
-type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Measures durable logs on this machine: entries per second, latencies, bytes
 /// that reach the device, and how long opening takes.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::Outcome;
+use crate::cpu_seconds;
+use crate::measured::Outcome;
 
 /// How long a server may take until it serves.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -16,7 +17,7 @@ const LOG_LINES: usize = 8;
 
 /// A running process.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
@@ -25,7 +26,10 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a program; what it says goes to `<name>.log` in `directory`.
     /// Its standard input is a pipe that ends when this process does.
-    pub(crate) fn start(name: &str, command: &mut Command, directory: &Path) -> Outcome<Self> {
+    ///
+    /// # Errors
+    /// A message for a person, when it cannot be started.
+    pub fn start(name: &str, command: &mut Command, directory: &Path) -> Outcome<Self> {
         let log = directory.join(format!("{name}.log"));
         let output = File::create(&log)?;
         let child = command
@@ -38,7 +42,11 @@ impl Process {
     }
 
     /// Waits until `is_ready` says so.
-    pub(crate) async fn wait_ready<F: Future<Output = bool>>(
+    ///
+    /// # Errors
+    /// A message for a person with the end of its log, when it ends before, or does
+    /// not serve within a minute.
+    pub async fn wait_ready<F: Future<Output = bool>>(
         &mut self,
         is_ready: impl Fn() -> F,
     ) -> Outcome {
@@ -58,8 +66,11 @@ impl Process {
         }
     }
 
-    /// An error if it has ended, as no server should by itself.
-    pub(crate) fn check(&mut self) -> Outcome {
+    /// Sees that it has not ended, as no server should by itself.
+    ///
+    /// # Errors
+    /// A message for a person with the end of its log, when it has.
+    pub fn check(&mut self) -> Outcome {
         match self.child.try_wait()? {
             Some(status) => Err(self.failed(&format!("ended under load ({status})")).into()),
             None => Ok(()),
@@ -67,8 +78,9 @@ impl Process {
     }
 
     /// Seconds of processor time that it has used.
-    pub(crate) fn cpu_seconds(&self) -> Option<f64> {
-        quorate_benches::cpu_seconds(&self.child.id().to_string())
+    #[must_use]
+    pub fn cpu_seconds(&self) -> Option<f64> {
+        cpu_seconds(&self.child.id().to_string())
     }
 
     fn failed(&self, reason: &str) -> String {
@@ -85,15 +97,4 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Seconds of processor time that everything on this machine has used.
-pub(crate) fn machine_cpu_seconds() -> Option<f64> {
-    // User, nice, system, idle, waiting for the disk, interrupts (two kinds),
-    // stolen by other virtual machines.
-    let stat = std::fs::read_to_string("/proc/stat").ok()?;
-    let fields = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().take(8);
-    let ticks: Vec<f64> = fields.map(|field| field.parse().ok()).collect::<Option<_>>()?;
-    let idle: f64 = ticks.iter().skip(3).take(2).sum();
-    Some((ticks.iter().sum::<f64>() - idle) / quorate_benches::TICKS_PER_SECOND)
 }

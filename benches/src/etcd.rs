@@ -14,20 +14,30 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
 
-use crate::Outcome;
-use crate::keys::{KEYS, VALUE_BYTES};
-use crate::load::{Measured, WARM_UP, Work};
+use crate::measured::{Measured, Outcome, WARM_UP};
 use crate::process::Process;
 
 const PROGRAM: &str = "etcd";
 
 /// A running cluster of etcd, which ends with this value.
 #[derive(Debug)]
-pub(crate) struct Etcd {
-    pub(crate) processes: Vec<Process>,
+pub struct Etcd {
+    /// Its nodes.
+    pub processes: Vec<Process>,
+    /// Where they take requests.
     clients: Vec<SocketAddr>,
-    /// The program that drives it.
-    driver: PathBuf,
+    driver: EtcdClients,
+}
+
+/// The program with clients of etcd, and what they put and get.
+#[derive(Debug, Clone)]
+pub struct EtcdClients {
+    /// Where it is, as built in `benches/peers`.
+    pub program: PathBuf,
+    /// How many keys there are.
+    pub keys: u64,
+    /// What the value of each has.
+    pub value_bytes: usize,
 }
 
 /// What a driver prints at its end.
@@ -38,17 +48,21 @@ struct Told {
     first_error: Option<String>,
 }
 
-/// What the installed etcd says of its version; `None` if there is none.
-pub(crate) fn version() -> Option<String> {
-    let output = std::process::Command::new(PROGRAM).arg("--version").output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("etcd Version: ")).map(str::to_owned)
-}
-
 impl Etcd {
+    /// What the installed etcd says of its version; `None` if there is none.
+    #[must_use]
+    pub fn version() -> Option<String> {
+        let output = std::process::Command::new(PROGRAM).arg("--version").output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("etcd Version: ")).map(str::to_owned)
+    }
+
     /// Starts so many nodes with their data in `directory`, and writes every key
     /// that is read later.
-    pub(crate) async fn start(nodes: u64, directory: &Path, driver: &Path) -> Outcome<Self> {
+    ///
+    /// # Errors
+    /// A message for a person, when one of them does not serve.
+    pub async fn start(nodes: u64, directory: &Path, driver: EtcdClients) -> Outcome<Self> {
         let count = usize::try_from(nodes)?;
         let ports = free_ports(2 * count)?.release();
         let (peers, clients) = ports.split_at(count);
@@ -71,8 +85,8 @@ impl Etcd {
         for (process, client) in processes.iter_mut().zip(clients) {
             process.wait_ready(async || is_healthy(*client).await.unwrap_or(false)).await?;
         }
-        let etcd = Self { processes, clients: clients.to_vec(), driver: driver.to_owned() };
-        let filled = etcd.drive("fill", 1, Duration::ZERO)?.wait().await?;
+        let etcd = Self { processes, clients: clients.to_vec(), driver };
+        let filled = etcd.drive(&etcd.clients, "fill", 1, Duration::ZERO)?.wait().await?;
         if filled.success() {
             Ok(etcd)
         } else {
@@ -80,15 +94,40 @@ impl Etcd {
         }
     }
 
-    /// Runs a work with so many clients; `begun` is called when counting begins.
-    pub(crate) async fn run(
+    /// Where every node takes requests.
+    #[must_use]
+    pub fn everywhere(&self) -> &[SocketAddr] {
+        &self.clients
+    }
+
+    /// Where the leader does.
+    ///
+    /// # Errors
+    /// A message for a person, when none of them says that it leads.
+    pub async fn leader(&self) -> Outcome<SocketAddr> {
+        for client in &self.clients {
+            let metrics = get(*client, "/metrics").await?;
+            if metrics.lines().any(|line| line == "etcd_server_is_leader 1") {
+                return Ok(*client);
+            }
+        }
+        Err("no node of etcd says that it leads".into())
+    }
+
+    /// Has so many clients, spread over the nodes `at` these addresses, put (`set`)
+    /// or read (`get`); `begun` is called when counting begins.
+    ///
+    /// # Errors
+    /// A message for a person, when the program of the clients fails.
+    pub async fn run(
         &self,
-        work: Work,
+        at: &[SocketAddr],
+        work: &str,
         clients: u32,
         duration: Duration,
         begun: impl FnOnce(),
     ) -> Outcome<Measured> {
-        let mut driver = self.drive(work.name(), clients, duration)?;
+        let mut driver = self.drive(at, work, clients, duration)?;
         let output: ChildStdout =
             driver.stdout.take().ok_or("the clients of etcd have no output")?;
         let mut lines = BufReader::new(output).lines();
@@ -103,12 +142,19 @@ impl Etcd {
         Ok(Measured { micros, errors, first_error })
     }
 
-    fn drive(&self, work: &str, clients: u32, duration: Duration) -> io::Result<Child> {
-        let endpoints: Vec<String> = self.clients.iter().map(ToString::to_string).collect();
-        Command::new(&self.driver)
+    fn drive(
+        &self,
+        at: &[SocketAddr],
+        work: &str,
+        clients: u32,
+        duration: Duration,
+    ) -> io::Result<Child> {
+        let endpoints: Vec<String> = at.iter().map(ToString::to_string).collect();
+        let EtcdClients { program, keys, value_bytes } = &self.driver;
+        Command::new(program)
             .args([&endpoints.join(","), work, &clients.to_string()])
             .args([WARM_UP, duration].map(|it| it.as_millis().to_string()))
-            .args([&KEYS.to_string(), &VALUE_BYTES.to_string()])
+            .args([keys.to_string(), value_bytes.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -118,9 +164,13 @@ impl Etcd {
 
 /// Whether a node and its cluster serve.
 async fn is_healthy(client: SocketAddr) -> io::Result<bool> {
+    Ok(get(client, "/health").await?.contains("\"health\":\"true\""))
+}
+
+async fn get(client: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(client).await?;
-    stream.write_all(b"GET /health HTTP/1.0\r\n\r\n").await?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
-    Ok(answer.contains("\"health\":\"true\""))
+    Ok(answer)
 }
