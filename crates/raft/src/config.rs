@@ -103,6 +103,10 @@ pub struct HostConfig {
     /// How many applied entries may be in a group's log before the machine is
     /// flushed and the log purged.
     pub purge_after_entries: u64,
+    /// The shortest time between two flushes for the purge of one group's log, unless
+    /// the log is longer than `purge_waits_entries` or `purge_waits_bytes`: what a
+    /// machine writes seldom it writes at less cost.
+    pub purge_pause: Duration,
     /// How many applied entries a purge leaves, so that a follower that is
     /// slightly behind needs no snapshot.
     pub purge_keeps_entries: u64,
@@ -168,6 +172,7 @@ impl Default for HostConfig {
             reads_pending_max: 64 << 10,
             appends_in_flight_max: 4,
             purge_after_entries: 10_000,
+            purge_pause: Duration::from_secs(2),
             purge_keeps_entries: 1_000,
             purge_waits_entries: 1_000_000,
             purge_waits_bytes: 512 << 20,

@@ -198,9 +198,12 @@ impl Group {
             leadership: leadership_out,
             counters: Arc::clone(&counters),
             resting: Arc::clone(&resting),
-            purging: Purging::new(config.purge_after_entries, config.purge_keeps_entries).waiting(
-                Waits { entries: config.purge_waits_entries, bytes: config.purge_waits_bytes },
-            ),
+            purging: Purging::new(config.purge_after_entries, config.purge_keeps_entries)
+                .pausing(config.purge_pause)
+                .waiting(Waits {
+                    entries: config.purge_waits_entries,
+                    bytes: config.purge_waits_bytes,
+                }),
             log,
             feeding,
         };

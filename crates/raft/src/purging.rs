@@ -30,6 +30,9 @@ pub(crate) struct Waits {
 
 /// When a log has to be purged.
 ///
+/// A machine is not flushed more often than once in a pause, however fast its log
+/// grows: it then writes what changed often only once.
+///
 /// openraft may put a purge off: for a follower that is just being fed, and for
 /// good if this replica then leads no more; or because the machine is being
 /// flushed already. So it is asked for again, after half as many entries as make a
@@ -41,6 +44,7 @@ pub(crate) struct Waits {
 #[derive(Debug)]
 pub(crate) struct Purging {
     after_entries: u64,
+    pause: Duration,
     keeps_entries: u64,
     /// How long a log may be that is not purged for somebody.
     waits: Waits,
@@ -54,11 +58,17 @@ impl Purging {
     pub(crate) fn new(after_entries: u64, keeps_entries: u64) -> Self {
         Self {
             after_entries: after_entries.max(1),
+            pause: Duration::ZERO,
             keeps_entries,
             waits: Waits::default(),
             asked: None,
             flushed_before: 0,
         }
+    }
+
+    /// The same with a pause behind each.
+    pub(crate) fn pausing(self, pause: Duration) -> Self {
+        Self { pause, ..self }
     }
 
     /// The same for logs that may be as long while somebody is waited for.
@@ -92,8 +102,8 @@ impl Purging {
         if !self.is_long(log) {
             return false;
         }
-        let Some((asked_at, _)) = self.asked else { return true };
-        log.applied >= asked_at.saturating_add(self.asked_again_after())
+        self.asked.is_none()
+            || self.has_grown(log) && self.is_too_long(log)
             || self.ask_again_at(log).is_some_and(|moment| moment <= now)
     }
 
@@ -105,9 +115,18 @@ impl Purging {
     /// When to ask again although nothing more is applied.
     pub(crate) fn ask_again_at(&self, log: Reach) -> Option<Instant> {
         let (asked_at, moment) = self.asked?;
+        if self.is_long(log) && self.has_grown(log) {
+            return Some(moment + self.pause);
+        }
         let is_put_off = log.purged.saturating_add(self.keeps_entries) < asked_at;
         let is_useful = log.applied > log.flushed;
         (self.is_long(log) && is_put_off && is_useful).then(|| moment + RETRY)
+    }
+
+    /// By as much as makes another purge worth asking for.
+    fn has_grown(&self, log: Reach) -> bool {
+        let again = |(asked_at, _): (u64, _)| asked_at.saturating_add(self.asked_again_after());
+        self.asked.map(again).is_some_and(|again| log.applied >= again)
     }
 
     fn is_too_long(&self, log: Reach) -> bool {

@@ -18,6 +18,9 @@ pub const FRAME_PAYLOAD_BYTES_MAX: u32 = 8 << 20;
 /// limit on every connection.
 const FRAME_RESERVED_BYTES_MAX: usize = 64 << 10;
 
+/// The least that a [`FrameReader`] reads into.
+const ROOM_BYTES_MIN: usize = 512;
+
 /// One message: what it is, by which revision of its format, and its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
@@ -59,17 +62,32 @@ impl Frame {
     /// [`FrameError::TooLarge`] when the payload exceeds
     /// [`FRAME_PAYLOAD_BYTES_MAX`]; `out` is unchanged.
     pub fn encode(&self, out: &mut BytesMut) -> Result<(), FrameError> {
+        Self::encode_parts(self.kind, self.version, &[&self.payload], out)
+    }
+
+    /// Appends a frame to `out` whose payload is these parts, one behind the other:
+    /// what a protocol puts in front of a body needs no memory that holds both.
+    ///
+    /// # Errors
+    /// As [`Frame::encode`].
+    pub fn encode_parts(
+        kind: u8,
+        version: u8,
+        parts: &[&[u8]],
+        out: &mut BytesMut,
+    ) -> Result<(), FrameError> {
         let limit = FRAME_PAYLOAD_BYTES_MAX;
-        let len = u32::try_from(self.payload.len()).unwrap_or(u32::MAX);
+        let payload_bytes: usize = parts.iter().map(|part| part.len()).sum();
+        let len = u32::try_from(payload_bytes).unwrap_or(u32::MAX);
         if len > limit {
             return Err(FrameError::TooLarge { len, limit });
         }
-        out.reserve(FRAME_HEADER_BYTES + self.payload.len());
+        out.reserve(FRAME_HEADER_BYTES + payload_bytes);
         out.put_u32(len);
-        out.put_u8(self.kind);
-        out.put_u8(self.version);
-        out.put_u32(checksum(len, self.kind, self.version, &self.payload));
-        out.put_slice(&self.payload);
+        out.put_u8(kind);
+        out.put_u8(version);
+        out.put_u32(checksum(len, kind, version, parts));
+        parts.iter().for_each(|part| out.put_slice(part));
         Ok(())
     }
 
@@ -107,7 +125,7 @@ impl Frame {
             input.reserve(missing.min(FRAME_RESERVED_BYTES_MAX));
             return Ok(None);
         };
-        if checksum(len, kind, version, payload) != u32::from_be_bytes([c0, c1, c2, c3]) {
+        if checksum(len, kind, version, &[payload]) != u32::from_be_bytes([c0, c1, c2, c3]) {
             return Err(FrameError::Checksum);
         }
         input.advance(FRAME_HEADER_BYTES);
@@ -116,10 +134,10 @@ impl Frame {
     }
 }
 
-fn checksum(len: u32, kind: u8, version: u8, payload: &[u8]) -> u32 {
-    let crc = crc32c::crc32c(&len.to_be_bytes());
-    let crc = crc32c::crc32c_append(crc, &[kind, version]);
-    crc32c::crc32c_append(crc, payload)
+fn checksum(len: u32, kind: u8, version: u8, payload: &[&[u8]]) -> u32 {
+    let [l0, l1, l2, l3] = len.to_be_bytes();
+    let crc = crc32c::crc32c(&[l0, l1, l2, l3, kind, version]);
+    payload.iter().fold(crc, |crc, part| crc32c::crc32c_append(crc, part))
 }
 
 /// Writes one frame and flushes it.
@@ -145,19 +163,65 @@ pub async fn read_frame<S: AsyncRead + Unpin>(
     payload_bytes_max: u32,
 ) -> io::Result<Option<Frame>> {
     loop {
-        match Frame::decode(buffer, payload_bytes_max) {
-            Ok(Some(frame)) => return Ok(Some(frame)),
-            Ok(None) => {}
-            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        if let Some(frame) = decode(buffer, payload_bytes_max)? {
+            return Ok(Some(frame));
         }
         if stream.read_buf(buffer).await? == 0 {
-            return if buffer.is_empty() {
-                Ok(None)
-            } else {
-                Err(io::ErrorKind::UnexpectedEof.into())
+            return end(buffer);
+        }
+    }
+}
+
+/// Reads one frame after the other, many at a time where many arrive.
+///
+/// It reads into as much room as the peer has lately filled: little where little is
+/// sent, so that a connection that is not used takes next to no memory.
+#[derive(Debug)]
+pub struct FrameReader<S> {
+    stream: S,
+    buffer: BytesMut,
+    room: usize,
+    payload_bytes_max: u32,
+}
+
+impl<S: AsyncRead + Unpin> FrameReader<S> {
+    /// Reads frames from `stream` whose payloads do not exceed a limit.
+    pub fn new(stream: S, payload_bytes_max: u32) -> Self {
+        Self { stream, buffer: BytesMut::new(), room: ROOM_BYTES_MIN, payload_bytes_max }
+    }
+
+    /// The next frame; `None` at a clean end of the stream. Safe to drop and call
+    /// again.
+    ///
+    /// # Errors
+    /// As [`read_frame`].
+    pub async fn next(&mut self) -> io::Result<Option<Frame>> {
+        loop {
+            if let Some(frame) = decode(&mut self.buffer, self.payload_bytes_max)? {
+                return Ok(Some(frame));
+            }
+            self.buffer.reserve(self.room);
+            let read = self.stream.read_buf(&mut self.buffer).await?;
+            if read == 0 {
+                return end(&self.buffer);
+            }
+            self.room = match read {
+                read if read >= self.room => (self.room * 2).min(FRAME_RESERVED_BYTES_MAX),
+                read if read < self.room / 4 => (self.room / 2).max(ROOM_BYTES_MIN),
+                _ => self.room,
             };
         }
     }
+}
+
+fn decode(buffer: &mut BytesMut, payload_bytes_max: u32) -> io::Result<Option<Frame>> {
+    Frame::decode(buffer, payload_bytes_max)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// What the end of a stream means behind these bytes.
+fn end(buffer: &BytesMut) -> io::Result<Option<Frame>> {
+    if buffer.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 /// Reads one frame and not a byte beyond it.

@@ -51,6 +51,13 @@ impl fmt::Display for Log {
 /// Between keys of the load: where shards may be cut.
 pub(super) const CUTS: [&str; 5] = ["b", "h", "k", "p", "y"];
 
+/// Logs that may be as long as this are purged with pauses; shorter ones at once, and
+/// all the more often.
+const PAUSING_ENTRIES: u64 = 1_000;
+
+/// So many clients there are more of where answers are slow.
+const CLIENTS_ADDED: u64 = 8;
+
 /// One seed in so many runs its nodes as they are shipped, without taps.
 const UNTAPPED_SEEDS: u64 = 4;
 
@@ -320,6 +327,7 @@ impl Options {
         let least = options.election_millis * 2;
         options.quiet_millis = chance.pick(&[None, Some(least), Some(least), Some(10_000)]);
         options.lease_reads = chance.one_in(4);
+        options.add_clients_where_answers_are_slow();
         options
     }
 
@@ -386,6 +394,15 @@ impl Options {
         };
     }
 
+    /// A client waits for its answer before it asks again: with as few as elsewhere,
+    /// half of the runs over a slow disk, and of those in which every fault strikes
+    /// a quorum of two, did too little to say anything.
+    fn add_clients_where_answers_are_slow(&mut self) {
+        if self.slow_disk.is_some() || self.founders == 2 {
+            self.load.clients += CLIENTS_ADDED;
+        }
+    }
+
     /// Kinds of work of which about half take part. Drawn after everything
     /// else, so that seeds from before these kinds keep what befalls them.
     fn draw_further_work(&mut self, chance: &mut Draw) {
@@ -433,6 +450,9 @@ impl Options {
         let raft = &mut config.raft;
         (raft.metadata, raft.sequencer, raft.shard) = (timing, timing, timing);
         raft.purge_after_entries = self.purge_after_entries;
+        if self.purge_after_entries < PAUSING_ENTRIES {
+            raft.purge_pause = Duration::ZERO;
+        }
         raft.purge_keeps_entries = self.purge_keeps_entries;
         // Half-received snapshots go while the cluster comes to rest.
         raft.snapshot_staging_idle_max = Duration::from_secs(20);

@@ -33,6 +33,7 @@ fn config() -> HostConfig {
     HostConfig {
         shard,
         purge_after_entries: 5_000,
+        purge_pause: Duration::ZERO,
         purge_keeps_entries: 1_000,
         quiet_after: None,
         ..HostConfig::default()

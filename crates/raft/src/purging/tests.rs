@@ -35,6 +35,23 @@ fn a_busy_log_asks_again_after_half_as_many_entries() {
 }
 
 #[test]
+fn a_busy_log_asks_no_more_often_than_once_in_a_pause() {
+    const PAUSE: Duration = Duration::from_secs(2);
+    let (purging, now) = asked_at(101);
+    let waits = Waits { entries: 1_000, bytes: 1_000 };
+    let purging = purging.pausing(PAUSE).waiting(waits);
+    let purged = |applied| reach(applied, 101 - KEEPS);
+    assert_eq!(purging.ask_again_at(purged(150)), None, "it is no longer long");
+    assert!(!purging.is_due(purged(500), now));
+    assert!(!purging.is_due(purged(500), now + PAUSE - Duration::from_millis(1)));
+    assert_eq!(purging.ask_again_at(purged(500)), Some(now + PAUSE), "if nothing more comes");
+    assert!(purging.is_due(purged(500), now + PAUSE));
+    assert!(purging.is_due(purged(1_092), now), "too long to wait");
+    let heavy = Reach { bytes: Some(1_001), ..purged(500) };
+    assert!(purging.is_due(heavy, now), "too large to wait");
+}
+
+#[test]
 fn a_quiet_log_asks_again_after_a_while() {
     let (purging, now) = asked_at(101);
     assert_eq!(purging.ask_again_at(reach(102, 0)), Some(now + RETRY));

@@ -77,30 +77,32 @@ impl Message {
     /// Appends the message to `out`. False when its body is too large, which
     /// callers have ruled out.
     pub(super) fn encode(&self, out: &mut BytesMut) -> bool {
-        let mut payload = BytesMut::with_capacity(HEADER_BYTES_MAX + self.body().len());
+        let mut header = [0; HEADER_BYTES_MAX];
+        let mut rest = &mut header[..];
         let kind = match self {
             Self::Request { id, left_millis, channel, .. } => {
-                payload.put_u64(*id);
-                payload.put_u32(*left_millis);
-                payload.put_u8(*channel);
+                rest.put_u64(*id);
+                rest.put_u32(*left_millis);
+                rest.put_u8(*channel);
                 REQUEST
             }
             Self::Oneway { channel, .. } => {
-                payload.put_u8(*channel);
+                rest.put_u8(*channel);
                 ONEWAY
             }
             Self::Reply { id, outcome } => {
-                payload.put_u64(*id);
-                payload.put_u8(outcome.status());
+                rest.put_u64(*id);
+                rest.put_u8(outcome.status());
                 REPLY
             }
             Self::Ping { id } => {
-                payload.put_u64(*id);
+                rest.put_u64(*id);
                 PING
             }
         };
-        payload.put_slice(self.body());
-        Frame { kind, version: VERSION, payload: payload.freeze() }.encode(out).is_ok()
+        let header_bytes = HEADER_BYTES_MAX - rest.len();
+        let header = header.get(..header_bytes).unwrap_or_default();
+        Frame::encode_parts(kind, VERSION, &[header, self.body()], out).is_ok()
     }
 
     fn body(&self) -> &[u8] {

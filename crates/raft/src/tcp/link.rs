@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use quorate_types::NodeId;
-use quorate_types::frame::{FRAME_PAYLOAD_BYTES_MAX, read_frame};
+use quorate_types::frame::{FRAME_PAYLOAD_BYTES_MAX, FrameReader};
 use quorate_types::hello::{Hello, Protocol, dial};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -118,6 +118,10 @@ impl Link {
         };
         let task = quorate_types::runtime::spawn(driver.run()).abort_handle();
         Self { to, queue, shared, turns, task }
+    }
+
+    pub(super) const fn to(&self) -> NodeId {
+        self.to
     }
 
     /// The turns of requests on this connection.
@@ -338,6 +342,8 @@ impl Driver {
                 message = self.next_message() => {
                     let Some(message) = message else { return io::ErrorKind::NotConnected.into() };
                     self.put(message, pending, &mut out);
+                    // Those that are sent at the same time get into one write.
+                    tokio::task::yield_now().await;
                 }
                 () = pending.ping.notified() => self.ping(pending, &mut out),
             }
@@ -379,15 +385,14 @@ impl Driver {
 /// Hands replies to their callers until the connection breaks or, while some are
 /// due, falls silent.
 async fn read_replies(
-    mut stream: impl AsyncRead + Unpin,
+    stream: impl AsyncRead + Unpin,
     from: NodeId,
     pending: Arc<Pending>,
     silence_max: Duration,
 ) -> io::Error {
-    let mut buffer = BytesMut::new();
+    let mut frames = FrameReader::new(stream, FRAME_PAYLOAD_BYTES_MAX);
     loop {
-        let reading = read_frame(&mut stream, &mut buffer, FRAME_PAYLOAD_BYTES_MAX);
-        let frame = match tokio::time::timeout(silence_max / 2, reading).await {
+        let frame = match tokio::time::timeout(silence_max / 2, frames.next()).await {
             Ok(Ok(Some(frame))) => frame,
             Ok(Ok(None)) => return io::ErrorKind::ConnectionReset.into(),
             Ok(Err(error)) => return error,

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,10 +8,12 @@ use parking_lot::Mutex;
 use quorate_types::NodeId;
 use quorate_types::hello::Hello;
 use quorate_types::runtime::BoxFuture;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::frames::BODY_BYTES_MAX;
 use super::link::{Link, Outgoing};
+use crate::deadlines::Deadlines;
 use crate::transport::Lane;
 
 /// Limits and timings of a [`Mesh`].
@@ -181,6 +183,14 @@ pub(super) struct Inner {
     links: Mutex<BTreeMap<(NodeId, u8), Link>>,
     pub(super) tasks: Mutex<Vec<tokio::task::AbortHandle>>,
     pub(super) is_closed: AtomicBool,
+    /// Of requests of both directions; there since the first of them.
+    deadlines: OnceLock<Arc<Deadlines>>,
+}
+
+impl Inner {
+    pub(super) fn deadlines(&self) -> Arc<Deadlines> {
+        Arc::clone(self.deadlines.get_or_init(|| Arc::new(Deadlines::start())))
+    }
 }
 
 impl std::fmt::Debug for Mesh {
@@ -204,6 +214,7 @@ impl Mesh {
                 links: Mutex::default(),
                 tasks: Mutex::default(),
                 is_closed: AtomicBool::new(false),
+                deadlines: OnceLock::new(),
             }),
         }
     }
@@ -222,46 +233,47 @@ impl Mesh {
     ) -> BoxFuture<Result<Bytes, MeshError>> {
         // A deadline without end is as good as the longest that can be said.
         let until = Instant::now() + deadline.min(Duration::from_millis(u32::MAX.into()));
-        if lane != Lane::Request.number() {
-            return self.ask(to, lane, channel, payload, until);
-        }
-        let turns = match self.link(to, lane) {
-            Ok(link) => link.turns(),
+        let link = match self.link(to, lane) {
+            Ok(link) => link,
             Err(error) => return Box::pin(std::future::ready(Err(error))),
         };
+        if lane != Lane::Request.number() {
+            return self.ask(&link, channel, payload, until, None);
+        }
+        let turns = link.turns();
         if let Some(turn) = turns.try_take(channel) {
-            let asked = self.ask(to, lane, channel, payload, until);
-            return Box::pin(async move {
-                let _turn = turn;
-                asked.await
-            });
+            return self.ask(&link, channel, payload, until, Some(turn));
         }
         let mesh = self.clone();
         Box::pin(async move {
             let turn = tokio::time::timeout_at(until, turns.take(channel, payload.len())).await;
-            let Ok(Some(_turn)) = turn else { return Err(MeshError::Busy(to)) };
-            mesh.ask(to, lane, channel, payload, until).await
+            let Ok(Some(turn)) = turn else { return Err(MeshError::Busy(to)) };
+            let link = mesh.link(to, lane)?;
+            mesh.ask(&link, channel, payload, until, Some(turn)).await
         })
     }
 
-    /// Queues a request at once and waits for its reply.
+    /// Queues a request at once and waits for its reply, and holds its turn meanwhile.
     fn ask(
         &self,
-        to: NodeId,
-        lane: u8,
+        link: &Link,
         channel: u8,
         payload: Bytes,
         until: Instant,
+        turn: Option<OwnedSemaphorePermit>,
     ) -> BoxFuture<Result<Bytes, MeshError>> {
+        let to = link.to();
         let (outgoing, reply) = Outgoing::request(channel, payload, until);
-        if let Err(error) = self.enqueue(to, lane, outgoing) {
+        if let Err(error) = enqueue(link, outgoing) {
             return Box::pin(std::future::ready(Err(error)));
         }
+        let deadlines = self.inner.deadlines();
         Box::pin(async move {
-            match tokio::time::timeout_at(until, reply).await {
-                Err(_) => Err(MeshError::Deadline(to)),
-                Ok(Err(_)) => Err(MeshError::Disconnected(to)),
-                Ok(Ok(result)) => result,
+            let _turn = turn;
+            match deadlines.bound(until, reply).await {
+                None => Err(MeshError::Deadline(to)),
+                Some(Err(_)) => Err(MeshError::Disconnected(to)),
+                Some(Ok(result)) => result,
             }
         })
     }
@@ -272,15 +284,7 @@ impl Mesh {
     /// # Errors
     /// [`MeshError`] when it certainly is not sent.
     pub fn send(&self, to: NodeId, lane: u8, channel: u8, payload: Bytes) -> Result<(), MeshError> {
-        self.enqueue(to, lane, Outgoing::oneway(channel, payload))
-    }
-
-    fn enqueue(&self, to: NodeId, lane: u8, outgoing: Outgoing) -> Result<(), MeshError> {
-        let bytes = outgoing.body_bytes();
-        if bytes > BODY_BYTES_MAX {
-            return Err(MeshError::TooLarge { bytes, limit: BODY_BYTES_MAX });
-        }
-        self.link(to, lane)?.enqueue(outgoing)
+        enqueue(&self.link(to, lane)?, Outgoing::oneway(channel, payload))
     }
 
     fn link(&self, to: NodeId, lane: u8) -> Result<Link, MeshError> {
@@ -317,4 +321,12 @@ impl Mesh {
             task.abort();
         }
     }
+}
+
+fn enqueue(link: &Link, outgoing: Outgoing) -> Result<(), MeshError> {
+    let bytes = outgoing.body_bytes();
+    if bytes > BODY_BYTES_MAX {
+        return Err(MeshError::TooLarge { bytes, limit: BODY_BYTES_MAX });
+    }
+    link.enqueue(outgoing)
 }

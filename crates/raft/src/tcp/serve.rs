@@ -1,7 +1,6 @@
 //! Inbound connections.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::task::Poll;
@@ -10,15 +9,17 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::poll;
 use quorate_types::NodeId;
-use quorate_types::frame::{FRAME_PAYLOAD_BYTES_MAX, read_frame};
+use quorate_types::frame::{FRAME_PAYLOAD_BYTES_MAX, FrameReader};
 use quorate_types::hello::Hello;
 use quorate_types::runtime::{BoxFuture, spawn};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
 
 use super::frames::{BODY_BYTES_MAX, Message, Outcome};
 use super::link::WRITE_BYTES;
 use super::mesh::Mesh;
+use crate::deadlines::Deadlines;
 use crate::transport::Lane;
 
 /// What answers requests.
@@ -82,6 +83,7 @@ impl Mesh {
             },
             requests_max,
             messages: Arc::new(Semaphore::new(config.inbound_messages_max.max(1))),
+            deadlines: self.inner.deadlines(),
             replies,
         };
         tokio::select! {
@@ -100,16 +102,15 @@ struct Inbound {
     /// those that keep the cluster in order.
     requests_max: usize,
     messages: Arc<Semaphore>,
+    deadlines: Arc<Deadlines>,
     replies: mpsc::Sender<Answered>,
 }
 
 impl Inbound {
-    async fn read_messages<S: AsyncRead>(&self, mut stream: ReadHalf<S>) -> io::Result<()> {
-        let mut buffer = BytesMut::new();
+    async fn read_messages<S: AsyncRead>(&self, stream: ReadHalf<S>) -> io::Result<()> {
+        let mut frames = FrameReader::new(stream, FRAME_PAYLOAD_BYTES_MAX);
         let mut channels: BTreeMap<u8, Arc<Semaphore>> = BTreeMap::new();
-        while let Some(frame) =
-            read_frame(&mut stream, &mut buffer, FRAME_PAYLOAD_BYTES_MAX).await?
-        {
+        while let Some(frame) = frames.next().await? {
             match Message::decode(frame) {
                 Some(Message::Oneway { channel, body }) => self.take(channel, body).await,
                 Some(Message::Request { id, left_millis, channel, body }) => {
@@ -144,44 +145,32 @@ impl Inbound {
         }
     }
 
+    /// Polls the request once, here and now, so that requests begin in the
+    /// order of arrival whatever thread continues them.
     async fn begin(
         &self,
         id: u64,
         left_millis: u32,
-        handling: BoxFuture<Result<Bytes, Bytes>>,
+        mut handling: BoxFuture<Result<Bytes, Bytes>>,
         permit: OwnedSemaphorePermit,
     ) {
-        match self.regime {
-            Regime::Pauses => {
-                let outcome = async move { outcome_of(handling.await) };
-                self.start(id, outcome, permit).await;
-            }
+        if let Poll::Ready(result) = poll!(&mut handling) {
+            return reply(&self.replies, id, outcome_of(result), Some(permit)).await;
+        }
+        let (replies, deadlines) = (self.replies.clone(), Arc::clone(&self.deadlines));
+        let until = match self.regime {
+            Regime::Pauses => None,
             Regime::Refuses { work_max } => {
-                let left = Duration::from_millis(left_millis.into()).min(work_max);
-                let bounded = tokio::time::timeout(left, handling);
-                let outcome = async move { bounded.await.map_or(Outcome::Ended, outcome_of) };
-                self.start(id, outcome, permit).await;
+                Some(Instant::now() + Duration::from_millis(left_millis.into()).min(work_max))
             }
-        }
-    }
-
-    /// Polls the request once, here and now, so that requests begin in the
-    /// order of arrival whatever thread continues them.
-    async fn start(
-        &self,
-        id: u64,
-        work: impl Future<Output = Outcome> + Send + 'static,
-        permit: OwnedSemaphorePermit,
-    ) {
-        let mut work = Box::pin(work);
-        let replies = self.replies.clone();
-        match poll!(&mut work) {
-            Poll::Ready(outcome) => reply(&replies, id, outcome, Some(permit)).await,
-            Poll::Pending => drop(spawn(async move {
-                let outcome = work.await;
-                reply(&replies, id, outcome, Some(permit)).await;
-            })),
-        }
+        };
+        drop(spawn(async move {
+            let result = match until {
+                None => Some(handling.await),
+                Some(until) => deadlines.bound(until, handling).await,
+            };
+            reply(&replies, id, result.map_or(Outcome::Ended, outcome_of), Some(permit)).await;
+        }));
     }
 
     /// Takes in a message that nobody waits for. It needs no permit of those
@@ -230,6 +219,8 @@ async fn write_replies<S: AsyncWrite>(
     let mut out = BytesMut::new();
     let mut permits = Vec::new();
     while let Some((message, permit)) = replies.recv().await {
+        // Those that are ready at the same time get into one write.
+        tokio::task::yield_now().await;
         let mut next = Some((message, permit));
         while let Some((message, permit)) = next {
             let is_encoded = message.encode(&mut out);

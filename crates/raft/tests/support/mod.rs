@@ -523,7 +523,12 @@ pub struct TestNode {
 }
 
 pub fn config() -> HostConfig {
-    HostConfig { purge_after_entries: 50, purge_keeps_entries: 10, ..HostConfig::default() }
+    HostConfig {
+        purge_after_entries: 50,
+        purge_keeps_entries: 10,
+        purge_pause: Duration::ZERO,
+        ..HostConfig::default()
+    }
 }
 
 impl TestNode {

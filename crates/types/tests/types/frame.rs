@@ -1,15 +1,17 @@
 //! Frames arrive whole and unchanged, or not at all.
 
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use quorate_types::frame::{
-    FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, Frame, FrameError, read_frame, read_frame_exactly,
-    write_frame,
+    FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, Frame, FrameError, FrameReader, read_frame,
+    read_frame_exactly, write_frame,
 };
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 /// Far below what a hostile length announces, above what a decoder needs for
 /// frames of this test.
@@ -139,6 +141,90 @@ async fn a_stream_of_frames_ends_cleanly_between_them_only() {
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "cut at {cut}"),
         }
     }
+}
+
+#[test]
+fn a_payload_in_parts_is_the_frame_of_the_whole() {
+    let whole = Frame { kind: 3, version: 2, payload: "in front and behind".into() };
+    for cut in [0, 2, 8, 19] {
+        let (front, behind) = whole.payload.split_at(cut);
+        let mut out = BytesMut::new();
+        Frame::encode_parts(3, 2, &[front, b"", behind], &mut out).unwrap();
+        assert_eq!(out.freeze(), whole.to_bytes().unwrap());
+    }
+}
+
+/// Gives what it has in pieces, and notes into how much room each is read.
+struct Pieces {
+    left: Bytes,
+    piece_bytes: usize,
+    rooms: Vec<usize>,
+}
+
+impl AsyncRead for Pieces {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.rooms.push(room.remaining());
+        let bytes = self.piece_bytes.min(self.left.len()).min(room.remaining());
+        room.put_slice(&self.left.split_to(bytes));
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn a_reader_finds_all_frames_however_they_arrive() {
+    let frames: Vec<Frame> =
+        (0..200).map(|size| Frame::new(1, Bytes::from(vec![7; size * 30]))).collect();
+    let mut wire = BytesMut::new();
+    frames.iter().for_each(|frame| frame.encode(&mut wire).unwrap());
+    let wire = wire.freeze();
+    for piece_bytes in [1, 9, 700, 20_000, wire.len()] {
+        let pieces = Pieces { left: wire.clone(), piece_bytes, rooms: Vec::new() };
+        let mut reader = FrameReader::new(pieces, 8_000);
+        for frame in &frames {
+            assert_eq!(reader.next().await.unwrap().as_ref(), Some(frame));
+        }
+        assert_eq!(reader.next().await.unwrap(), None);
+    }
+    for cut in [4, FRAME_HEADER_BYTES * 2 + 15, wire.len() - 1] {
+        let mut reader = FrameReader::new(&wire[..cut], 8_000);
+        let ending = loop {
+            match reader.next().await {
+                Ok(frame) => assert!(frame.is_some(), "cut at {cut}"),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(ending.kind(), io::ErrorKind::UnexpectedEof);
+    }
+    let mut refused = FrameReader::new(&wire[..], 5_000);
+    let error = loop {
+        if let Err(error) = refused.next().await {
+            break error;
+        }
+    };
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+}
+
+#[tokio::test]
+async fn a_reader_takes_as_much_room_as_is_filled() {
+    let frame = Frame::new(1, Bytes::from(vec![7; 90]));
+    let one = frame.to_bytes().unwrap();
+    let many = Bytes::from(one.repeat(10_000));
+    let mut busy = Pieces { left: many, piece_bytes: usize::MAX, rooms: Vec::new() };
+    let mut reader = FrameReader::new(&mut busy, 8_000);
+    while reader.next().await.unwrap().is_some() {}
+    assert!(busy.rooms.first().is_some_and(|room| *room <= 1_024), "{:?}", busy.rooms);
+    assert!(busy.rooms.iter().any(|room| *room >= 60_000), "{:?}", busy.rooms);
+    assert!(busy.rooms.iter().all(|room| *room <= MODEST_BYTES), "{:?}", busy.rooms);
+
+    let left = Bytes::from(one.repeat(200));
+    let mut quiet = Pieces { left, piece_bytes: 100, rooms: Vec::new() };
+    let mut reader = FrameReader::new(&mut quiet, 8_000);
+    while reader.next().await.unwrap().is_some() {}
+    assert!(quiet.rooms.iter().all(|room| *room <= 1_024), "{:?}", quiet.rooms);
 }
 
 #[tokio::test]
