@@ -144,7 +144,8 @@ fn say(answer: &Answer) -> Outcome {
     Ok(out.flush()?)
 }
 
-#[tokio::main]
+// The processes share the machine's processors: more threads get in each other's way.
+#[tokio::main(worker_threads = 1)]
 pub(crate) async fn run(options: &Options) -> Outcome {
     // Whoever started it may end before it: then its input ends.
     let (orders_in, orders) = mpsc::channel();
