@@ -51,10 +51,6 @@ impl fmt::Display for Log {
 /// Between keys of the load: where shards may be cut.
 pub(super) const CUTS: [&str; 5] = ["b", "h", "k", "p", "y"];
 
-/// Logs that may be as long as this are purged with pauses; shorter ones at once, and
-/// all the more often.
-const PAUSING_ENTRIES: u64 = 1_000;
-
 /// So many clients there are more of where answers are slow.
 const CLIENTS_ADDED: u64 = 8;
 
@@ -450,9 +446,9 @@ impl Options {
         let raft = &mut config.raft;
         (raft.metadata, raft.sequencer, raft.shard) = (timing, timing, timing);
         raft.purge_after_entries = self.purge_after_entries;
-        if self.purge_after_entries < PAUSING_ENTRIES {
-            raft.purge_pause = Duration::ZERO;
-        }
+        let pauses = [Duration::ZERO, Duration::from_millis(200), raft.purge_pause];
+        let pause = usize::try_from(self.purge_after_entries).map_or(0, |entries| entries % 3);
+        raft.purge_pause = pauses[pause];
         raft.purge_keeps_entries = self.purge_keeps_entries;
         // Half-received snapshots go while the cluster comes to rest.
         raft.snapshot_staging_idle_max = Duration::from_secs(20);

@@ -76,6 +76,17 @@ struct Logged {
     is_ambiguous: bool,
 }
 
+/// An execution.
+#[derive(Clone, Copy, Debug)]
+struct Executed {
+    shard: ShardId,
+    verdict: u64,
+    call: u64,
+    /// The last epoch that it can depend on. A request that nobody orders depends on
+    /// none behind which its shard's log has it, whatever has been accepted since.
+    depends_on: Epoch,
+}
+
 /// The order and its execution.
 pub(crate) struct OrderBook {
     /// The maps, each from its epoch on.
@@ -85,8 +96,11 @@ pub(crate) struct OrderBook {
     chains: BTreeMap<ShardId, Chain>,
     /// Work that a shard owes an epoch.
     owed: BTreeMap<(Epoch, ShardId), BTreeSet<u32>>,
-    /// Where each request that writes was executed, and with which outcome.
-    executed: BTreeMap<RequestKey, (ShardId, u64)>,
+    /// What became of each request that writes.
+    executed: BTreeMap<RequestKey, Executed>,
+    /// The cursors of shards when their logs took requests that nobody orders and that
+    /// are not decided.
+    entered: BTreeMap<RequestKey, Epoch>,
     /// The calls that write and are not decided, by the hash of their arguments.
     calls: BTreeMap<RequestKey, u64>,
     /// Decided calls that write.
@@ -137,6 +151,7 @@ impl OrderBook {
             chains: BTreeMap::new(),
             owed: BTreeMap::new(),
             executed: BTreeMap::new(),
+            entered: BTreeMap::new(),
             calls: BTreeMap::new(),
             logged: BTreeMap::new(),
             oracle: Oracle::new(model),
@@ -151,6 +166,7 @@ impl OrderBook {
             chains: self.chains.clone(),
             owed: self.owed.clone(),
             executed: self.executed.clone(),
+            entered: self.entered.clone(),
             calls: self.calls.clone(),
             logged: self.logged.clone(),
             oracle: self.oracle.continued(model),
@@ -394,9 +410,12 @@ impl OrderBook {
             && matches!(step.known, Some(FenceOutcome::Decided(_)));
         let before = self.executed.get(&request.key()).copied();
         if is_retry {
-            report.check("O7", before.is_none_or(|(_, before)| before == hash), || {
+            report.check("O7", before.is_none_or(|before| before.verdict == hash), || {
                 format!("{shard} remembers {verdict:?} of {request} at {index}, which was another")
             });
+            if let Some(before) = before.filter(|before| before.shard != shard) {
+                self.inherited(step, request, before, position, report);
+            }
             return;
         }
         self.oracle.decided(shard, request.key(), verdict);
@@ -405,11 +424,36 @@ impl OrderBook {
         report.check("O7", before.is_none(), || {
             format!("{shard} executes {request} at {index}, which {before:?} has executed")
         });
-        self.executed.insert(request.key(), (shard, hash));
+        let depends_on = self.entered.remove(&request.key()).unwrap_or(position);
+        let executed = Executed { shard, verdict: hash, call, depends_on };
+        self.executed.insert(request.key(), executed);
         self.logged
             .entry(call)
             .and_modify(|logged| logged.is_ambiguous = true)
             .or_insert(Logged { position, is_ambiguous: false });
+    }
+
+    /// A child answers what its parent has decided before the barrier, by a cursor that
+    /// begins there. The parent's may have been further: what waited for its locks was
+    /// decided behind slices that it does not depend on.
+    fn inherited(
+        &mut self,
+        step: &ShardStep<'_>,
+        request: &RequestId,
+        executed: Executed,
+        position: Epoch,
+        report: &mut Report,
+    ) {
+        let Executed { shard: parent, depends_on, call, .. } = executed;
+        report.check("O5", depends_on <= position, || {
+            format!(
+                "{} answers {request} at {position}, which {parent} had after {depends_on}",
+                step.shard
+            )
+        });
+        if let Some(logged) = self.logged.get_mut(&call) {
+            logged.position = logged.position.min(position);
+        }
     }
 
     fn note_call(&mut self, request: RequestKey, call: &Call) {
@@ -461,6 +505,9 @@ impl OrderBook {
             return;
         }
         self.note_call(direct.request.key(), &direct.call);
+        if self.calls.contains_key(&direct.request.key()) {
+            self.entered.insert(direct.request.key(), step.cursor);
+        }
         self.oracle.entered(step.shard, step.cursor, direct.request.key(), &direct.call);
         let Some(map) = self.map_at(step.cursor) else { return };
         let touched = touched(map, &direct.call.footprint);
