@@ -1,5 +1,5 @@
-//! Ends waits that last too long, without a timer for each of them: a proposal
-//! nearly always has its outcome long before its deadline, and setting a timer and
+//! Ends waits that last too long, without a timer for each of them: a proposal or a
+//! request nearly always has its outcome long before its deadline, and setting a timer and
 //! taking it back costs more than the rest of its admission.
 
 #[cfg(test)]
@@ -23,7 +23,7 @@ const LOOKS_EVERY: Duration = Duration::from_secs(1);
 /// How late a wait may end: however many end, so often they are all looked at.
 const LATE_MAX: Duration = Duration::from_millis(5);
 
-/// The deadlines of a host.
+/// The deadlines of a host, or of a mesh.
 pub(crate) struct Deadlines {
     waits: Arc<Mutex<Waits>>,
     /// Wakes the keeper before it would look next.

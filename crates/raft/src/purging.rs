@@ -31,7 +31,7 @@ pub(crate) struct Waits {
 /// When a log has to be purged.
 ///
 /// A machine is not flushed more often than once in a pause, however fast its log
-/// grows: it then writes what changed often only once.
+/// grows, unless that is too long already: it then writes what changed often only once.
 ///
 /// openraft may put a purge off: for a follower that is just being fed, and for
 /// good if this replica then leads no more; or because the machine is being
@@ -112,15 +112,18 @@ impl Purging {
         self.flushed_before = log.flushed;
     }
 
-    /// When to ask again although nothing more is applied.
+    /// When to ask again although nothing more is applied: behind the pause, if it has
+    /// grown already, or after a while.
     pub(crate) fn ask_again_at(&self, log: Reach) -> Option<Instant> {
         let (asked_at, moment) = self.asked?;
-        if self.is_long(log) && self.has_grown(log) {
-            return Some(moment + self.pause);
-        }
         let is_put_off = log.purged.saturating_add(self.keeps_entries) < asked_at;
         let is_useful = log.applied > log.flushed;
-        (self.is_long(log) && is_put_off && is_useful).then(|| moment + RETRY)
+        let after = match self.has_grown(log) {
+            true if is_put_off => Some(self.pause.min(RETRY)),
+            true => Some(self.pause),
+            false => (is_put_off && is_useful).then_some(RETRY),
+        };
+        after.filter(|_| self.is_long(log)).and_then(|after| moment.checked_add(after))
     }
 
     /// By as much as makes another purge worth asking for.

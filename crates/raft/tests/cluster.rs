@@ -479,6 +479,31 @@ fn a_follower_that_is_slower_than_its_leader_does_not_pin_the_log() {
 }
 
 #[test]
+fn a_log_that_falls_quiet_within_a_pause_is_purged_behind_it() {
+    const PAUSE: Duration = Duration::from_secs(2);
+    simulate(async {
+        let network = Network::default();
+        let pausing = HostConfig { purge_pause: PAUSE, ..config() };
+        let nodes = seeded_cluster_with(&network, &[1], pausing).await;
+        let replicas = groups_of(&nodes, 1);
+        let leader = leader_of(&replicas).await;
+        let begun = tokio::time::Instant::now();
+        for number in 0..300 {
+            propose(&leader, &format!("{number}")).await;
+        }
+        assert!(begun.elapsed() < PAUSE, "all is written within a pause");
+        let flushes = || nodes.iter().map(|node| node.host.metrics().flushes).max();
+        assert_eq!(flushes(), Some(1));
+        tokio::time::sleep(PAUSE).await;
+        assert_eq!(flushes(), Some(2));
+        for replica in &replicas {
+            let status = replica.status();
+            assert!(status.purged > Some(250), "{status:?}");
+        }
+    });
+}
+
+#[test]
 fn a_log_that_is_too_long_when_its_node_starts_is_sent_to_followers() {
     simulate(async {
         let network = Network::default();

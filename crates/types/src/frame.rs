@@ -2,7 +2,10 @@
 //! integers big endian. `len` counts the payload; the checksum covers length,
 //! kind, version and payload, so that a flipped bit anywhere is found.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -174,8 +177,10 @@ pub async fn read_frame<S: AsyncRead + Unpin>(
 
 /// Reads one frame after the other, many at a time where many arrive.
 ///
-/// It reads into as much room as the peer has lately filled: little where little is
-/// sent, so that a connection that is not used takes next to no memory.
+/// It reads into as much room as the peer has lately filled, and has none while it
+/// waits for a frame to begin: a connection that is not used takes no memory here.
+/// A payload keeps all that was read with it: who keeps one for long had better copy
+/// what is small.
 #[derive(Debug)]
 pub struct FrameReader<S> {
     stream: S,
@@ -200,8 +205,7 @@ impl<S: AsyncRead + Unpin> FrameReader<S> {
             if let Some(frame) = decode(&mut self.buffer, self.payload_bytes_max)? {
                 return Ok(Some(frame));
             }
-            self.buffer.reserve(self.room);
-            let read = self.stream.read_buf(&mut self.buffer).await?;
+            let read = poll_fn(|cx| self.poll_read(cx)).await?;
             if read == 0 {
                 return end(&self.buffer);
             }
@@ -211,6 +215,16 @@ impl<S: AsyncRead + Unpin> FrameReader<S> {
                 _ => self.room,
             };
         }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.buffer.reserve(self.room);
+        let mut room = (&mut self.buffer).limit(self.room);
+        let read = pin!(self.stream.read_buf(&mut room)).poll(cx);
+        if read.is_pending() && self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+        read
     }
 }
 

@@ -1,6 +1,5 @@
 //! Puts and linearizable reads of clients on a connection, beside etcd.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -17,11 +16,14 @@ use crate::process::{Cluster, Kind};
 use crate::report::{Called, Clients, Served};
 use crate::{Outcome, catchup, connections, requests};
 
-/// As many keys and as large values as the clients of etcd use.
+/// What clients of both put and get.
 const KEYS: u64 = 10_000;
 const VALUE_BYTES: usize = 256;
 /// Puts at a time that write every key once.
 const FILLED_AT_ONCE: u64 = 64;
+/// How long either is left alone before the next turn, so that what it has put off
+/// does not fall into that: engines commit within two seconds.
+const SETTLE: Duration = Duration::from_millis(2_500);
 /// What the clients' connections say they are.
 const CLIENTS: NodeId = NodeId(1_000);
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -84,10 +86,15 @@ pub(crate) fn run(options: &Options, scratch: &Path) -> Outcome<Clients> {
             for &callers in &options.callers {
                 let mut called =
                     Called { work: work.name(), callers, ours: Vec::new(), etcd: Vec::new() };
-                for _ in 0..options.rounds {
-                    called.ours.push(ours.run(work, callers, duration).await?);
-                    if let Ok(etcd) = &etcd {
-                        called.etcd.push(etcd.run(work, callers, duration).await?);
+                for round in 0..options.rounds {
+                    // Each of them is as often the first.
+                    for is_ours in [round % 2 == 0, round % 2 == 1] {
+                        if is_ours {
+                            called.ours.push(ours.run(work, callers, duration).await?);
+                        } else if let Ok(etcd) = &etcd {
+                            called.etcd.push(etcd.run(work, callers, duration).await?);
+                        }
+                        tokio::time::sleep(SETTLE).await;
                     }
                 }
                 works.push(called);
@@ -198,10 +205,9 @@ async fn call(mesh: &Mesh, leader: NodeId, work: Work, row: u64) -> Result<(), S
     }
 }
 
-/// etcd, and where its leader is.
+/// etcd, whose leader its clients call.
 struct Theirs {
     etcd: Etcd,
-    leader: SocketAddr,
     version: String,
 }
 
@@ -214,15 +220,15 @@ impl Theirs {
         };
         let clients = EtcdClients { program, keys: KEYS, value_bytes: VALUE_BYTES };
         let etcd = Etcd::start(NODES.len() as u64, directory, clients).await?;
-        let leader = etcd.leader().await?;
-        Ok(Ok(Self { etcd, leader, version }))
+        Ok(Ok(Self { etcd, version }))
     }
 
     async fn run(&self, work: Work, callers: u32, duration: Duration) -> Outcome<Served> {
+        let leader = self.etcd.leader().await?;
         let used = || Used::now(self.etcd.processes.iter().map(Process::cpu_seconds).sum());
         let mut begun = None;
         let note = || begun = Some(used());
-        let measured = self.etcd.run(&[self.leader], work.name(), callers, duration, note).await?;
+        let measured = self.etcd.run(&[leader], work.name(), callers, duration, note).await?;
         let ended = used();
         Ok(served(measured, duration, begun.and_then(|begun| begun.until(&ended))))
     }

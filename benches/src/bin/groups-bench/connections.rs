@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use quorate_raft::tcp::{Mesh, MeshConfig, Service};
 use quorate_raft::{Lane, Network};
 use quorate_types::hello::{Hello, Protocol};
@@ -20,6 +21,8 @@ const CALLERS: u64 = 100;
 const LANES: [Lane; 4] = [Lane::Heartbeat, Lane::Data, Lane::Snapshot, Lane::Request];
 const CHANNEL: u8 = 1;
 const CALLED: NodeId = NodeId(0);
+/// Calls at once.
+const BURST: usize = 500;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 struct Echo;
@@ -43,7 +46,7 @@ pub(crate) fn hello(node: NodeId) -> Hello {
     }
 }
 
-/// Opens connections, uses each once, and sees what they have taken.
+/// Opens connections, uses each, and sees what they have taken.
 pub(crate) fn run() -> Outcome<Connections> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -71,10 +74,17 @@ pub(crate) fn run() -> Outcome<Connections> {
     })
 }
 
+/// Has each connection carry as much at once as makes its buffers as large as they get,
+/// and then a little.
 async fn use_all(caller: &Mesh) -> Outcome {
     for lane in LANES {
-        let payload = Bytes::from(vec![7; 256]);
-        Network::call(caller, CALLED, lane, CHANNEL, payload, DEADLINE).await?;
+        for burst in [BURST, 1] {
+            let calls = (0..burst).map(|_| {
+                let payload = Bytes::from(vec![7; 256]);
+                Network::call(caller, CALLED, lane, CHANNEL, payload, DEADLINE)
+            });
+            try_join_all(calls).await?;
+        }
     }
     Ok(())
 }

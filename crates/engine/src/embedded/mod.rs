@@ -65,7 +65,7 @@ impl Default for RedbConfig {
     fn default() -> Self {
         Self {
             cache_bytes: 64 << 20,
-            commit_bytes: 32 << 20,
+            commit_bytes: 8 << 20,
             commit_age_max: Duration::from_secs(2),
             pending_bytes_max: 64 << 20,
             collected_rows_max: 2048,

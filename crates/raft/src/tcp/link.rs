@@ -1,9 +1,11 @@
 //! One outbound connection: queue, writer, reader, reconnection.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -20,6 +22,7 @@ use tokio::time::Instant;
 use super::frames::{Message, Outcome};
 use super::mesh::{AddressBook, Introduction, MeshConfig, MeshError};
 use super::turns::Turns;
+use crate::transport::Lane;
 
 /// How much the writer puts into one write. One write carries twenty times
 /// the messages per second that one write per message does; more than this
@@ -30,6 +33,40 @@ pub(super) const WRITE_BYTES: usize = 256 << 10;
 /// nothing else goes that is answered. A damaged length has the peer wait for the
 /// rest of a frame that never was, and swallow what follows.
 const PINGS_PER_SILENCE: u32 = 4;
+
+/// Writes what waits, and keeps no memory for as much again if it was much.
+pub(super) async fn write_all(
+    stream: &mut (impl AsyncWrite + Unpin),
+    out: &mut BytesMut,
+) -> io::Result<()> {
+    const KEPT_BYTES_MAX: usize = 16 << 10;
+    let was_much = out.len() > KEPT_BYTES_MAX;
+    stream.write_all_buf(out).await?;
+    if was_much {
+        *out = BytesMut::new();
+    }
+    Ok(())
+}
+
+/// Whether messages of a lane wait a moment for others that may share their write.
+/// Heartbeats do not: they share messages already, and leases depend on them.
+pub(super) const fn gathers(lane: u8) -> bool {
+    lane == Lane::Data.number() || lane == Lane::Request.number()
+}
+
+/// Goes on when the tasks that are ready now have had their turn, on this thread or on
+/// one that is free: those that send at the same time then share a write.
+pub(super) async fn after_others() {
+    let mut is_over = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut is_over, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
 
 type ReplySender = oneshot::Sender<Result<Bytes, MeshError>>;
 type ReplyReceiver = oneshot::Receiver<Result<Bytes, MeshError>>;
@@ -334,7 +371,7 @@ impl Driver {
                 let Some(message) = self.next_waiting() else { break };
                 self.put(message, pending, &mut out);
             }
-            if let Err(error) = stream.write_all_buf(&mut out).await {
+            if let Err(error) = write_all(&mut stream, &mut out).await {
                 return error;
             }
             tokio::select! {
@@ -342,8 +379,9 @@ impl Driver {
                 message = self.next_message() => {
                     let Some(message) = message else { return io::ErrorKind::NotConnected.into() };
                     self.put(message, pending, &mut out);
-                    // Those that are sent at the same time get into one write.
-                    tokio::task::yield_now().await;
+                    if gathers(self.lane) {
+                        after_others().await;
+                    }
                 }
                 () = pending.ping.notified() => self.ping(pending, &mut out),
             }

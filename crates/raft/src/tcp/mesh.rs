@@ -183,7 +183,8 @@ pub(super) struct Inner {
     links: Mutex<BTreeMap<(NodeId, u8), Link>>,
     pub(super) tasks: Mutex<Vec<tokio::task::AbortHandle>>,
     pub(super) is_closed: AtomicBool,
-    /// Of requests of both directions; there since the first of them.
+    /// Of requests of both directions; there since the first of them, or since the
+    /// first connection came in.
     deadlines: OnceLock<Arc<Deadlines>>,
 }
 

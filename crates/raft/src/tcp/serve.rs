@@ -12,15 +12,19 @@ use quorate_types::NodeId;
 use quorate_types::frame::{FRAME_PAYLOAD_BYTES_MAX, FrameReader};
 use quorate_types::hello::Hello;
 use quorate_types::runtime::{BoxFuture, spawn};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::coop::{consume_budget, unconstrained};
 use tokio::time::Instant;
 
 use super::frames::{BODY_BYTES_MAX, Message, Outcome};
-use super::link::WRITE_BYTES;
+use super::link::{WRITE_BYTES, after_others, gathers, write_all};
 use super::mesh::Mesh;
 use crate::deadlines::Deadlines;
 use crate::transport::Lane;
+
+/// Up to this size a body is copied out of what a connection read.
+const COPIED_BYTES_MAX: usize = 4 << 10;
 
 /// What answers requests.
 pub trait Service: Send + Sync + 'static {
@@ -88,8 +92,8 @@ impl Mesh {
         };
         tokio::select! {
             biased;
+            result = write_replies(write, outgoing, gathers(hello.lane)) => result,
             result = inbound.read_messages(read) => result,
-            result = write_replies(write, outgoing) => result,
         }
     }
 }
@@ -111,6 +115,8 @@ impl Inbound {
         let mut frames = FrameReader::new(stream, FRAME_PAYLOAD_BYTES_MAX);
         let mut channels: BTreeMap<u8, Arc<Semaphore>> = BTreeMap::new();
         while let Some(frame) = frames.next().await? {
+            // Many frames may have come at once: now and then others have their turn.
+            consume_budget().await;
             match Message::decode(frame) {
                 Some(Message::Oneway { channel, body }) => self.take(channel, body).await,
                 Some(Message::Request { id, left_millis, channel, body }) => {
@@ -119,6 +125,7 @@ impl Inbound {
                         .or_insert_with(|| Arc::new(Semaphore::new(self.requests_max)));
                     match self.admit(permits).await {
                         Some(permit) => {
+                            let body = self.body(body);
                             let handling = self.service.handle(self.from, channel, body);
                             self.begin(id, left_millis, handling, permit).await;
                         }
@@ -134,6 +141,17 @@ impl Inbound {
             }
         }
         Ok(())
+    }
+
+    /// What the service gets of a request. One that may wait for long must not keep all
+    /// that was read with it.
+    fn body(&self, body: Bytes) -> Bytes {
+        match self.regime {
+            Regime::Refuses { .. } if body.len() <= COPIED_BYTES_MAX => {
+                Bytes::copy_from_slice(&body)
+            }
+            _ => body,
+        }
     }
 
     /// A request's permit; `None` when it has to be refused.
@@ -154,7 +172,8 @@ impl Inbound {
         mut handling: BoxFuture<Result<Bytes, Bytes>>,
         permit: OwnedSemaphorePermit,
     ) {
-        if let Poll::Ready(result) = poll!(&mut handling) {
+        // It must not be put off for what those before it have done.
+        if let Poll::Ready(result) = poll!(unconstrained(&mut handling)) {
             return reply(&self.replies, id, outcome_of(result), Some(permit)).await;
         }
         let (replies, deadlines) = (self.replies.clone(), Arc::clone(&self.deadlines));
@@ -215,12 +234,14 @@ async fn reply(
 async fn write_replies<S: AsyncWrite>(
     mut stream: WriteHalf<S>,
     mut replies: mpsc::Receiver<Answered>,
+    gathers: bool,
 ) -> io::Result<()> {
     let mut out = BytesMut::new();
     let mut permits = Vec::new();
     while let Some((message, permit)) = replies.recv().await {
-        // Those that are ready at the same time get into one write.
-        tokio::task::yield_now().await;
+        if gathers {
+            after_others().await;
+        }
         let mut next = Some((message, permit));
         while let Some((message, permit)) = next {
             let is_encoded = message.encode(&mut out);
@@ -228,7 +249,7 @@ async fn write_replies<S: AsyncWrite>(
             permits.push(permit);
             next = if out.len() < WRITE_BYTES { replies.try_recv().ok() } else { None };
         }
-        stream.write_all_buf(&mut out).await?;
+        write_all(&mut stream, &mut out).await?;
         permits.clear();
     }
     Ok(())
