@@ -96,27 +96,28 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
 }
 
-/// Builds the bench and, where they can be had, the peers.
+/// The Raft log, beside logs of others.
 fn raft_log(arguments: &[OsString], wants_peers: bool) -> Outcome {
-    let target = target_directory()?;
-    let mut command = built(&target, RAFT)?;
-    command.args(arguments);
-    if wants_peers {
-        command.args(peer(&target, LOGS_OF_OTHERS, "--peers"));
-    }
-    shell::run(&mut command)
+    beside(RAFT, arguments, wants_peers.then_some((LOGS_OF_OTHERS, "--peers")))
 }
 
 fn beside_openraft(arguments: &[OsString]) -> Outcome {
-    shell::run(built(&target_directory()?, OPENRAFT)?.args(arguments))
+    beside(OPENRAFT, arguments, None)
 }
 
+/// Groups on three processes, a part of them beside etcd.
 fn many_groups(arguments: &[OsString], wants_peers: bool) -> Outcome {
+    beside(GROUPS, arguments, wants_peers.then_some((CLIENTS_OF_ETCD, "--etcd-clients")))
+}
+
+/// Builds a bench and, where it can be had, the program of its peer, which a flag
+/// names; then runs it.
+fn beside(program: &str, arguments: &[OsString], with: Option<(&str, &str)>) -> Outcome {
     let target = target_directory()?;
-    let mut command = built(&target, GROUPS)?;
+    let mut command = built(&target, program)?;
     command.args(arguments);
-    if wants_peers {
-        command.args(peer(&target, CLIENTS_OF_ETCD, "--etcd-clients"));
+    if let Some((program, flag)) = with {
+        command.args(peer(&target, program, flag));
     }
     shell::run(&mut command)
 }

@@ -31,12 +31,13 @@ pub(crate) struct Waits {
 /// When a log has to be purged.
 ///
 /// A machine is not flushed more often than once in a pause, however fast its log
-/// grows, unless that is too long already: it then writes what changed often only once.
+/// grows, so that it writes only once what has changed often. A log that is too long
+/// waits for no pause.
 ///
 /// openraft may put a purge off: for a follower that is just being fed, and for
 /// good if this replica then leads no more; or because the machine is being
 /// flushed already. So it is asked for again, after half as many entries as make a
-/// purge due, or after a while: a log to which nothing comes any more must not stay
+/// purge due and a pause, or after a while: a log to which nothing comes any more must not stay
 /// as long as it is. There must be something newer than the last flush, which no
 /// purge is asked for a second time. A follower that is being sent a snapshot is
 /// waited for here, as openraft would not. A log that may not grow any more for

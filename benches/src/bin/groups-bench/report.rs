@@ -146,17 +146,6 @@ impl Clients {
     }
 }
 
-/// The median, and the extremes.
-fn spread(values: impl Iterator<Item = f64>, digits: usize) -> String {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    let median = values.get(values.len() / 2).copied().unwrap_or_default();
-    match values.as_slice() {
-        [least, .., most] => format!("{median:.digits$} [{least:.digits$}, {most:.digits$}]"),
-        _ => format!("{median:.digits$}"),
-    }
-}
-
 impl Report {
     pub(crate) const fn new(machine: Machine) -> Self {
         Self {
@@ -207,7 +196,10 @@ impl Report {
     }
 
     pub(crate) fn of_caught_up(&self, state_mib: u64) -> String {
-        let each = |of: fn(&CaughtUp) -> f64, digits| spread(self.caught_up.iter().map(of), digits);
+        let each = |of: fn(&CaughtUp) -> f64, digits| {
+            let spread = Spread::of(self.caught_up.iter().map(of));
+            format!("{spread:.digits$}")
+        };
         format!(
             "\nA follower behind a purge, a state of {state_mib} MiB; medians of {} rounds:\n\n\
              | | commands/s | of all three | of two |\n|---|---|---|---|\n\

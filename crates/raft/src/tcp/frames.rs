@@ -101,7 +101,7 @@ impl Message {
             }
         };
         let header_bytes = HEADER_BYTES_MAX - rest.len();
-        let header = header.get(..header_bytes).unwrap_or_default();
+        let (header, _) = header.split_at(header_bytes);
         Frame::encode_parts(kind, VERSION, &[header, self.body()], out).is_ok()
     }
 
