@@ -296,7 +296,7 @@ impl Host {
         let feeding = Arc::new(Feeding::default());
         let haste = Arc::default();
         let links = self.inner.links(group, replica, class, &probe, &feeding, &haste);
-        let raft = self.inner.start_raft(links, class, !is_bound, &progress, applier).await?;
+        let raft = self.inner.start_raft(links, class, !is_bound, &progress, applier)?.await?;
         probe.follow(raft.metrics());
         let config = Arc::clone(&self.inner.config);
         let counters = Arc::clone(&self.inner.counters);
@@ -562,14 +562,16 @@ impl Inner {
         }
     }
 
-    async fn start_raft(
+    /// In a box that no future makes: so openraft's code is compiled with this crate, and
+    /// not with each program that waits for it.
+    fn start_raft(
         &self,
         links: Links,
         class: GroupClass,
         ticks: bool,
         progress: &Progress,
         applier: Applier,
-    ) -> Result<RaftOf, RaftError> {
+    ) -> Result<BoxFuture<Result<RaftOf, RaftError>>, RaftError> {
         let config = self.config.raft(class);
         let config = config.map_err(|error| RaftError::Config(error.to_string()))?;
         let config = openraft::Config { enable_tick: ticks, ..config };
@@ -578,9 +580,8 @@ impl Inner {
             group: links.group,
             durable_index: Arc::clone(&progress.durable_index),
         };
-        RaftOf::new(links.replica.0, Arc::new(config), links, log, applier)
-            .await
-            .map_err(|fatal| RaftError::Halted(fatal.to_string()))
+        let raft = RaftOf::new(links.replica.0, Arc::new(config), links, log, applier);
+        Ok(Box::pin(async { raft.await.map_err(|fatal| RaftError::Halted(fatal.to_string())) }))
     }
 
     /// Answers another node.
