@@ -29,6 +29,15 @@ pub(super) struct Package {
     /// What it depends on to be used: normal and build dependencies. Those of
     /// its tests are its own affair.
     pub(super) dependencies: Vec<String>,
+    /// Its library and its programs of which no tests are compiled.
+    pub(super) untested: Vec<Target>,
+}
+
+/// A library or a program.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// Its first file, relative to the root.
+    pub(super) source: String,
 }
 
 /// The members of the workspace, as cargo sees them.
@@ -46,16 +55,27 @@ fn parse(metadata: &str) -> Outcome<Vec<Package>> {
 }
 
 fn parse_package(package: &Value, root: &str) -> Outcome<Package> {
-    let manifest = text(package, "manifest_path")?;
-    let manifest = manifest.strip_prefix(root).unwrap_or(manifest).trim_start_matches('/');
+    let manifest = relative(text(package, "manifest_path")?, root);
     let mut dependencies = Vec::new();
     for dependency in array(package, "dependencies")? {
         if dependency.get("kind").and_then(Value::as_str) != Some("dev") {
             dependencies.push(text(dependency, "name")?.to_owned());
         }
     }
+    let mut untested = Vec::new();
+    for target in array(package, "targets")? {
+        let mut kinds = array(target, "kind")?.iter().filter_map(Value::as_str);
+        let has_source = kinds.any(|kind| matches!(kind, "lib" | "bin"));
+        if has_source && target.get("test").and_then(Value::as_bool) == Some(false) {
+            untested.push(Target { source: relative(text(target, "src_path")?, root) });
+        }
+    }
     let name = text(package, "name")?.to_owned();
-    Ok(Package { name, manifest: manifest.to_owned(), dependencies })
+    Ok(Package { name, manifest, dependencies, untested })
+}
+
+fn relative(path: &str, root: &str) -> String {
+    path.strip_prefix(root).unwrap_or(path).trim_start_matches('/').to_owned()
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> Outcome<&'a str> {

@@ -5,6 +5,7 @@ mod house;
 mod layers;
 mod lexer;
 mod source;
+mod targets;
 mod tree;
 
 use std::fmt;
@@ -54,6 +55,7 @@ fn check(tree: &Tree, packages: &[Package]) -> Outcome<Vec<Violation>> {
     let mut violations = layers::check(tree, packages);
     violations.extend(tree.files().flat_map(source::check));
     violations.extend(faults::check(tree));
+    violations.extend(targets::check(tree, packages));
     violations.extend(house::check(tree)?);
     violations.sort();
     Ok(violations)

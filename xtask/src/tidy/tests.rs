@@ -262,6 +262,32 @@ fn tests_in_the_middle_of_a_source_file_are_found() {
 }
 
 #[test]
+fn a_test_that_no_command_runs_is_found() {
+    let house = House::new();
+    house.plant("crates/gossip/src/core.rs", "#[cfg(test)]\nmod tests;\n");
+    house.plant("crates/gossip/src/core/tests.rs", "");
+    house.assert_in_order();
+    house.plant_manifest("gossip", "quorate-gossip", "[lib]\ntest = false\n");
+    house.assert_finds("crates/gossip/src/core.rs:1: no command runs this test");
+}
+
+#[test]
+fn tests_of_a_program_are_no_part_of_the_library_beside_it() {
+    let house = House::new();
+    for name in ["one", "other"] {
+        let source = format!("crates/gossip/src/bin/{name}/main.rs");
+        house.plant(&source, "mod parts;\nfn main() {}\n");
+        let part = format!("crates/gossip/src/bin/{name}/parts.rs");
+        house.plant(&part, "#[cfg(all(test, unix))]\nmod tests;\n");
+    }
+    house.plant_manifest("gossip", "quorate-gossip", "[lib]\ntest = false\n");
+    house.assert_in_order();
+    let untested = "[lib]\ntest = false\n[[bin]]\nname = \"one\"\ntest = false\n";
+    house.plant_manifest("gossip", "quorate-gossip", untested);
+    house.assert_finds("crates/gossip/src/bin/one/parts.rs:1: no command runs this test");
+}
+
+#[test]
 fn a_retried_test_is_found() {
     let house = House::new();
     house.plant(".config/nextest.toml", "[profile.default]\n# none\nretries = 0\n");
