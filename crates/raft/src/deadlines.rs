@@ -38,6 +38,9 @@ struct Waits {
     is_used: bool,
     /// When the keeper looks next; not before it is woken, if there is no such time.
     looks_at: Option<Instant>,
+    /// Not before, however soon somebody's wait is over: to look takes longer the more
+    /// there are.
+    looks_from: Option<Instant>,
 }
 
 enum Place {
@@ -85,8 +88,9 @@ impl Wait<'_> {
         let mut waits = self.deadlines.waits.lock();
         let Some(at) = self.place else {
             self.place = Some(waits.begin(until, waker.clone()));
-            if waits.looks_at.is_none_or(|next| until < next) {
-                waits.looks_at = Some(until);
+            let wanted = waits.looks_from.map_or(until, |from| until.max(from));
+            if waits.looks_at.is_none_or(|next| wanted < next) {
+                waits.looks_at = Some(wanted);
                 self.deadlines.earlier.notify_one();
             }
             return false;
@@ -129,8 +133,13 @@ impl Waits {
         at
     }
 
-    /// Ends what lasts too long, and says when to look again.
-    fn look(&mut self, now: Instant) -> (Vec<Waker>, Option<Instant>) {
+    /// Ends what lasts too long, and sets when to look again.
+    fn look(&mut self, now: Instant) -> Vec<Waker> {
+        if self.free.len() == self.places.len() {
+            // Room for as many as there ever were is not kept.
+            (self.places, self.free) = (Vec::new(), Vec::new());
+        }
+        let from = now + LATE_MAX;
         let mut over = Vec::new();
         let mut next = std::mem::take(&mut self.is_used).then(|| now + LOOKS_EVERY);
         for place in &mut self.places {
@@ -143,9 +152,9 @@ impl Waits {
                 over.push(waker);
             }
         }
-        let next = next.map(|next| next.max(now + LATE_MAX));
-        self.looks_at = next;
-        (over, next)
+        self.looks_at = next.map(|next| next.max(from));
+        self.looks_from = Some(from);
+        over
     }
 }
 
@@ -154,9 +163,19 @@ async fn keep(waits: Weak<Mutex<Waits>>, earlier: Arc<Notify>) {
     loop {
         let next = {
             let Some(waits) = waits.upgrade() else { return };
-            let (over, next) = waits.lock().look(Instant::now());
-            over.into_iter().for_each(Waker::wake);
-            next
+            let mut waits = waits.lock();
+            let now = Instant::now();
+            if waits.looks_at.is_some_and(|at| at <= now) {
+                let over = waits.look(now);
+                let next = waits.looks_at;
+                drop(waits);
+                over.into_iter().for_each(Waker::wake);
+                next
+            } else {
+                let latest = now + LOOKS_EVERY;
+                waits.looks_at = waits.looks_at.map(|at| at.min(latest));
+                waits.looks_at
+            }
         };
         tokio::select! {
             biased;

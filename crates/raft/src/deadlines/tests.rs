@@ -31,6 +31,34 @@ fn a_wait_ends_at_its_deadline_and_no_other_does() {
 }
 
 #[test]
+fn waits_that_are_over_when_they_begin_are_not_looked_at_one_by_one() {
+    simulate(async {
+        let deadlines = Deadlines::start();
+        let began = Instant::now();
+        for round in 0..20 {
+            let until = Instant::now();
+            assert!(deadlines.bound(until, pending::<()>()).await.is_none());
+            let late = Instant::now() - until;
+            assert!(late <= LATE_MAX + millis(2), "round {round}: {late:?} late");
+        }
+        assert!(began.elapsed() >= LATE_MAX * 19, "{:?}", began.elapsed());
+    });
+}
+
+#[test]
+fn room_for_many_waits_is_given_back() {
+    simulate(async {
+        let deadlines = Deadlines::start();
+        let until = Instant::now() + millis(10);
+        join_all((0..1_000).map(|_| deadlines.bound(until, pending::<()>()))).await;
+        assert_eq!(deadlines.waits.lock().places.len(), 1_000);
+        sleep(LOOKS_EVERY * 2).await;
+        let waits = deadlines.waits.lock();
+        assert_eq!((waits.places.capacity(), waits.free.capacity()), (0, 0));
+    });
+}
+
+#[test]
 fn work_that_is_done_in_time_is_not_cut_off() {
     simulate(async {
         let deadlines = Deadlines::start();

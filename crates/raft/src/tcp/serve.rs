@@ -200,7 +200,8 @@ impl Inbound {
             return;
         };
         let mut handling = self.service.handle(self.from, channel, body);
-        if poll!(&mut handling).is_pending() {
+        // In order, too, whatever those before it have done.
+        if poll!(unconstrained(&mut handling)).is_pending() {
             drop(spawn(async move {
                 drop(handling.await);
                 drop(permit);
