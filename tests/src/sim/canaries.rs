@@ -285,6 +285,7 @@ fn purge_soon(options: &mut Options, chance: &mut Draw) {
     be_quick(options);
     be_busy(options);
     (options.purge_after_entries, options.purge_keeps_entries) = (30, 0);
+    options.purge_pause_millis = 0;
     befall(options, chance, &[Fault::PowerCut, Fault::Blackout], 1_000);
 }
 

@@ -14,6 +14,7 @@ use quorate::types::runtime::BoxFuture;
 use quorate::types::{NodeId, ShardId};
 use quorate::{Node, NodeConfig};
 use quorate_calvin::kv::KeyValue;
+use quorate_engine::RedbConfig;
 use quorate_raft::LogMedium;
 use quorate_testkit::check::Verdict;
 use quorate_testkit::disk::{CrashDisk, DiskCounters, DiskImage, Faults};
@@ -306,7 +307,8 @@ impl Cluster {
         let medium = config.log;
         let mut builder = Node::builder(config);
         if let Some(tap) = &tap {
-            let (log, engine) = open_tapped(&life, &disk, medium, tap).await?;
+            let engine = self.options.engine_config();
+            let (log, engine) = open_tapped(&life, &disk, medium, engine, tap).await?;
             builder = builder.log(log).engine(engine);
         }
         let disk: Arc<dyn Disk> = Arc::new(disk);
@@ -631,9 +633,11 @@ async fn open_tapped(
     life: &Arc<SimNode>,
     disk: &CrashDisk,
     medium: LogMedium,
+    engine: RedbConfig,
     tap: &Tap,
 ) -> Result<Stores, String> {
-    life.run(async { open_stores(&(Arc::new(disk.clone()) as Arc<dyn Disk>), medium, tap) })
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    life.run(async { open_stores(&disk, medium, engine, tap) })
         .await
         .map_err(|error| format!("{error:?}"))
 }

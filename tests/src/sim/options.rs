@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use quorate::NodeConfig;
 use quorate::types::env::{Rng, SplitMix};
+use quorate_engine::RedbConfig;
 use quorate_raft::{LogMedium, Timing};
 use quorate_testkit::sim::LinkConfig;
 use serde::{Deserialize, Serialize};
@@ -88,6 +89,12 @@ pub struct Options {
     pub purge_after_entries: u64,
     /// Applied entries that a purge leaves.
     pub purge_keeps_entries: u64,
+    /// Between two purges of a busy log. Seeds from before there were pauses have none.
+    #[serde(default)]
+    pub purge_pause_millis: u64,
+    /// How long an engine gathers what it commits.
+    #[serde(default = "former_engine_commit_millis")]
+    pub engine_commit_millis: u64,
     /// Whether logs are kept in segments, small ones unless work is padded; else in
     /// a redb file.
     #[serde(default)]
@@ -258,6 +265,11 @@ impl Default for LoadOptions {
     }
 }
 
+/// What engines had in seeds from before it was drawn.
+const fn former_engine_commit_millis() -> u64 {
+    500
+}
+
 impl Default for Options {
     /// Three founders, a spare and three shards, and nothing strikes.
     fn default() -> Self {
@@ -271,6 +283,8 @@ impl Default for Options {
             election_millis: 2000,
             purge_after_entries: 10_000,
             purge_keeps_entries: 1_000,
+            purge_pause_millis: 2_000,
+            engine_commit_millis: 2_000,
             has_segments: false,
             quiet_millis: Some(5_000),
             lease_reads: false,
@@ -323,6 +337,8 @@ impl Options {
         let least = options.election_millis * 2;
         options.quiet_millis = chance.pick(&[None, Some(least), Some(least), Some(10_000)]);
         options.lease_reads = chance.one_in(4);
+        options.purge_pause_millis = chance.pick(&[0, 200, 2_000]);
+        options.engine_commit_millis = chance.pick(&[20, 500, 2_000, 2_000]);
         options.add_clients_where_answers_are_slow();
         options
     }
@@ -446,10 +462,8 @@ impl Options {
         let raft = &mut config.raft;
         (raft.metadata, raft.sequencer, raft.shard) = (timing, timing, timing);
         raft.purge_after_entries = self.purge_after_entries;
-        let pauses = [Duration::ZERO, Duration::from_millis(200), raft.purge_pause];
-        let pause = usize::try_from(self.purge_after_entries).map_or(0, |entries| entries % 3);
-        raft.purge_pause = pauses[pause];
         raft.purge_keeps_entries = self.purge_keeps_entries;
+        raft.purge_pause = millis(self.purge_pause_millis);
         // Half-received snapshots go while the cluster comes to rest.
         raft.snapshot_staging_idle_max = Duration::from_secs(20);
         raft.appends_in_flight_max = self.appends_in_flight_max;
@@ -466,6 +480,12 @@ impl Options {
         if !self.has_placement {
             config.scheduler = None;
         }
+    }
+
+    /// How an engine is opened.
+    pub(super) fn engine_config(&self) -> RedbConfig {
+        let commit_age_max = Duration::from_millis(self.engine_commit_millis);
+        RedbConfig { commit_age_max, ..RedbConfig::default() }
     }
 
     /// What logs are kept on.

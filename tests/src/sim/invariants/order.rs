@@ -2,6 +2,9 @@
 //! of it. The order is restricted to each shard here once more, from the
 //! batches and by a map of our own: the machines are not asked.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
 
@@ -82,8 +85,9 @@ struct Executed {
     shard: ShardId,
     verdict: u64,
     call: u64,
-    /// The last epoch that it can depend on. A request that nobody orders depends on
-    /// none behind which its shard's log has it, whatever has been accepted since.
+    /// The last epoch on whose writes it can depend. A request that nobody orders depends
+    /// on those of none behind which its shard's log has it, whatever has been accepted
+    /// since. (Only the shard's clock goes on, and decides what has expired.)
     depends_on: Epoch,
 }
 
@@ -98,9 +102,9 @@ pub(crate) struct OrderBook {
     owed: BTreeMap<(Epoch, ShardId), BTreeSet<u32>>,
     /// What became of each request that writes.
     executed: BTreeMap<RequestKey, Executed>,
-    /// The cursors of shards when their logs took requests that nobody orders and that
-    /// are not decided.
-    entered: BTreeMap<RequestKey, Epoch>,
+    /// Shards whose logs took requests that nobody orders and that are not decided, with
+    /// their cursors then.
+    entered: BTreeMap<RequestKey, (ShardId, Epoch)>,
     /// The calls that write and are not decided, by the hash of their arguments.
     calls: BTreeMap<RequestKey, u64>,
     /// Decided calls that write.
@@ -346,6 +350,9 @@ impl OrderBook {
                 Event::Decided { request, verdict, position } => {
                     self.decide(step, request, verdict, *position, report);
                 }
+                Event::Fenced { request, outcome: FenceOutcome::Decided(verdict), position } => {
+                    self.remember(step, request, verdict, *position, report)
+                }
                 Event::Refused { .. } | Event::Fenced { .. } | Event::Granted { .. } => {}
             }
         }
@@ -404,38 +411,56 @@ impl OrderBook {
         report: &mut Report,
     ) {
         let ShardStep { shard, index, .. } = *step;
-        let hash = verdict_hash(verdict);
+        let key = request.key();
         let is_retry = matches!(step.command, ShardCommand::Direct(direct)
-            if direct.request.key() == request.key())
+            if direct.request.key() == key)
             && matches!(step.known, Some(FenceOutcome::Decided(_)));
-        let before = self.executed.get(&request.key()).copied();
         if is_retry {
-            report.check("O7", before.is_none_or(|before| before.verdict == hash), || {
-                format!("{shard} remembers {verdict:?} of {request} at {index}, which was another")
-            });
-            if let Some(before) = before.filter(|before| before.shard != shard) {
-                self.inherited(step, request, before, position, report);
-            }
-            return;
+            return self.remember(step, request, verdict, position, report);
         }
-        self.oracle.decided(shard, request.key(), verdict);
-        // What writes nothing may well be executed again.
-        let Some(call) = self.calls.remove(&request.key()) else { return };
+        self.oracle.decided(shard, key, verdict);
+        // What writes nothing may well be executed again, and is not among them.
+        let before = self.executed.get(&key);
         report.check("O7", before.is_none(), || {
             format!("{shard} executes {request} at {index}, which {before:?} has executed")
         });
-        let depends_on = self.entered.remove(&request.key()).unwrap_or(position);
-        let executed = Executed { shard, verdict: hash, call, depends_on };
-        self.executed.insert(request.key(), executed);
+        let Some(call) = self.calls.remove(&key) else { return };
+        let entered = self.entered.remove(&key).filter(|(at, _)| *at == shard);
+        let depends_on = match entered {
+            Some((_, cursor)) if !self.ordered.contains_key(&key) => cursor,
+            _ => position,
+        };
+        let executed = Executed { shard, verdict: verdict_hash(verdict), call, depends_on };
+        self.executed.insert(key, executed);
         self.logged
             .entry(call)
             .and_modify(|logged| logged.is_ambiguous = true)
             .or_insert(Logged { position, is_ambiguous: false });
     }
 
+    /// O7: a shard answers once more what was decided, to a retry or to a fence.
+    fn remember(
+        &mut self,
+        step: &ShardStep<'_>,
+        request: &RequestId,
+        verdict: &Verdict,
+        position: Epoch,
+        report: &mut Report,
+    ) {
+        let ShardStep { shard, index, .. } = *step;
+        let Some(before) = self.executed.get(&request.key()).copied() else { return };
+        report.check("O7", before.verdict == verdict_hash(verdict), || {
+            format!("{shard} remembers {verdict:?} of {request} at {index}, which was another")
+        });
+        if before.shard != shard {
+            self.inherited(step, request, before, position, report);
+        }
+    }
+
     /// A child answers what its parent has decided before the barrier, by a cursor that
     /// begins there. The parent's may have been further: what waited for its locks was
-    /// decided behind slices that it does not depend on.
+    /// decided behind slices of whose writes it sees nothing. Nobody sees which of them an
+    /// answer comes from, so the smaller cursor counts from then on.
     fn inherited(
         &mut self,
         step: &ShardStep<'_>,
@@ -506,7 +531,7 @@ impl OrderBook {
         }
         self.note_call(direct.request.key(), &direct.call);
         if self.calls.contains_key(&direct.request.key()) {
-            self.entered.insert(direct.request.key(), step.cursor);
+            self.entered.insert(direct.request.key(), (step.shard, step.cursor));
         }
         self.oracle.entered(step.shard, step.cursor, direct.request.key(), &direct.call);
         let Some(map) = self.map_at(step.cursor) else { return };

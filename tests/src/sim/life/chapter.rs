@@ -72,6 +72,7 @@ impl Chapter {
             election_millis: 400,
             purge_after_entries: 16,
             purge_keeps_entries: 2,
+            purge_pause_millis: 200,
             tick_millis: 50,
             unlogged_wait_millis: 1_000,
             deadline_millis: 1_000,

@@ -43,12 +43,13 @@ pub type Stores = (Arc<dyn LogEngine>, Arc<dyn Engine>);
 pub fn open_stores(
     disk: &Arc<dyn Disk>,
     medium: LogMedium,
+    engine: RedbConfig,
     tap: &Tap,
 ) -> Result<Stores, StoresError> {
     let config = LogConfig { medium, ..LogConfig::default() };
     let log = DurableLog::open(Arc::clone(disk), LOG, config);
     let log = log.map_err(StoresError::Log)?;
-    let engine = RedbEngine::open(&**disk, ENGINE_FILE, RedbConfig::default());
+    let engine = RedbEngine::open(&**disk, ENGINE_FILE, engine);
     let engine: Arc<dyn Engine> = Arc::new(engine.map_err(StoresError::Engine)?);
     let log = TappedLog::over(Arc::new(log), Arc::clone(&engine), tap.clone());
     let log = log.map_err(StoresError::Log)?;
