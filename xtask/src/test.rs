@@ -23,7 +23,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         runner.args(["nextest", "run"]).args(&everything);
     } else {
         eprintln!("cargo-nextest is not installed; 'cargo test' takes its place");
-        runner.arg("test").args(&everything).args(["--lib", "--bins", "--tests"]);
+        runner.arg("test").args(&everything).arg("--tests");
     }
     runner.args(&args.runner).env(SERVER_VARIABLE, built.server()?);
     shell::run(&mut runner)?;

@@ -92,7 +92,8 @@ pub struct Options {
     /// Between two purges of a busy log. Seeds from before there were pauses have none.
     #[serde(default)]
     pub purge_pause_millis: u64,
-    /// How long an engine gathers what it commits.
+    /// How long an engine gathers what it commits. Of nodes that are not tapped, as long
+    /// as it does by itself: they open it as they are shipped.
     #[serde(default = "former_engine_commit_millis")]
     pub engine_commit_millis: u64,
     /// Whether logs are kept in segments, small ones unless work is padded; else in
@@ -265,7 +266,7 @@ impl Default for LoadOptions {
     }
 }
 
-/// What engines had in seeds from before it was drawn.
+/// What engines had when most of the recorded seeds were found that do not say it.
 const fn former_engine_commit_millis() -> u64 {
     500
 }
@@ -338,7 +339,10 @@ impl Options {
         options.quiet_millis = chance.pick(&[None, Some(least), Some(least), Some(10_000)]);
         options.lease_reads = chance.one_in(4);
         options.purge_pause_millis = chance.pick(&[0, 200, 2_000]);
-        options.engine_commit_millis = chance.pick(&[20, 500, 2_000, 2_000]);
+        let engine_commit_millis = chance.pick(&[20, 500, 2_000, 2_000]);
+        if is_tapped {
+            options.engine_commit_millis = engine_commit_millis;
+        }
         options.add_clients_where_answers_are_slow();
         options
     }

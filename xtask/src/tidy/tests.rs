@@ -272,6 +272,17 @@ fn a_test_that_no_command_runs_is_found() {
 }
 
 #[test]
+fn a_test_of_a_program_without_a_library_is_found() {
+    let house = House::new();
+    house.plant("tools/Cargo.toml", "[package]\nname = \"tools\"\nedition = \"2024\"\n[[bin]]\nname = \"tools\"\ntest = false\n");
+    house.plant("tools/src/main.rs", "mod parts;\nfn main() {}\n");
+    house.plant("tools/src/parts.rs", "#[tokio::test]\nasync fn it_works() {}\n");
+    let manifest = std::fs::read_to_string(house.root().join("Cargo.toml")).unwrap();
+    house.plant("Cargo.toml", &manifest.replace("\"crates/*\"", "\"crates/*\", \"tools\""));
+    house.assert_finds("tools/src/parts.rs:1: no command runs this test");
+}
+
+#[test]
 fn tests_of_a_program_are_no_part_of_the_library_beside_it() {
     let house = House::new();
     for name in ["one", "other"] {

@@ -135,6 +135,16 @@ fn a_second_execution_is_found() {
 }
 
 #[test]
+fn a_cursor_is_that_of_the_shard_that_decides() {
+    let mut judge = Judge::new();
+    judge.step(PARENT, 65, &direct(), &[]);
+    judge.step(CHILD, 68, &fence(), &[decided(done("one"), 68)]);
+    judge.assert_finds(&[]);
+    judge.step(PARENT, 66, &fence(), &[fenced(done("one"), 66)]);
+    judge.assert_finds(&["O5"]);
+}
+
+#[test]
 fn a_request_that_is_ordered_depends_on_its_epoch() {
     let mut judge = Judge::new();
     judge.step(PARENT, 65, &direct(), &[]);
