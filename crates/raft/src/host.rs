@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_types::runtime::BoxFuture;
-use quorate_types::{GroupId, NodeId, ReplicaId, planted, sometimes};
+use quorate_types::{GroupId, NodeId, ReplicaId, planted, sometimes, watch};
 use tokio::sync::Semaphore;
 
 use crate::admin::Fences;
@@ -558,6 +558,7 @@ impl Inner {
             haste: Arc::clone(haste),
             sending: Arc::clone(&self.sending),
             feeding: Arc::clone(feeding),
+            end: watch::channel(0).0,
             counters: Arc::clone(&self.counters),
         }
     }
@@ -579,6 +580,7 @@ impl Inner {
             engine: Arc::clone(&self.log),
             group: links.group,
             durable_index: Arc::clone(&progress.durable_index),
+            end: links.end.clone(),
         };
         let raft = RaftOf::new(links.replica.0, Arc::new(config), links, log, applier);
         Ok(Box::pin(async { raft.await.map_err(|fatal| RaftError::Halted(fatal.to_string())) }))

@@ -13,7 +13,7 @@ use quorate_testkit::sim::SiteCounts;
 pub(super) const FIXED_SEEDS: std::ops::RangeInclusive<u64> = 1..=50;
 
 /// Every run of the fixed set must reach these.
-const DEMANDED: [&str; 52] = [
+const DEMANDED: [&str; 53] = [
     "a checkpoint meets another",
     "a client hears that its request has expired",
     "a command finds its shard split",
@@ -57,6 +57,7 @@ const DEMANDED: [&str; 52] = [
     "a submission finds its place",
     "a submission has expired",
     "an answer is gone",
+    "an answer waits for that of a request without entries",
     "an election ends without a leader",
     "heartbeats of several groups travel together",
     "the node of a resting leader is silent",
@@ -119,7 +120,7 @@ const EXCUSED: [(&str, &str); 21] = [
 ];
 
 /// The rare branches, each of which the fixed set must take at least once.
-const STUMBLES: [&str; 25] = [
+const STUMBLES: [&str; 26] = [
     "calvin client loses a reply",
     "calvin drops an early contribution",
     "calvin feeds one slice at a time",
@@ -145,6 +146,7 @@ const STUMBLES: [&str; 25] = [
     "raft purges its log early",
     "raft reads one entry of its log",
     "raft receives no snapshot now",
+    "raft tells of each commit at once",
 ];
 
 /// The rare branches that nobody has taken.

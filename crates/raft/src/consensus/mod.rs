@@ -5,6 +5,7 @@ pub(crate) mod applier;
 pub(crate) mod network;
 pub(crate) mod probe;
 pub(crate) mod storage;
+pub(crate) mod streaming;
 pub(crate) mod types;
 pub(crate) mod wire;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use futures_util::stream::{Stream, StreamExt, unfold};
+use futures_util::stream::Stream;
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{
     ErrorSource, NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable,
@@ -17,11 +17,12 @@ use openraft::raft::{
 };
 use openraft::{OptionalSend, StorageError};
 use openraft::{RaftNetworkFactory, RaftNetworkV2};
-use quorate_types::{Blob, GroupId, NodeId, ReplicaId, planted, sometimes};
+use quorate_types::{Blob, GroupId, NodeId, ReplicaId, planted, sometimes, watch};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::applier::SnapshotData;
 use super::probe::Probe;
+use super::streaming::{last_of, stream};
 use super::types::{Member, RaftVoteOf, TypeConfig, log_id, our_vote, position, raft_vote};
 use super::wire::{
     Append, Body, Message, Refusal, Reply, Transfer, VoteCall, host_row, to_wire_entry,
@@ -54,6 +55,8 @@ pub(crate) struct Links {
     pub(crate) sending: Arc<Sending>,
     /// How followers of this replica come to what they lack.
     pub(crate) feeding: Arc<Feeding>,
+    /// As in [`GroupLog`](super::storage::GroupLog).
+    pub(crate) end: watch::Sender<u64>,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -186,6 +189,7 @@ impl Link {
             && self.links.probe.holds_back(request.vote.leader_id.term);
         let carries_entries = self.lane == Lane::Data && !request.entries.is_empty();
         let next = request.prev_log_id.map_or(0, |previous| previous.index + 1);
+        let last = last_of(request);
         let reply = if is_held_back {
             Err(CallError::HeldBack)
         } else if carries_entries && self.links.feeding.has_given_up(next) {
@@ -201,7 +205,7 @@ impl Link {
             }
             match reply.map_err(CallError::rpc)?.await.map_err(CallError::rpc)? {
                 Reply::Appended => Ok(AppendEntriesResponse::Success),
-                Reply::AppendedPartly(upto) => {
+                Reply::AppendedPartly(upto) if upto.map(log_id) <= last => {
                     Ok(AppendEntriesResponse::PartialSuccess(upto.map(log_id)))
                 }
                 Reply::AppendConflict => Ok(AppendEntriesResponse::Conflict),
@@ -290,29 +294,10 @@ impl RaftNetworkV2<TypeConfig> for Link {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         let in_flight = self.links.config.appends_in_flight_max.max(1);
-        let calls = input.map(move |request| {
-            let previous = request.prev_log_id;
-            let last = request.entries.last().map_or(previous, |entry| Some(entry.log_id));
-            let reply = self.append_call(&request, &option);
-            async move { (previous, last, reply.await) }
-        });
-        let replies = unfold(Some(Box::pin(calls.buffered(in_flight))), |replies| async move {
-            let mut replies = replies?;
-            let (previous, last, reply) = replies.next().await?;
-            // Whatever was sent behind a reply that did not take everything
-            // builds on what the follower does not have.
-            match reply {
-                Err(error) => Some((Err(error), None)),
-                Ok(reply) => {
-                    let partly = matches!(&reply,
-                        AppendEntriesResponse::PartialSuccess(upto) if *upto != last);
-                    let result = reply.into_stream_result(previous, last);
-                    let next = (result.is_ok() && !partly).then_some(replies);
-                    Some((Ok(result), next))
-                }
-            }
-        });
-        let replies: BoxStream<'s, _> = Box::pin(replies);
+        let end = (self.lane == Lane::Data).then(|| self.links.end.subscribe());
+        let call =
+            move |request: &AppendEntriesRequest<TypeConfig>| self.append_call(request, &option);
+        let replies: BoxStream<'s, _> = Box::pin(stream(input, end, in_flight, call));
         Box::pin(std::future::ready(Ok(replies)))
     }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::stream::{self, Stream};
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::{LogState, OptionalSend};
-use quorate_types::{GroupId, buggify, sometimes};
+use quorate_types::{GroupId, buggify, sometimes, watch};
 
 use super::types::{
     LogId, RaftEntry, RaftVoteOf, TypeConfig, log_id, our_vote, position, raft_vote,
@@ -28,6 +28,8 @@ pub(crate) struct GroupLog {
     pub(crate) group: GroupId,
     /// The index up to which the machine's state is known to be durable.
     pub(crate) durable_index: Arc<AtomicU64>,
+    /// The index behind the log's last entry, once something was appended or cut off.
+    pub(crate) end: watch::Sender<u64>,
 }
 
 impl GroupLog {
@@ -162,13 +164,20 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         let completion = Box::new(move |result: Result<(), crate::log::LogError>| {
             callback.io_completed(result.map_err(io::Error::from));
         });
-        Ok(self.engine.append(self.group, entries, completion).await?)
+        let end = entries.last().map(|last| last.position.index + 1);
+        self.engine.append(self.group, entries, completion).await?;
+        if let Some(end) = end {
+            self.end.send(end);
+        }
+        Ok(())
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
         sometimes!("a follower truncates its log");
         let from = last.map_or(0, |last| last.index + 1);
-        Ok(self.engine.truncate(self.group, from).await?)
+        self.engine.truncate(self.group, from).await?;
+        self.end.send(from);
+        Ok(())
     }
 
     /// Purges what the machine has made durable, and asserts that it is no

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use openraft::StorageError;
 use openraft::storage::RaftStateMachine as _;
 use openraft::testing::log::{StoreBuilder, Suite};
-use quorate_types::{GroupId, ReplicaId};
+use quorate_types::{GroupId, ReplicaId, watch};
 
 use super::applier::{Applier, Progress};
 use super::storage::GroupLog;
@@ -30,7 +30,7 @@ impl StoreBuilder<TypeConfig, GroupLog, Applier, TapeStore> for Stores {
         let durable_index = Arc::clone(&progress.durable_index);
         let store = TapeStore::default();
         let applier = Applier::recover(group, store.machine(), progress).unwrap();
-        Ok((store, GroupLog { engine, group, durable_index }, applier))
+        Ok((store, GroupLog { engine, group, durable_index, end: watch::channel(0).0 }, applier))
     }
 }
 
