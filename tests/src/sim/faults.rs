@@ -549,7 +549,7 @@ impl Strike {
                     }
                 }
             }
-            _ => Faults { flip_one_read_in: chance.between(5, 200), ..healthy },
+            _ => Faults { flip_one_read_in: chance.between(1, 20), ..healthy },
         }
     }
 
