@@ -49,7 +49,16 @@ fn everything(seed: u64) -> Options {
     let mut strikes: Vec<Strike> = Fault::ALL.into_iter().zip(1..).map(strike).collect();
     // In another order for each seed: after some there is no leader to strike.
     strikes.sort_by_key(|strike| (strike.seed ^ seed).wrapping_mul((2 * seed + 1) << 57));
-    Options { seed, spares: 2, fire_millis: 120_000, stumbles: true, strikes, ..Options::default() }
+    Options {
+        seed,
+        // Flipped reads need something to read, which logs in segments more often have.
+        has_segments: !seed.is_multiple_of(2),
+        spares: 2,
+        fire_millis: 120_000,
+        stumbles: true,
+        strikes,
+        ..Options::default()
+    }
 }
 
 #[test]
@@ -75,9 +84,8 @@ fn one_seed_is_one_trace() {
     assert_ne!(third.trace_hash, fourth.trace_hash);
 }
 
-/// One has to find a migration under way; the next one, a file that grows; and the last
-/// one, something to read: a node that runs has nearly everything in memory.
-const MAY_MEET_NOTHING: [Fault; 3] = [Fault::DamagedRow, Fault::FullDisk, Fault::FlippedReads];
+/// One has to find a migration under way; the other one, a file that grows.
+const MAY_MEET_NOTHING: [Fault; 2] = [Fault::DamagedRow, Fault::FullDisk];
 
 #[test]
 fn every_kind_of_fault_strikes() {
