@@ -5,6 +5,7 @@
     reason = "benches live outside the cores: they measure real time"
 )]
 
+mod bar;
 mod disk;
 mod etcd;
 mod machine;
@@ -13,6 +14,7 @@ mod process;
 mod scoreboard;
 mod spread;
 
+pub use bar::Bar;
 pub use disk::{RawLog, SyncRate, sync_rate};
 pub use etcd::{Etcd, EtcdClients};
 pub use machine::{

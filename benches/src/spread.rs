@@ -9,6 +9,7 @@ pub struct Spread {
     pub median: f64,
     least: f64,
     most: f64,
+    count: usize,
 }
 
 impl Spread {
@@ -19,7 +20,13 @@ impl Spread {
         values.sort_by(f64::total_cmp);
         let at = |place: usize| values.get(place).copied().unwrap_or_default();
         let most = values.last().copied().unwrap_or_default();
-        Self { median: at(values.len() / 2), least: at(0), most }
+        Self { median: at(values.len() / 2), least: at(0), most, count: values.len() }
+    }
+
+    /// Whether nothing was measured.
+    #[must_use]
+    pub const fn is_of_nothing(&self) -> bool {
+        self.count == 0
     }
 
     /// Of rates beside others of the same rounds.
@@ -30,9 +37,12 @@ impl Spread {
 }
 
 impl fmt::Display for Spread {
-    /// Whole numbers, or as many decimals as are asked for.
+    /// Whole numbers, or as many decimals as are asked for; `?` of nothing.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { median, least, most } = self;
+        let Self { median, least, most, count: _ } = self;
+        if self.is_of_nothing() {
+            return f.write_str("?");
+        }
         let decimals = f.precision().unwrap_or(0);
         write!(f, "{median:.decimals$} [{least:.decimals$}, {most:.decimals$}]")
     }

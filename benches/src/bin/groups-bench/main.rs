@@ -3,6 +3,7 @@
 //! a snapshot, and how many puts and reads of clients one serves, beside etcd.
 #![allow(clippy::disallowed_methods, reason = "it is no part of a node: it measures real time")]
 
+mod bars;
 mod catchup;
 mod clients;
 mod connections;

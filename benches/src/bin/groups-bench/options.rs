@@ -8,7 +8,7 @@ pub(crate) struct Options {
     /// Groups that nobody uses, each with a replica on all three processes.
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub(crate) groups: u64,
-    /// How long their processor time is measured.
+    /// How long their processor time is measured in each round.
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) seconds: u64,
     /// Groups that the process leads that is killed, and each other one, too.
@@ -17,8 +17,9 @@ pub(crate) struct Options {
     /// Commands that are under way on each process when it is.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=4_096))]
     pub(crate) clients: u64,
-    /// How often a process is killed: first each time of a new cluster, then a
-    /// follower of one and the same.
+    /// How often each part is measured but the connections. Idle groups and those of
+    /// a killed leader are of a new cluster each time; followers, and what clients
+    /// call, of one and the same.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
     pub(crate) rounds: u32,
     /// The state of the group whose follower falls behind.

@@ -10,7 +10,7 @@ use crate::Outcome;
 use crate::node::{Answer, Order, Status, home};
 use crate::options::Options;
 use crate::process::{Cluster, Kind};
-use crate::report::{Idle, Killed, Report};
+use crate::report::{Idle, Killed, Report, Taken};
 use crate::{catchup, clients, connections};
 
 /// What the memory of many groups is compared with.
@@ -42,21 +42,18 @@ pub(crate) fn run(options: &Options) -> Outcome {
 fn measure(part: &str, options: &Options, scratch: &Path, report: &mut Report) -> Outcome<String> {
     match part {
         "idle" => {
-            let (few, many) = (FEW_GROUPS, options.groups);
-            for (groups, awake) in [(few, false), (many, false), (many, true)] {
-                report.idle.push(idle(groups, awake, options.seconds, scratch)?);
-            }
+            report.idle = idle(options, scratch)?;
             Ok(report.of_idle())
         }
         "killed" => {
             for _ in 0..options.rounds {
                 report.killed.push(kill(options, scratch)?);
             }
-            Ok(report.of_killed())
+            Ok(report.of_killed(options))
         }
         "catch-up" => {
             report.caught_up = catchup::run(options, scratch)?;
-            Ok(report.of_caught_up(options.state_mib))
+            Ok(report.of_caught_up(options))
         }
         "connections" => {
             let connections = report.connections.insert(connections::run()?);
@@ -73,8 +70,23 @@ fn measure(part: &str, options: &Options, scratch: &Path, report: &mut Report) -
     }
 }
 
-/// What groups cost that nobody uses.
-fn idle(groups: u64, awake: bool, seconds: u64, scratch: &Path) -> Outcome<Idle> {
+/// What groups cost that nobody uses: few, many, and many that are awake, in turns.
+fn idle(options: &Options, scratch: &Path) -> Outcome<Vec<Idle>> {
+    let (few, many) = (FEW_GROUPS, options.groups);
+    let mut all: Vec<Idle> = [(few, false), (many, false), (many, true)]
+        .into_iter()
+        .map(|(groups, awake)| Idle { groups, awake, rounds: Vec::new() })
+        .collect();
+    for _ in 0..options.rounds {
+        for Idle { groups, awake, rounds } in &mut all {
+            rounds.push(take(*groups, *awake, options.seconds, scratch)?);
+        }
+    }
+    Ok(all)
+}
+
+/// What they take in one round, with processes that begin anew.
+fn take(groups: u64, awake: bool, seconds: u64, scratch: &Path) -> Outcome<Taken> {
     let directory = tempfile::tempdir_in(scratch)?;
     let mut cluster = Cluster::start(Kind::counters(groups, awake), directory.path())?;
     if !awake {
@@ -86,7 +98,7 @@ fn idle(groups: u64, awake: bool, seconds: u64, scratch: &Path) -> Outcome<Idle>
     std::thread::sleep(Duration::from_secs(seconds));
     let (cpu, elapsed) = (cluster.cpu_seconds(), began.elapsed());
     let of_a_core = cpu.zip(used).map(|(now, before)| (now - before) / elapsed.as_secs_f64());
-    Ok(Idle { groups, awake, of_a_core, resident_bytes: cluster.resident_bytes() })
+    Ok(Taken { of_a_core, resident_bytes: cluster.resident_bytes() })
 }
 
 /// Kills a process that leads groups, and waits until others serve them.

@@ -2,6 +2,7 @@
 //! memory, and clients that write one empty command after another.
 #![allow(clippy::disallowed_methods, reason = "it is no part of a node: it measures real time")]
 
+mod bars;
 #[path = "../../../../crates/raft/examples/another_log/memory.rs"]
 mod memory;
 mod options;

@@ -10,7 +10,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::Outcome;
 use crate::options::Options;
-use crate::{ours, theirs};
+use crate::{bars, ours, theirs};
 
 /// The part of a turn's commands that goes before what is measured.
 const WARM_UP_SHARE: u64 = 10;
@@ -47,7 +47,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
             }
         }
     }
-    println!("{}", report.table(options.clients));
+    println!("{}", report.table(options));
     if let Some(file) = &options.json {
         std::fs::write(file, serde_json::to_vec_pretty(&report)?)?;
     }
@@ -55,16 +55,18 @@ pub(crate) fn run(options: &Options) -> Outcome {
 }
 
 impl Report {
-    fn table(&self, clients: u64) -> String {
+    fn table(&self, options: &Options) -> String {
         let Self { machine: _, quorate, openraft } = self;
         let rate = |rates: &[f64]| Spread::of(rates.iter().copied());
+        let beside = Spread::of_ratios(quorate, openraft);
+        let bar = bars::writing(options).map(|bar| bar.judge(beside)).unwrap_or_default();
         format!(
-            "\n| clients | quorate, commands/s | openraft, commands/s | quorate beside openraft |\n\
-             |---|---|---|---|\n\
-             | {clients} | {} | {} | {:.2} |",
+            "\n| clients | quorate, commands/s | openraft, commands/s | quorate beside openraft | bar |\n\
+             |---|---|---|---|---|\n\
+             | {} | {} | {} | {beside:.2} | {bar} |",
+            options.clients,
             rate(quorate),
             rate(openraft),
-            Spread::of_ratios(quorate, openraft),
         )
     }
 }

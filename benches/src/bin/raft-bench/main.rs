@@ -2,7 +2,9 @@
 //! table for each way of appending, measured in turns.
 #![allow(clippy::disallowed_methods, reason = "it is no part of a node: it measures real time")]
 
+mod bars;
 mod drive;
+mod opening;
 mod options;
 mod report;
 mod run;

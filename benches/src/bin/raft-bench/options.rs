@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// What to measure, and for how long.
 #[derive(clap::Args, Debug, Clone)]
 pub(crate) struct Options {
-    /// How often each log is measured; they take turns.
+    /// How often each log is measured, in turns, and later opened after a kill.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
     pub(crate) rounds: u32,
     /// How long each time.

@@ -1,12 +1,13 @@
 //! The tables.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::path::Path;
 
 use quorate_benches::{Machine, Spread, percentile};
 use serde::Serialize;
 
 use crate::Outcome;
+use crate::bars::{self, Figure};
 use crate::drive::{Measured, Shape};
 use crate::run::{RAW, SEGMENTS};
 
@@ -18,8 +19,14 @@ const OURS: &str = SEGMENTS;
 pub(crate) struct Report {
     machine: Machine,
     pub(crate) tables: Vec<Table>,
-    /// Seconds that opening took.
-    pub(crate) openings: Vec<(String, f64)>,
+    pub(crate) openings: Vec<Opening>,
+}
+
+/// How long one log took to open after a kill, in each round.
+#[derive(Serialize)]
+pub(crate) struct Opening {
+    pub(crate) name: String,
+    pub(crate) seconds: Vec<f64>,
 }
 
 impl Report {
@@ -32,6 +39,17 @@ impl Report {
             std::fs::write(file, serde_json::to_vec_pretty(self)?)?;
         }
         Ok(())
+    }
+
+    pub(crate) fn of_openings(&self, mib: u64) -> String {
+        let mut table =
+            format!("\n| opening {mib} MiB after a kill | seconds | bar |\n|---|---|---|\n");
+        for Opening { name, seconds } in &self.openings {
+            let seconds = Spread::of(seconds.iter().copied());
+            let bar = bars::opening(mib).map(|bar| bar.judge(seconds)).unwrap_or_default();
+            let _ = writeln!(table, "| {name} | {seconds:.2} | {bar} |");
+        }
+        table
     }
 }
 
@@ -71,6 +89,16 @@ impl Round {
     }
 }
 
+impl Row {
+    fn rates(&self) -> Vec<f64> {
+        self.rounds.iter().map(|round| round.per_second).collect()
+    }
+
+    fn amplification(&self) -> Spread {
+        Spread::of(self.rounds.iter().filter_map(|round| round.amplification))
+    }
+}
+
 impl Table {
     pub(crate) fn new<'a>(shape: Shape, names: impl Iterator<Item = &'a str>) -> Self {
         let row = |name: &str| Row { name: name.to_owned(), rounds: Vec::new() };
@@ -86,7 +114,19 @@ impl Table {
 
     fn rates(&self, name: &str) -> Vec<f64> {
         let row = self.rows.iter().find(|row| row.name == name);
-        row.map(|row| row.rounds.iter().map(|round| round.per_second).collect()).unwrap_or_default()
+        row.map(Row::rates).unwrap_or_default()
+    }
+
+    /// The bars of a log, and whether it meets them.
+    fn verdicts(&self, row: &Row) -> String {
+        let its = bars::APPENDING.iter().filter(|it| it.shape == self.shape && it.log == row.name);
+        let verdicts = its.map(|it| {
+            it.bar.judge(match it.figure {
+                Figure::RateBeside(peer) => Spread::of_ratios(&row.rates(), &self.rates(peer)),
+                Figure::Amplification => row.amplification(),
+            })
+        });
+        verdicts.collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -94,25 +134,25 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "\n| {} | entries/s | p50, p99 µs | bytes | of raw | {OURS} beside it |",
+            "\n| {} | entries/s | p50, p99 µs | bytes | of raw | {OURS} beside it | bar |",
             self.shape
         )?;
-        writeln!(f, "|---|---|---|---|---|---|")?;
+        writeln!(f, "|---|---|---|---|---|---|---|")?;
         let (raw, ours) = (self.rates(RAW), self.rates(OURS));
         for row in &self.rows {
             let of = |value: fn(&Round) -> f64| Spread::of(row.rounds.iter().map(value));
-            let rates = self.rates(&row.name);
-            let written = Spread::of(row.rounds.iter().filter_map(|round| round.amplification));
+            let rates = row.rates();
             writeln!(
                 f,
-                "| {} | {} | {:.0}, {:.0} | {:.2} | {:.2} | {:.2} |",
+                "| {} | {} | {:.0}, {:.0} | {:.2} | {:.2} | {:.2} | {} |",
                 row.name,
                 of(|round| round.per_second),
                 of(|round| round.p50_micros as f64).median,
                 of(|round| round.p99_micros as f64).median,
-                written.median,
+                row.amplification().median,
                 Spread::of_ratios(&rates, &raw),
                 Spread::of_ratios(&ours, &rates),
+                self.verdicts(row),
             )?;
         }
         Ok(())

@@ -2,15 +2,16 @@
 //! one each time, so that what the machine does meanwhile befalls all alike.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quorate_benches::{Machine, written_bytes};
 use quorate_raft::LogMedium;
 
 use crate::Outcome;
 use crate::drive::{Driven, PAYLOAD, Shape};
+use crate::opening;
 use crate::options::Options;
-use crate::report::{Report, Round, Table};
+use crate::report::{Opening, Report, Round, Table};
 use crate::stores::{Log, Ours, Peer, Raw, RowPerEntry};
 
 /// Names, as they stand in the tables.
@@ -19,11 +20,6 @@ pub(crate) const SEGMENTS: &str = "quorate, segments";
 pub(crate) const REDB: &str = "quorate, redb";
 pub(crate) const ROWS: &str = "redb, a row per entry";
 pub(crate) const RAFT_ENGINE: &str = "raft-engine";
-
-/// Groups of the log that is opened after a crash.
-const OPENED_GROUPS: u64 = 64;
-/// How often it is opened.
-const OPENINGS: u32 = 3;
 
 const MEDIA: [(&str, LogMedium); 2] =
     [(SEGMENTS, LogMedium::SEGMENTS), (REDB, LogMedium::Redb { cache_bytes: 32 << 20 })];
@@ -58,10 +54,10 @@ pub(crate) fn run(options: &Options) -> Outcome {
     }
     if options.open_mib > 0 {
         for (name, medium) in MEDIA.into_iter().filter(|(name, _)| options.wants(name)) {
-            let seconds = open(name, medium, options.open_mib, scratch.path())?;
-            println!("opening {} MiB after a kill: {name} {seconds:.2} s", options.open_mib);
-            report.openings.push((name.to_owned(), seconds));
+            let seconds = opening::run(medium, options, scratch.path())?;
+            report.openings.push(Opening { name: name.to_owned(), seconds });
         }
+        println!("{}", report.of_openings(options.open_mib));
     }
     report.write(options.json.as_deref())
 }
@@ -120,30 +116,6 @@ const fn groups_of(shape: Shape) -> u64 {
         Shape::Batch(_) => 1,
         Shape::Groups(count) | Shape::Appenders(count) => count,
     }
-}
-
-/// Fills a log and opens it as after a kill: nothing is written when a log is
-/// closed, so it is all the same to it.
-fn open(name: &str, medium: LogMedium, mib: u64, scratch: &Path) -> Outcome<f64> {
-    const APPENDED: u64 = 16;
-    let directory = scratch.join("opened");
-    std::fs::create_dir(&directory)?;
-    let mut log = Ours::open(&directory, medium, OPENED_GROUPS)?;
-    let round_bytes = OPENED_GROUPS * APPENDED * PAYLOAD.len() as u64;
-    for _ in 0..(mib << 20) / round_bytes {
-        log.append_all(APPENDED)?;
-    }
-    log.close()?;
-    let mut seconds = Vec::new();
-    for _ in 0..OPENINGS {
-        let begin = Instant::now();
-        let log = Ours::open(&directory, medium, OPENED_GROUPS)?;
-        seconds.push(begin.elapsed().as_secs_f64());
-        log.close()?;
-    }
-    std::fs::remove_dir_all(&directory)?;
-    seconds.sort_by(f64::total_cmp);
-    seconds.get(seconds.len() / 2).copied().ok_or_else(|| format!("{name} was not opened").into())
 }
 
 impl Options {
