@@ -420,6 +420,70 @@ async fn requests_that_never_end_hold_up_nothing_but_their_own_kind() {
     drop(parked);
 }
 
+/// Requests of 60 bytes to a node that has room for 100 in work.
+#[tokio::test]
+async fn large_requests_fill_the_room_as_many_small_ones_do() {
+    let book = Book::default();
+    let service = Arc::new(TestService::default());
+    let config = MeshConfig { inbound_bytes_max: 100, ..MeshConfig::default() };
+    let answers = Arc::clone(&service) as Arc<dyn Service>;
+    let _server = serving(2, &book, config, answers).await;
+    let client = mesh(1, &book, MeshConfig::default());
+    let ask = |lane, channel, bytes: usize, deadline| {
+        Network::call(&client, NodeId(2), lane, channel, vec![7; bytes].into(), deadline)
+    };
+    let mut first = Box::pin(ask(Lane::Request, HANG, 60, DEADLINE));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    assert_eq!(ask(Lane::Request, HANG, 60, DEADLINE).await, BUSY, "refused");
+    assert!(ask(Lane::Request, ECHO, 1_000, DEADLINE).await.is_ok(), "alone it passes");
+    // Another lane is not read until there is room.
+    let short = Duration::from_millis(50);
+    assert_eq!(ask(Lane::Data, HANG, 60, short).await, LATE);
+    assert_eq!(ask(Lane::Data, HANG, 60, short).await, LATE);
+    assert_eq!(service.hanging.load(Ordering::SeqCst), 2, "one on each lane");
+    assert_eq!(ask(Lane::Data, ECHO, 1, short).await, LATE, "behind the one that has no room");
+    drop(first);
+}
+
+/// It reads no pings while it has no room.
+#[tokio::test]
+async fn a_peer_without_room_is_not_taken_for_dead() {
+    let book = Book::default();
+    let service = Arc::new(TestService::default());
+    let silence_max = Duration::from_millis(100);
+    let config = MeshConfig { silence_max, inbound_bytes_max: 100, ..MeshConfig::default() };
+    let answers = Arc::clone(&service) as Arc<dyn Service>;
+    let _server = serving(2, &book, config, answers).await;
+    let client = mesh(1, &book, MeshConfig { silence_max, ..MeshConfig::default() });
+    let ask = |deadline| {
+        let payload = Bytes::from_static(&[7; 60]);
+        Network::call(&client, NodeId(2), Lane::Data, HANG, payload, deadline)
+    };
+    let mut first = Box::pin(ask(DEADLINE));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    assert_eq!(ask(silence_max * 10).await, LATE);
+    assert!(futures_util::poll!(&mut first).is_pending(), "the connection is as good as before");
+    assert_eq!(service.hanging.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn large_requests_wait_for_their_turn_as_many_small_ones_do() {
+    let book = Book::default();
+    let (_server, service) = listening(2, &book).await;
+    let config = MeshConfig { outbound_bytes_max: 100, ..MeshConfig::default() };
+    let client = mesh(1, &book, config);
+    let ask = |channel, deadline| {
+        let payload = Bytes::from_static(&[7; 60]);
+        Network::call(&client, NodeId(2), Lane::Request, channel, payload, deadline)
+    };
+    let mut first = Box::pin(ask(HANG, DEADLINE));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    assert_eq!(ask(HANG, Duration::from_millis(50)).await, BUSY, "it was not sent");
+    drop(first);
+    assert_eq!(ask(HANG, Duration::from_millis(50)).await, LATE, "it was");
+    assert!(service.hanging.load(Ordering::SeqCst) <= 2);
+}
+
 /// A mesh that keeps few requests under way.
 fn patient(book: &Book, outbound_requests_max: usize) -> Mesh {
     mesh(1, book, MeshConfig { outbound_requests_max, ..MeshConfig::default() })

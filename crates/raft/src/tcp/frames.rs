@@ -6,9 +6,15 @@
 //! reply   = [id u64][status u8] body      status: see `Outcome`
 //! ping    = [id u64]                      answered by an empty reply
 //! ```
+//!
+//! An empty reply to [`NOBODY`] says that its sender is alive, and has no room to read
+//! what comes next.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quorate_types::frame::{FRAME_PAYLOAD_BYTES_MAX, Frame};
+
+/// The id of no request.
+pub(super) const NOBODY: u64 = 0;
 
 const REQUEST: u8 = 0x01;
 const ONEWAY: u8 = 0x02;

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::frames::{Message, Outcome};
+use super::frames::{Message, NOBODY, Outcome};
 use super::mesh::{AddressBook, Introduction, MeshConfig, MeshError};
 use super::turns::Turns;
 use crate::transport::Lane;
@@ -248,6 +248,12 @@ impl Pending {
         silence.since = (silence.unanswered > 0).then(Instant::now);
     }
 
+    /// The peer is there, and has answered nothing.
+    fn heard(&self) {
+        let mut silence = self.silence.lock();
+        silence.since = silence.since.map(|_| Instant::now());
+    }
+
     fn is_silent_for(&self, silence_max: Duration) -> bool {
         self.silence.lock().since.is_some_and(|since| since.elapsed() >= silence_max)
     }
@@ -449,6 +455,10 @@ async fn read_replies(
             return io::ErrorKind::InvalidData.into();
         };
         pending.is_understood.store(true, Ordering::Release);
+        if id == NOBODY {
+            pending.heard();
+            continue;
+        }
         pending.answered();
         // A caller that gave up has taken its entry's receiver along.
         if let Some(reply) = pending.replies.lock().remove(&id) {

@@ -8,12 +8,12 @@ use parking_lot::Mutex;
 use quorate_types::NodeId;
 use quorate_types::hello::Hello;
 use quorate_types::runtime::BoxFuture;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::frames::BODY_BYTES_MAX;
 use super::link::{Link, Outgoing};
-use crate::deadlines::Deadlines;
+use super::load::Held;
+use crate::deadlines::{self, Deadlines};
 use crate::transport::Lane;
 
 /// Limits and timings of a [`Mesh`].
@@ -31,11 +31,16 @@ pub struct MeshConfig {
     /// refused at once; any other lane is not read until one has ended, and
     /// the caller's queue fills.
     pub inbound_requests_max: usize,
+    /// Bytes of requests that may be in work likewise, and of one-way messages. A
+    /// single larger one passes when nothing else is in work.
+    pub inbound_bytes_max: usize,
     /// Requests of one channel that may be under way to one peer on
     /// [`Lane::Request`](crate::Lane::Request). Further ones wait for their
     /// turn, first come, first served, until their deadlines. Fewer than the
     /// peer takes in: it learns later than we do that a caller gave up.
     pub outbound_requests_max: usize,
+    /// Bytes that may be under way likewise.
+    pub outbound_bytes_max: usize,
     /// The longest that a request on [`Lane::Request`](crate::Lane::Request)
     /// is worked on, whatever its caller says of its own patience.
     pub inbound_work_max: Duration,
@@ -69,7 +74,9 @@ impl Default for MeshConfig {
             queued_messages_max: 16 << 10,
             queued_bytes_max: 64 << 20,
             inbound_requests_max: 1024,
+            inbound_bytes_max: 64 << 20,
             outbound_requests_max: 768,
+            outbound_bytes_max: 48 << 20,
             inbound_work_max: Duration::from_secs(60),
             inbound_messages_max: 1024,
             inbound_connections_max: 6 << 10,
@@ -232,8 +239,7 @@ impl Mesh {
         payload: Bytes,
         deadline: Duration,
     ) -> BoxFuture<Result<Bytes, MeshError>> {
-        // A deadline without end is as good as the longest that can be said.
-        let until = Instant::now() + deadline.min(Duration::from_millis(u32::MAX.into()));
+        let until = deadlines::after(deadline);
         let link = match self.link(to, lane) {
             Ok(link) => link,
             Err(error) => return Box::pin(std::future::ready(Err(error))),
@@ -242,7 +248,7 @@ impl Mesh {
             return self.ask(&link, channel, payload, until, None);
         }
         let turns = link.turns();
-        if let Some(turn) = turns.try_take(channel) {
+        if let Some(turn) = turns.try_take(channel, payload.len()) {
             return self.ask(&link, channel, payload, until, Some(turn));
         }
         let mesh = self.clone();
@@ -261,7 +267,7 @@ impl Mesh {
         channel: u8,
         payload: Bytes,
         until: Instant,
-        turn: Option<OwnedSemaphorePermit>,
+        turn: Option<Held>,
     ) -> BoxFuture<Result<Bytes, MeshError>> {
         let to = link.to();
         let (outgoing, reply) = Outgoing::request(channel, payload, until);

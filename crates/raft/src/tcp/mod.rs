@@ -6,6 +6,7 @@ mod frames;
 mod fuzz;
 mod link;
 mod listen;
+mod load;
 mod mesh;
 mod network;
 mod serve;

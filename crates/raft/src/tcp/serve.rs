@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -13,16 +14,19 @@ use quorate_types::frame::{FRAME_PAYLOAD_BYTES_MAX, FrameReader};
 use quorate_types::hello::Hello;
 use quorate_types::runtime::{BoxFuture, spawn};
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::coop::{consume_budget, unconstrained};
 use tokio::time::Instant;
 
-use super::frames::{BODY_BYTES_MAX, Message, Outcome};
+use super::frames::{BODY_BYTES_MAX, Message, NOBODY, Outcome};
 use super::link::{WRITE_BYTES, after_others, gathers, write_all};
+use super::load::{Held, Load};
 use super::mesh::Mesh;
 use crate::deadlines::Deadlines;
 use crate::transport::Lane;
 
+/// How often a lane that is not read says that somebody is there.
+const SIGNS_PER_SILENCE: u32 = 4;
 /// Up to this size a body is copied out of what a connection read.
 const COPIED_BYTES_MAX: usize = 4 << 10;
 
@@ -40,8 +44,8 @@ pub trait Service: Send + Sync + 'static {
     fn handle(&self, from: NodeId, channel: u8, payload: Bytes) -> BoxFuture<Result<Bytes, Bytes>>;
 }
 
-/// A reply and the permit that its request held, if it was begun.
-type Answered = (Message, Option<OwnedSemaphorePermit>);
+/// A reply and the room that its request took, if it was begun.
+type Answered = (Message, Option<Held>);
 
 /// How a lane treats requests.
 #[derive(Clone, Copy)]
@@ -86,7 +90,9 @@ impl Mesh {
                 Regime::Pauses
             },
             requests_max,
-            messages: Arc::new(Semaphore::new(config.inbound_messages_max.max(1))),
+            bytes_max: config.inbound_bytes_max,
+            silence_max: config.silence_max,
+            messages: Load::new(config.inbound_messages_max, config.inbound_bytes_max),
             deadlines: self.inner.deadlines(),
             replies,
         };
@@ -105,7 +111,9 @@ struct Inbound {
     /// The limit of each channel, so that clients' requests leave room for
     /// those that keep the cluster in order.
     requests_max: usize,
-    messages: Arc<Semaphore>,
+    bytes_max: usize,
+    silence_max: Duration,
+    messages: Load,
     deadlines: Arc<Deadlines>,
     replies: mpsc::Sender<Answered>,
 }
@@ -113,21 +121,21 @@ struct Inbound {
 impl Inbound {
     async fn read_messages<S: AsyncRead>(&self, stream: ReadHalf<S>) -> io::Result<()> {
         let mut frames = FrameReader::new(stream, FRAME_PAYLOAD_BYTES_MAX);
-        let mut channels: BTreeMap<u8, Arc<Semaphore>> = BTreeMap::new();
+        let mut channels: BTreeMap<u8, Load> = BTreeMap::new();
         while let Some(frame) = frames.next().await? {
             // Many frames may have come at once: now and then others have their turn.
             consume_budget().await;
             match Message::decode(frame) {
                 Some(Message::Oneway { channel, body }) => self.take(channel, body).await,
                 Some(Message::Request { id, left_millis, channel, body }) => {
-                    let permits = channels
+                    let room = channels
                         .entry(channel)
-                        .or_insert_with(|| Arc::new(Semaphore::new(self.requests_max)));
-                    match self.admit(permits).await {
-                        Some(permit) => {
+                        .or_insert_with(|| Load::new(self.requests_max, self.bytes_max));
+                    match self.admit(room, body.len()).await {
+                        Some(held) => {
                             let body = self.body(body);
                             let handling = self.service.handle(self.from, channel, body);
-                            self.begin(id, left_millis, handling, permit).await;
+                            self.begin(id, left_millis, handling, held).await;
                         }
                         None => reply(&self.replies, id, Outcome::NotBegun, None).await,
                     }
@@ -154,12 +162,29 @@ impl Inbound {
         }
     }
 
-    /// A request's permit; `None` when it has to be refused.
-    async fn admit(&self, permits: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-        let permits = Arc::clone(permits);
+    /// Room for a request; `None` when it has to be refused.
+    async fn admit(&self, room: &Load, bytes: usize) -> Option<Held> {
         match self.regime {
-            Regime::Pauses => permits.acquire_owned().await.ok(),
-            Regime::Refuses { .. } => permits.try_acquire_owned().ok(),
+            Regime::Pauses => match room.try_take(bytes) {
+                Some(held) => Some(held),
+                None => self.pause(room, bytes).await,
+            },
+            Regime::Refuses { .. } => room.try_take(bytes),
+        }
+    }
+
+    /// Waits for room, and says now and then that we are there: pings are not read
+    /// meanwhile, and whoever took us for dead would send everything once more.
+    async fn pause(&self, room: &Load, bytes: usize) -> Option<Held> {
+        let mut taking = pin!(room.take(bytes));
+        loop {
+            tokio::select! {
+                biased;
+                held = &mut taking => return held,
+                () = tokio::time::sleep(self.silence_max / SIGNS_PER_SILENCE) => {
+                    reply(&self.replies, NOBODY, Outcome::Reply(Bytes::new()), None).await;
+                }
+            }
         }
     }
 
@@ -170,11 +195,11 @@ impl Inbound {
         id: u64,
         left_millis: u32,
         mut handling: BoxFuture<Result<Bytes, Bytes>>,
-        permit: OwnedSemaphorePermit,
+        held: Held,
     ) {
         // It must not be put off for what those before it have done.
         if let Poll::Ready(result) = poll!(unconstrained(&mut handling)) {
-            return reply(&self.replies, id, outcome_of(result), Some(permit)).await;
+            return reply(&self.replies, id, outcome_of(result), Some(held)).await;
         }
         let (replies, deadlines) = (self.replies.clone(), Arc::clone(&self.deadlines));
         let until = match self.regime {
@@ -188,14 +213,14 @@ impl Inbound {
                 None => Some(handling.await),
                 Some(until) => deadlines.bound(until, handling).await,
             };
-            reply(&replies, id, result.map_or(Outcome::Ended, outcome_of), Some(permit)).await;
+            reply(&replies, id, result.map_or(Outcome::Ended, outcome_of), Some(held)).await;
         }));
     }
 
-    /// Takes in a message that nobody waits for. It needs no permit of those
-    /// that requests hold.
+    /// Takes in a message that nobody waits for. It needs none of the room that
+    /// requests take.
     async fn take(&self, channel: u8, body: Bytes) {
-        let Ok(permit) = Arc::clone(&self.messages).try_acquire_owned() else {
+        let Some(held) = self.messages.try_take(body.len()) else {
             tracing::debug!(from = %self.from, channel, "too many messages: one is dropped");
             return;
         };
@@ -204,7 +229,7 @@ impl Inbound {
         if poll!(unconstrained(&mut handling)).is_pending() {
             drop(spawn(async move {
                 drop(handling.await);
-                drop(permit);
+                drop(held);
             }));
         }
     }
@@ -217,19 +242,14 @@ fn outcome_of(result: Result<Bytes, Bytes>) -> Outcome {
     }
 }
 
-async fn reply(
-    replies: &mpsc::Sender<Answered>,
-    id: u64,
-    outcome: Outcome,
-    permit: Option<OwnedSemaphorePermit>,
-) {
+async fn reply(replies: &mpsc::Sender<Answered>, id: u64, outcome: Outcome, held: Option<Held>) {
     let outcome = if outcome.body().len() > BODY_BYTES_MAX {
         Outcome::Refusal(Bytes::from_static(b"the reply exceeds a frame"))
     } else {
         outcome
     };
     // Without a connection there is nobody to tell.
-    let _gone = replies.send((Message::Reply { id, outcome }, permit)).await;
+    let _gone = replies.send((Message::Reply { id, outcome }, held)).await;
 }
 
 async fn write_replies<S: AsyncWrite>(
@@ -238,20 +258,20 @@ async fn write_replies<S: AsyncWrite>(
     gathers: bool,
 ) -> io::Result<()> {
     let mut out = BytesMut::new();
-    let mut permits = Vec::new();
-    while let Some((message, permit)) = replies.recv().await {
+    let mut answered = Vec::new();
+    while let Some((message, held)) = replies.recv().await {
         if gathers {
             after_others().await;
         }
-        let mut next = Some((message, permit));
-        while let Some((message, permit)) = next {
+        let mut next = Some((message, held));
+        while let Some((message, held)) = next {
             let is_encoded = message.encode(&mut out);
             debug_assert!(is_encoded, "replies are cut to size before they are queued");
-            permits.push(permit);
+            answered.push(held);
             next = if out.len() < WRITE_BYTES { replies.try_recv().ok() } else { None };
         }
         write_all(&mut stream, &mut out).await?;
-        permits.clear();
+        answered.clear();
     }
     Ok(())
 }

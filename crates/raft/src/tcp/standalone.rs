@@ -39,7 +39,10 @@ pub struct Standalone {
     pub directory: PathBuf,
     /// Limits and timings of its groups.
     pub host: HostConfig,
-    /// Limits of its log, and what it is kept on.
+    /// Limits of its log, and what it is kept on. Without an
+    /// [owner](LogConfig::owner) an empty log begins where another was deleted:
+    /// a directory that has lost its log must not be started again, since its replicas
+    /// may vote twice in a term. Remove them from their groups and add new ones.
     pub log: LogConfig,
     /// Limits of its connections.
     pub mesh: MeshConfig,
