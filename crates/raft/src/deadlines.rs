@@ -20,6 +20,14 @@ use tokio::time::Instant;
 /// have to be woken for each wait that is the only one.
 const LOOKS_EVERY: Duration = Duration::from_secs(1);
 
+/// A patience without end is as good as this, the longest that a request can say.
+const PATIENCE_MAX: Duration = Duration::from_millis(u32::MAX as u64);
+
+/// When a wait is over that begins now.
+pub(crate) fn after(patience: Duration) -> Instant {
+    Instant::now() + patience.min(PATIENCE_MAX)
+}
+
 /// How late a wait may end: however many end, so often they are all looked at.
 const LATE_MAX: Duration = Duration::from_millis(5);
 

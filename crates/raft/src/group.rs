@@ -23,7 +23,7 @@ use crate::config::{GroupClass, HostConfig, Timing};
 use crate::consensus::applier::{Applied, Progress, SharedMachine};
 use crate::consensus::probe::Probe;
 use crate::consensus::types::{Command, Member, RaftOf, RaftVoteOf, TypeConfig};
-use crate::deadlines::Deadlines;
+use crate::deadlines::{self, Deadlines};
 use crate::error::{ProposeError, RaftError, ReadError, Refused};
 use crate::heartbeats::{Haste, Heartbeats};
 use crate::log::LogEngine;
@@ -199,6 +199,7 @@ impl Group {
             counters: Arc::clone(&counters),
             resting: Arc::clone(&resting),
             purging: Purging::new(config.purge_after_entries, config.purge_keeps_entries)
+                .of(group)
                 .pausing(config.purge_pause)
                 .waiting(Waits {
                     entries: config.purge_waits_entries,
@@ -350,7 +351,7 @@ impl Group {
         }
         count(&counters.proposals);
         let now = Instant::now();
-        let until = now + deadline;
+        let until = deadlines::after(deadline);
         if !self.is_up(now) && tokio::time::timeout_at(until, self.rise()).await.is_err() {
             // It rested, and has not found its quorum yet.
             return Err(ProposeError::NotLeader { leader: None });
@@ -719,10 +720,10 @@ fn is_of_office(metrics: &RaftMetrics<TypeConfig>, office: &RaftServerMetrics<Ty
     is_over || (metrics.state == office.state && metrics.vote == office.vote)
 }
 
-/// Whether a replica lacks entries that a leader's log is just about to lose.
-fn lags(metrics: &RaftMetrics<TypeConfig>, next_purged: u64) -> bool {
+/// Whether a replica lacks entries before an index of a leader's log.
+fn lags(metrics: &RaftMetrics<TypeConfig>, next: u64) -> bool {
     let mut matched = metrics.replication.iter().flat_map(BTreeMap::values);
-    matched.any(|at| at.as_ref().is_none_or(|at| at.index < next_purged))
+    matched.any(|at| at.as_ref().is_none_or(|at| at.index + 1 < next))
 }
 
 fn leader_node(metrics: &RaftMetrics<TypeConfig>) -> Option<NodeId> {
@@ -835,6 +836,8 @@ impl Observer {
                 bytes: None,
             }
         };
+        let now = Instant::now();
+        self.purging.learn(log, now);
         if self.purging.is_long(log) {
             log.bytes = self.log.payload_bytes(self.group);
         }
@@ -843,8 +846,10 @@ impl Observer {
         {
             self.feeding.give_up(before);
         }
-        let now = Instant::now();
-        let waits_until = self.feeding.is_any().then(|| self.purging.waits_until(log, now));
+        let is_short = !self.purging.is_long(log);
+        let is_waited_for =
+            self.feeding.is_any() || is_short && lags(&metrics.borrow_watched(), log.applied);
+        let waits_until = is_waited_for.then(|| self.purging.waits_until(log, now));
         let waits_until = waits_until.flatten();
         let mut is_due = waits_until.is_none() && self.purging.is_due(log, now);
         if buggify!("raft purges its log early") {

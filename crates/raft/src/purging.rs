@@ -5,7 +5,13 @@ mod tests;
 
 use std::time::Duration;
 
+use quorate_types::GroupId;
 use tokio::time::Instant;
+
+/// How long nothing has come to a log that is quiet, at least. At most it is twice as
+/// long: many groups may become quiet at once, and their machines are not all flushed
+/// in the same moment.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// How long a purge that had to wait is left to itself.
 const RETRY: Duration = Duration::from_secs(20);
@@ -42,6 +48,11 @@ pub(crate) struct Waits {
 /// purge is asked for a second time. A follower that is being sent a snapshot is
 /// waited for here, as openraft would not. A log that may not grow any more for
 /// either gives up who lacks too much.
+///
+/// A log to which nothing has come for a minute or two is purged although it is not
+/// long, if it has much more than a purge leaves: of a thousand groups that are used in
+/// turns each would otherwise hold nearly as much as a busy one. Not while a follower
+/// lacks some of it, which would have to be sent a snapshot.
 #[derive(Debug)]
 pub(crate) struct Purging {
     after_entries: u64,
@@ -53,6 +64,9 @@ pub(crate) struct Purging {
     asked: Option<(u64, Instant)>,
     /// Up to where the machine was flushed then, for an earlier one.
     flushed_before: u64,
+    /// What is applied, and since when nothing more was.
+    grown: Option<(u64, Instant)>,
+    quiet_after: Duration,
 }
 
 impl Purging {
@@ -64,7 +78,18 @@ impl Purging {
             waits: Waits::default(),
             asked: None,
             flushed_before: 0,
+            grown: None,
+            quiet_after: QUIET,
         }
+    }
+
+    /// The same for the log of a group: which one decides how long it is before that
+    /// is quiet.
+    pub(crate) fn of(self, group: GroupId) -> Self {
+        /// Neighbours are far from each other.
+        const STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
+        let part = u32::try_from(group.0.wrapping_mul(STRIDE) >> 48).unwrap_or(0);
+        Self { quiet_after: QUIET + QUIET * part / (1 << 16), ..self }
     }
 
     /// The same with a pause behind each.
@@ -77,11 +102,19 @@ impl Purging {
         Self { waits, ..self }
     }
 
+    /// To be told how far the log is before it is asked about it.
+    pub(crate) fn learn(&mut self, log: Reach, now: Instant) {
+        if self.grown.is_none_or(|(applied, _)| applied != log.applied) {
+            self.grown = Some((log.applied, now));
+        }
+    }
+
     /// When to look again at a log that is not purged while a snapshot is on its
-    /// way: whoever installs that needs what comes behind it. `None` if it is not
-    /// long, or too long to wait.
+    /// way: whoever installs that needs what comes behind it. `None` if no purge of it
+    /// would be due, or if it is too long to wait.
     pub(crate) fn waits_until(&self, log: Reach, now: Instant) -> Option<Instant> {
-        (self.is_long(log) && !self.is_too_long(log)).then(|| now + RETRY)
+        let is_wanted = self.is_long(log) || self.quiet_at(log).is_some();
+        (is_wanted && !self.is_too_long(log)).then(|| now + RETRY)
     }
 
     /// Before which index followers of a leader lack too much to be waited for: the
@@ -101,7 +134,7 @@ impl Purging {
 
     pub(crate) fn is_due(&self, log: Reach, now: Instant) -> bool {
         if !self.is_long(log) {
-            return false;
+            return self.quiet_at(log).is_some_and(|moment| moment <= now);
         }
         self.asked.is_none()
             || self.has_grown(log) && self.is_too_long(log)
@@ -113,9 +146,25 @@ impl Purging {
         self.flushed_before = log.flushed;
     }
 
-    /// When to ask again although nothing more is applied: behind the pause, if it has
+    /// When to ask although nothing more is applied: behind the pause, if it has
     /// grown already, or after a while.
     pub(crate) fn ask_again_at(&self, log: Reach) -> Option<Instant> {
+        if self.is_long(log) { self.long_again_at(log) } else { self.quiet_at(log) }
+    }
+
+    /// From when on a log that is not long is quiet, if it is to be purged then.
+    fn quiet_at(&self, log: Reach) -> Option<Instant> {
+        let (_, moment) = self.grown?;
+        let most = self.keeps_entries.saturating_add(self.after_entries / 4);
+        let is_asked = self.asked.is_some_and(|(asked_at, _)| asked_at >= log.applied);
+        let is_wanted = !self.is_long(log)
+            && log.applied.saturating_sub(log.purged) > most
+            && log.applied > log.flushed
+            && !is_asked;
+        is_wanted.then(|| moment.checked_add(self.quiet_after)).flatten()
+    }
+
+    fn long_again_at(&self, log: Reach) -> Option<Instant> {
         let (asked_at, moment) = self.asked?;
         let is_put_off = log.purged.saturating_add(self.keeps_entries) < asked_at;
         let is_useful = log.applied > log.flushed;
@@ -124,7 +173,7 @@ impl Purging {
             true => Some(self.pause),
             false => (is_put_off && is_useful).then_some(RETRY),
         };
-        after.filter(|_| self.is_long(log)).and_then(|after| moment.checked_add(after))
+        after.and_then(|after| moment.checked_add(after))
     }
 
     /// By as much as makes another purge worth asking for.

@@ -503,6 +503,42 @@ fn a_log_that_falls_quiet_within_a_pause_is_purged_behind_it() {
     });
 }
 
+/// Not long enough for a purge, and nobody writes any more.
+#[test]
+fn a_log_that_falls_quiet_is_purged_unless_a_follower_lacks_some_of_it() {
+    simulate(async {
+        const QUIET_FOR: Duration = Duration::from_secs(150);
+        let network = Network::default();
+        let nodes = seeded_cluster(&network, &[1]).await;
+        let replicas = groups_of(&nodes, 1);
+        let leader = leader_of(&replicas).await;
+        let mut last = 0;
+        for nth in 0..40 {
+            last = propose(&leader, &nth.to_string()).await.index;
+        }
+        applied_everywhere(&replicas, last).await;
+        for replica in &replicas {
+            assert!(replica.status().purged < Some(last - 40), "{:?}", replica.status());
+        }
+        tokio::time::sleep(QUIET_FOR).await;
+        for replica in &replicas {
+            assert!(replica.status().purged > Some(last - 20), "{:?}", replica.status());
+        }
+        let leads = |node: &&TestNode| node.host.group(GroupId(1)).unwrap().status().leading;
+        let away = nodes.iter().find(|node| !leads(node)).unwrap();
+        network.isolate(away.id);
+        let purged = leader.status().purged;
+        for nth in 0..30 {
+            last = propose(&leader, &nth.to_string()).await.index;
+        }
+        tokio::time::sleep(QUIET_FOR).await;
+        assert_eq!(leader.status().purged, purged);
+        network.heal();
+        applied_everywhere(&replicas, last).await;
+        assert!(nodes.iter().all(|node| node.host.metrics().snapshots_sent == 0));
+    });
+}
+
 #[test]
 fn a_log_that_is_too_long_when_its_node_starts_is_sent_to_followers() {
     simulate(async {

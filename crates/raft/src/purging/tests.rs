@@ -60,6 +60,50 @@ fn a_quiet_log_asks_again_after_a_while() {
 }
 
 #[test]
+fn a_log_that_is_used_no_more_is_purged_before_it_is_long() {
+    const MOST: u64 = KEEPS + AFTER / 4;
+    let (mut purging, now) = (Purging::new(AFTER, KEEPS), Instant::now());
+    purging.learn(reach(MOST, 0), now);
+    assert_eq!(purging.ask_again_at(reach(MOST, 0)), None, "it has little more than is left");
+    let log = reach(MOST + 1, 0);
+    purging.learn(log, now);
+    assert_eq!(purging.ask_again_at(log), Some(now + QUIET));
+    assert!(!purging.is_due(log, now));
+    let later = now + Duration::from_secs(1);
+    purging.learn(reach(MOST + 2, 0), later);
+    assert!(!purging.is_due(reach(MOST + 2, 0), now + QUIET), "something came");
+    assert!(purging.is_due(reach(MOST + 2, 0), later + QUIET));
+    let flushed = Reach { flushed: MOST + 2, ..reach(MOST + 2, 0) };
+    assert!(!purging.is_due(flushed, later + QUIET), "it was flushed as it is");
+    let waits = Waits { entries: 1_000, bytes: 1_000 };
+    let waiting = Purging::new(AFTER, KEEPS).waiting(waits);
+    assert_eq!(waiting.waits_until(reach(MOST + 2, 0), later), None, "no purge is near");
+    let (mut waiting, at) = (waiting, later);
+    waiting.learn(reach(MOST + 2, 0), at);
+    assert_eq!(waiting.waits_until(reach(MOST + 2, 0), at), Some(at + RETRY));
+    purging.is_asked_for(reach(MOST + 2, 0), later + QUIET);
+    assert_eq!(purging.ask_again_at(reach(MOST + 2, 0)), None, "asked for once");
+    purging.learn(reach(MOST + 3, 0), later + 2 * QUIET);
+    assert_eq!(purging.ask_again_at(reach(MOST + 3, 0)), Some(later + 3 * QUIET));
+}
+
+#[test]
+fn logs_that_became_quiet_at_once_are_purged_one_after_the_other() {
+    let now = Instant::now();
+    let mut moments: Vec<Instant> = (0..100)
+        .map(|group| {
+            let mut purging = Purging::new(AFTER, KEEPS).of(GroupId(group));
+            purging.learn(reach(AFTER, 0), now);
+            purging.ask_again_at(reach(AFTER, 0)).unwrap()
+        })
+        .collect();
+    moments.sort();
+    assert!(now + QUIET <= moments[0] && moments[99] <= now + 2 * QUIET);
+    let pauses = moments.windows(2).map(|pair| pair[1] - pair[0]);
+    assert!(pauses.max().unwrap() < Duration::from_secs(3));
+}
+
+#[test]
 fn the_same_flush_is_asked_for_no_second_time() {
     let (purging, now) = asked_at(101);
     let flushed = Reach { flushed: 101, ..reach(101, 0) };
