@@ -13,7 +13,7 @@ use quorate_testkit::sim::SiteCounts;
 pub(super) const FIXED_SEEDS: std::ops::RangeInclusive<u64> = 1..=50;
 
 /// Every run of the fixed set must reach these.
-const DEMANDED: [&str; 53] = [
+const DEMANDED: [&str; 54] = [
     "a checkpoint meets another",
     "a client hears that its request has expired",
     "a command finds its shard split",
@@ -46,6 +46,7 @@ const DEMANDED: [&str; 53] = [
     "a retry finds its request in the gate",
     "a retry finds its result",
     "a sender asks again whether its snapshot is installed",
+    "a segment of the log is opened by its index",
     "a segment of the log is rewritten",
     "a shard is split while work waits",
     "a snapshot goes on where it broke off",
@@ -120,7 +121,7 @@ const EXCUSED: [(&str, &str); 21] = [
 ];
 
 /// The rare branches, each of which the fixed set must take at least once.
-const STUMBLES: [&str; 26] = [
+const STUMBLES: [&str; 27] = [
     "calvin client loses a reply",
     "calvin drops an early contribution",
     "calvin feeds one slice at a time",
@@ -138,6 +139,7 @@ const STUMBLES: [&str; 26] = [
     "raft finds a chunk of a snapshot damaged",
     "raft has no room for a proposal",
     "raft keeps a follower awake",
+    "raft log indexes early",
     "raft log rewrites early",
     "raft log sync is slow",
     "raft log writer takes one operation",

@@ -349,10 +349,17 @@ impl Shared {
         }
     }
 
-    /// Notes that the log can no longer be used.
+    /// Notes that the log can no longer be used; says what was the first reason.
     pub(super) fn fail(&self, error: LogError) -> LogError {
+        let mut state = self.state.lock();
+        if let Some(first) = &state.failed {
+            return first.clone();
+        }
+        state.failed = Some(error.clone());
+        drop(state);
         tracing::error!(%error, "the log failed; every group of this node stops");
-        self.state.lock().failed.get_or_insert_with(|| error.clone()).clone()
+        self.work.notify_one();
+        error
     }
 
     pub(super) fn with_memory<T>(&self, look: impl FnOnce(&Memory) -> T) -> T {
@@ -525,8 +532,7 @@ impl Shared {
         let wanted: Vec<_> = stored.collect();
         let fetched = self.medium.fetch(&wanted);
         if let Err(error @ LogError::Disk { .. }) = &fetched {
-            self.state.lock().failed.get_or_insert_with(|| error.clone());
-            self.work.notify_one();
+            self.fail(error.clone());
         }
         let Some(fetched) = fetched? else { return Ok(None) };
         let mut fetched = fetched.into_iter();

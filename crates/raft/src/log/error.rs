@@ -2,6 +2,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use quorate_types::codec::CodecError;
 use quorate_types::owner::OwnerError;
 use quorate_types::{GroupId, ReplicaId};
 
@@ -129,6 +130,16 @@ impl LogError {
 
     pub(crate) fn damaged(file: &Arc<str>, place: Place, what: impl ToString) -> Self {
         Self::Damaged { file: Arc::clone(file), place, what: what.to_string().into() }
+    }
+
+    /// A row that cannot be read.
+    pub(crate) fn unread(file: &Arc<str>, row: u64, error: CodecError) -> Self {
+        match error {
+            CodecError::Newer { found, .. } => {
+                Self::Newer { file: Arc::clone(file), format: found }
+            }
+            error => Self::damaged(file, Place::Row(row), error),
+        }
     }
 
     pub(crate) fn not_ours(file: &Arc<str>, source: OwnerError) -> Self {

@@ -24,6 +24,17 @@ const STALE_TAIL_ITEMS_MAX: usize = 4096;
 /// it is searched for.
 const ROWS_PASSED_MAX: usize = 8;
 
+/// Room for so many is never given back.
+const ROOM_MIN: usize = 64;
+
+/// Gives back the room of a list that has held many more than it does: what a
+/// group takes is in proportion to its log.
+fn give_back_room<T>(list: &mut VecDeque<T>) {
+    if list.capacity() > ROOM_MIN && list.len() < list.capacity() / 4 {
+        list.shrink_to(list.len() * 2);
+    }
+}
+
 struct Slot {
     /// Tells this entry from one that replaced it at the same index.
     ticket: u64,
@@ -79,6 +90,11 @@ impl Owner {
         bytes.sum()
     }
 
+    fn give_back_room(&mut self) {
+        give_back_room(&mut self.slots);
+        give_back_room(&mut self.cached);
+    }
+
     /// Where the next entry must stand. A log that never held anything may
     /// begin anywhere.
     fn begin_at(&mut self, index: u64) {
@@ -108,6 +124,13 @@ pub(super) struct Found {
     pub(super) replica: ReplicaId,
     pub(super) position: LogPosition,
     pub(super) location: Location,
+}
+
+impl Found {
+    /// Whether another stands in the same row.
+    pub(super) const fn is_beside(&self, other: &Self) -> bool {
+        self.location.sequence == other.location.sequence
+    }
 }
 
 /// An entry of a group that its row holds.
@@ -270,7 +293,7 @@ impl Recovery {
     /// holds are passed over.
     pub(super) fn take(&mut self, found: &[Found]) {
         // There may be many millions: what is alike is looked up once.
-        for row in found.chunk_by(|one, next| one.location.sequence == next.location.sequence) {
+        for row in found.chunk_by(Found::is_beside) {
             let mut live = Live::default();
             for run in row.chunk_by(|one, next| one.group == next.group) {
                 let Some(first) = run.first() else { continue };
@@ -440,7 +463,9 @@ impl Memory {
     pub(super) fn take_dead(&mut self, operations: u64) -> Vec<u64> {
         let dead = &mut self.rows.dead;
         let count = dead.partition_point(|(number, _)| *number <= operations);
-        dead.drain(..count).map(|(_, row)| row).collect()
+        let taken = dead.drain(..count).map(|(_, row)| row).collect();
+        give_back_room(dead);
+        taken
     }
 
     /// Adds entries that continue the log; returns the ticket of the first,
@@ -485,6 +510,7 @@ impl Memory {
         let kept = owner.cached.len().saturating_sub(removed);
         owner.cached.drain(kept..).for_each(|payload| self.tail.leave(&payload));
         self.rows.leave(owner.slots.drain(keep..).filter_map(|slot| slot.location));
+        owner.give_back_room();
         Ok((removed > 0).then(|| end - 1))
     }
 
@@ -503,6 +529,7 @@ impl Memory {
         self.rows.leave(removed.filter_map(|slot| slot.location));
         let surplus = owner.cached.len().saturating_sub(owner.slots.len());
         owner.cached.drain(..surplus).for_each(|payload| self.tail.leave(&payload));
+        owner.give_back_room();
         owner.purged = Some(upto);
         owner.first = upto.index + 1;
         Ok(true)
@@ -569,12 +596,14 @@ impl Memory {
                     if let Some(payload) = owner.cached.pop_front() {
                         self.tail.leave(&payload);
                     }
+                    give_back_room(&mut owner.cached);
                 }
                 None => {}
             }
             self.tail.items.pop_front();
         }
         self.sweep_tail();
+        give_back_room(&mut self.tail.items);
     }
 
     fn sweep_tail(&mut self) {

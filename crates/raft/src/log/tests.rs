@@ -168,6 +168,7 @@ fn a_damaged_row_is_reported_and_never_served() {
         log.close().await.unwrap();
         assert!(disk.corrupt(b"that will be damaged") > 0);
         let error = DurableLog::open(Arc::new(disk.clone()), "raft", small_log()).unwrap_err();
+        assert!(matches!(error, LogError::Damaged { place: Place::Row(0), .. }), "{error}");
         assert!(error.to_string().contains("raft.redb"), "{error}");
     });
 }

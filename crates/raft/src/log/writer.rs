@@ -1,7 +1,11 @@
 //! The one writer of the log: drains everything that waits into one commit,
 //! and answers in order.
 
-use std::collections::{BTreeMap, BTreeSet};
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -13,7 +17,7 @@ use super::durable::{Shared, Written};
 use super::medium::{Commit, NewEntry};
 use super::rewriting::Rewriting;
 use super::rows::{GroupRow, OwnerRow};
-use super::{Completion, LogEntry, LogPosition, Vote};
+use super::{Completion, LogEntry, LogError, LogPosition, Vote};
 
 /// What the writer is asked to make durable.
 pub(super) enum Change {
@@ -202,6 +206,33 @@ pub(super) struct Writer {
     rewriting: Rewriting,
 }
 
+/// Who is to hear of the commit under way.
+struct Answers<'a> {
+    shared: &'a Shared,
+    completions: VecDeque<Completion>,
+}
+
+impl Answers<'_> {
+    fn give(&mut self, result: &Result<(), LogError>) {
+        while let Some(completion) = self.completions.pop_front() {
+            completion(result.clone());
+        }
+    }
+}
+
+impl Drop for Answers<'_> {
+    /// A writer that panics, over a disk or a completion that is not ours, leaves a
+    /// log that failed, and nobody waiting.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let panicked = io::Error::other("the log's writer panicked");
+            let error = self.shared.fail(LogError::disk(&"log".into(), panicked));
+            self.give(&Err(error));
+            self.shared.finish();
+        }
+    }
+}
+
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, rows: BTreeMap<GroupId, GroupRow>) -> Self {
         Self { shared, rows, rewriting: Rewriting::default() }
@@ -209,12 +240,13 @@ impl Writer {
 
     pub(super) async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
-        let (mut operations, mut completions) = (Vec::new(), Vec::new());
+        let mut operations = Vec::new();
+        let mut answers = Answers { shared: &shared, completions: VecDeque::new() };
         while let Some(dead) = shared.next_batch(&mut operations).await {
             if planted!(AcknowledgedBeforeSync) {
                 acknowledge_appends(&mut operations);
             }
-            let commit = self.prepare(&mut operations, &mut completions, dead);
+            let commit = self.prepare(&mut operations, &mut answers.completions, dead);
             runtime::sync_delay().await;
             if buggify!("raft log sync is slow") {
                 runtime::sync_delay().await;
@@ -223,9 +255,7 @@ impl Writer {
             let result = shared.medium.commit(&commit);
             let has_filled_shelf = result.as_ref().is_ok_and(|laid| laid.has_filled_shelf);
             let result = shared.committed(share, began.elapsed(), result);
-            for completion in completions.drain(..) {
-                completion(result.clone());
-            }
+            answers.give(&result);
             if result.is_err() || self.rewriting.step(&shared, has_filled_shelf).is_err() {
                 break;
             }
@@ -237,7 +267,7 @@ impl Writer {
     fn prepare(
         &mut self,
         operations: &mut Vec<Operation>,
-        completions: &mut Vec<Completion>,
+        completions: &mut VecDeque<Completion>,
         dead: Vec<u64>,
     ) -> Commit<'_> {
         let sequence = self.shared.medium.next_sequence();

@@ -133,8 +133,8 @@ fn group_rows(
     let mut rows = BTreeMap::new();
     for (key, value) in stored {
         let group = GroupId(key);
-        let row = GroupRow::open(group, &value)
-            .map_err(|error| LogError::damaged(file, Place::Row(key), error))?;
+        let row =
+            GroupRow::open(group, &value).map_err(|error| LogError::unread(file, key, error))?;
         if !row.is_sound() {
             return Err(LogError::damaged(file, Place::Row(key), "positions that no log has"));
         }
@@ -156,7 +156,8 @@ fn entries(file: &Arc<str>, database: &Database) -> Result<(Vec<Found>, Vec<u64>
         }
         next = sequence + 1;
         sequences.push(sequence);
-        let payload = open_batch(sequence, &row).map_err(|error| damaged(&error))?;
+        let payload =
+            open_batch(sequence, &row).map_err(|error| LogError::unread(file, sequence, error))?;
         entries.extend(scan_batch(sequence, &payload).ok_or_else(|| damaged(&"broken structure"))?);
     }
     Ok((entries, sequences))
@@ -195,7 +196,7 @@ impl RedbMedium {
     fn fetch_row(&self, sequence: u64) -> Result<Option<Bytes>, LogError> {
         let row = self.with_database(|database| batch(database, sequence))?;
         let opened = row.map(|row| open_batch(sequence, &row)).transpose();
-        opened.map_err(|error| LogError::damaged(&self.file, Place::Row(sequence), error))
+        opened.map_err(|error| LogError::unread(&self.file, sequence, error))
     }
 }
 

@@ -4,10 +4,14 @@
 use std::sync::Arc;
 
 use quorate_testkit::disk::{CrashDisk, DiskImage};
+use quorate_types::disk::Disk;
 use quorate_types::env::{Rng, SplitMix};
-use quorate_types::{GroupId, ReplicaId};
+use quorate_types::owner::Owner;
+use quorate_types::{DiskId, GroupId, ReplicaId};
 
-use super::super::{DurableLog, LogEngine, LogEntry, LogError, LogPosition, LogState, Vote};
+use super::super::{
+    DurableLog, LogConfig, LogEngine, LogEntry, LogError, LogPosition, LogState, Vote,
+};
 use crate::consensus::tests::support::small_log;
 
 const FILE: &str = "log.redb";
@@ -17,7 +21,11 @@ const GROUPS: u64 = 5;
 type Held = Vec<(GroupId, ReplicaId, LogState, Vec<LogEntry>)>;
 
 fn open(disk: &CrashDisk) -> Result<DurableLog, LogError> {
-    DurableLog::open(Arc::new(disk.clone()), "log", small_log())
+    open_by(disk, None)
+}
+
+fn open_by(disk: &CrashDisk, owner: Option<Owner>) -> Result<DurableLog, LogError> {
+    DurableLog::open(Arc::new(disk.clone()), "log", LogConfig { owner, ..small_log() })
 }
 
 fn entries(range: std::ops::Range<u64>) -> Vec<LogEntry> {
@@ -136,5 +144,83 @@ fn a_file_that_is_cut_off_is_refused() {
         let disk = CrashDisk::from_image(&image, 1);
         assert!(disk.damage(FILE, |bytes| bytes.truncate(len * part / 16)));
         names_the_file(&reopened(&disk).map(drop).unwrap_err());
+    }
+}
+
+/// redb verifies its pages then, and goes back to the commit before the last: power
+/// may have cut the last one short.
+#[test]
+fn after_a_crash_a_damaged_last_commit_passes_for_one_that_was_cut_short() {
+    const COMMITS: u64 = 6;
+    let group = GroupId(1);
+    let image = run(async || {
+        let disk = CrashDisk::new(1);
+        let log = open(&disk).unwrap();
+        log.admit(group, ReplicaId(11)).await.unwrap();
+        for index in 0..COMMITS {
+            append(&log, group, index..index + 1).await.unwrap();
+        }
+        let cut = disk.image();
+        log.close().await.unwrap();
+        cut
+    });
+    for damaged in 0..COMMITS {
+        let disk = CrashDisk::from_image(&image, 1);
+        let payload = format!("entry {damaged} entry");
+        assert!(disk.damage(FILE, |bytes| {
+            let windows = bytes.windows(payload.len()).enumerate();
+            let found = windows.filter(|(_, window)| *window == payload.as_bytes());
+            let places: Vec<usize> = found.map(|(at, _)| at).collect();
+            places.into_iter().for_each(|at| bytes[at] ^= 1);
+        }));
+        match reopened(&disk) {
+            Err(error) => {
+                names_the_file(&error);
+                assert!(damaged + 1 < COMMITS, "{error}");
+            }
+            Ok(found) => {
+                assert_eq!(damaged + 1, COMMITS, "entry {damaged} was damaged");
+                assert_eq!(found[0].3, entries(0..damaged));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_that_holds_nothing_is_missed_by_its_owner_alone() {
+    let owner = |has_store| Some(Owner { disk: DiskId(7), has_store });
+    let group = GroupId(1);
+    let image = run(async || {
+        let disk = CrashDisk::new(1);
+        let log = open_by(&disk, owner(false)).unwrap();
+        log.admit(group, ReplicaId(11)).await.unwrap();
+        append(&log, group, 0..3).await.unwrap();
+        log.close().await.unwrap();
+        disk.image()
+    });
+    let losses: [fn(&CrashDisk); 3] = [
+        |disk| disk.remove(FILE).unwrap(),
+        |disk| assert!(disk.damage(FILE, |bytes| bytes.clear())),
+        |disk| assert!(disk.damage(FILE, |bytes| bytes.fill(0))),
+    ];
+    for lose in losses {
+        let lost = || {
+            let disk = CrashDisk::from_image(&image, 1);
+            lose(&disk);
+            disk
+        };
+        run(async || {
+            let disk = lost();
+            // The second time redb may have begun a file.
+            for _ in 0..2 {
+                let missed = open_by(&disk, owner(true));
+                assert!(matches!(missed, Err(LogError::Owner { .. })), "{missed:?}");
+            }
+            for none in [None, owner(false)] {
+                let log = open_by(&lost(), none).unwrap();
+                assert_eq!(log.groups(), []);
+                log.close().await.unwrap();
+            }
+        });
     }
 }

@@ -166,6 +166,11 @@ impl Seed {
         crc32c::crc32c_append(self.0, &offset.to_be_bytes())
     }
 
+    /// The checksum of what an index says of the segment.
+    pub(super) fn of_index(self, covered: &[u8]) -> u32 {
+        crc32c::crc32c_append(self.0, covered)
+    }
+
     /// The checksum of an entry, wherever it stands in the segment.
     fn of_entry(self, whose: Whose, payload: &[u8]) -> u32 {
         let mut header = [0; 28];

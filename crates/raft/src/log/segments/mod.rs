@@ -15,6 +15,7 @@
 mod format;
 #[cfg(test)]
 mod fuzz;
+mod index;
 mod recovery;
 #[cfg(test)]
 mod tests;
@@ -28,7 +29,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::{Mutex, RwLock};
 use quorate_types::disk::{Disk, DiskFile};
 use quorate_types::owner::Owner;
-use quorate_types::runtime;
+use quorate_types::{buggify, runtime};
 
 use self::format::{
     END_BYTES, ENTRY_HEADER_BYTES, FRAMES_AT, Frame, FrameBuilder, Header, Kind, NUMBERS_MAX, Seed,
@@ -53,6 +54,11 @@ const ROWS_PER_SEGMENT: u64 = 2;
 /// How many times as large as a segment the next one is, until they have the size
 /// that was asked for: a log that holds little takes little.
 const GROWTH: u64 = 4;
+/// The newest full segments have no index: those of a busy log that is purged all the
+/// time are free before they would need one, and so few are soon read.
+const UNINDEXED_MAX: usize = 2;
+/// Nor has one of which less than this part is needed: that is soon written once more.
+const INDEXED_PART: u64 = 4;
 
 /// A segment that is read or written.
 #[derive(Debug, Clone)]
@@ -107,8 +113,12 @@ struct Pen {
 struct Use {
     /// Where its last frame ends; of one that is full.
     end: u64,
-    /// Frames of which entries are needed.
+    /// Frames with entries.
+    filled: u64,
+    /// Those of which entries are needed.
     frames: u64,
+    /// Whether it has an index, or is about to.
+    is_indexed: bool,
 }
 
 /// Opens the log in the files of `stem`, or begins it.
@@ -133,7 +143,8 @@ pub(super) fn open(
     let capacity = segment_bytes.next_multiple_of(FRAMES_AT);
     let survey = recovery::survey(&**disk, stem, owner)?;
     let mark = owner.map_or_else(|| survey.mark(), |owner| owner.mark());
-    let found = recovery::recover(survey, owner, tail_bytes_max, rows_bytes_max(capacity))?;
+    let found =
+        recovery::recover(&**disk, survey, owner, tail_bytes_max, rows_bytes_max(capacity))?;
     let newest = found.tail.as_ref();
     let next = grown(newest.map_or(SEGMENT_BYTES_MIN, |(it, _)| it.header.capacity), capacity);
     let yard = Yard::new(Arc::clone(disk), stem, next, found.spares, found.next_slot);
@@ -297,7 +308,22 @@ impl SegmentMedium {
         pen.buffer = frame.bytes;
         self.shelf.write().insert(number, segment);
         self.yard.prune();
+        self.index(pen);
         Ok((sequence_of(number, FRAMES_AT), frame.locations))
+    }
+
+    /// Has indexes written of the segments that have been full for a while.
+    fn index(&self, pen: &mut Pen) {
+        let current = pen.segment.header.number;
+        let keeps = if buggify!("raft log indexes early") { 0 } else { UNINDEXED_MAX };
+        let full = pen.uses.range_mut(..current).rev().filter(|(_, it)| it.frames > 0);
+        let is_due = |it: &Use| !it.is_indexed && it.frames >= it.filled / INDEXED_PART;
+        for (number, it) in full.skip(keeps).filter(|(_, it)| is_due(it)) {
+            it.is_indexed = true;
+            if let Some(segment) = self.segment(*number) {
+                self.yard.index(&segment, it.end);
+            }
+        }
     }
 
     /// The size of the segment behind one, to begin with so many bytes. Its list of
@@ -408,7 +434,9 @@ impl Medium for SegmentMedium {
         let has_filled_shelf = pen.segment.header.number != before;
         let mut laid = Laid { has_filled_shelf, ..Laid::default() };
         if !locations.is_empty() {
-            pen.uses.entry(place_of(sequence).0).or_default().frames += 1;
+            let used = pen.uses.entry(place_of(sequence).0).or_default();
+            used.filled += 1;
+            used.frames += 1;
             laid.rows.push(sequence);
         }
         let entries = commit.entries.iter().zip(locations);

@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_types::GroupId;
 use quorate_types::disk::{Disk, DiskFile};
 use quorate_types::owner::Owner;
+use quorate_types::{GroupId, sometimes};
 
 use super::super::medium::Stored;
 use super::super::memory::{Found, Memory, Recovery};
@@ -22,7 +22,7 @@ use super::format::{
     Kind, Rows, Seed, entries, place_of, rows, sequence_of, slot_of,
 };
 use super::yard::Spare;
-use super::{Segment, Use, write_end};
+use super::{Segment, Use, index, write_end};
 
 /// The files of a log.
 pub(super) struct Survey {
@@ -85,12 +85,26 @@ pub(super) fn survey(
     Ok(Survey { log, segments, blank, next_slot })
 }
 
-/// What a file says of itself.
+/// What a file says of itself. One gets its header before its first frame.
 pub(super) fn head(file: &dyn DiskFile) -> std::io::Result<Head> {
     let len = usize::try_from(file.len()?).unwrap_or(usize::MAX).min(HEADER_BYTES);
     let mut bytes = vec![0; HEADER_BYTES];
     file.read(0, bytes.get_mut(..len).unwrap_or_default())?;
-    Ok(Header::decode(&bytes))
+    match Header::decode(&bytes) {
+        Head::Blank if has_frame(file)? => Ok(Head::Damaged),
+        head => Ok(head),
+    }
+}
+
+/// Whether something stands where a file's first frame begins.
+fn has_frame(file: &dyn DiskFile) -> std::io::Result<bool> {
+    let mut bytes = [0; FRAME_HEADER_BYTES];
+    let end = FRAMES_AT + FRAME_HEADER_BYTES as u64;
+    if file.len()? < end {
+        return Ok(false);
+    }
+    file.read(FRAMES_AT, &mut bytes)?;
+    Ok(bytes.iter().any(|byte| *byte != 0))
 }
 
 /// A log as it was found.
@@ -109,6 +123,7 @@ pub(super) struct Recovered {
 /// Reads the segments that are needed, and cuts off what a crash left of a
 /// commit.
 pub(super) fn recover(
+    disk: &dyn Disk,
     survey: Survey,
     owner: Option<Owner>,
     tail_bytes_max: usize,
@@ -127,7 +142,7 @@ pub(super) fn recover(
             // From here on it is known what counts.
             let mut recovery = Recovery::new(tail_bytes_max, &reading.groups);
             let newest = std::mem::take(&mut reading.found);
-            reading.older(&log, &list, &mut segments, &begun, &mut recovery)?;
+            reading.older(disk, &log, &list, &mut segments, &begun, &mut recovery)?;
             recovery.take(&newest);
             recovered = Some(recovery);
             mending = Some(Mending { unended, frames, last });
@@ -193,6 +208,7 @@ fn newest(
             let what = format!("no checkpoint, but a frame at {offset}");
             return Err(segment.damaged(FRAMES_AT, what));
         }
+        frames.reach(&segment)?;
         begun.push(segment);
     }
     Ok((None, begun))
@@ -228,17 +244,25 @@ struct Frames {
 impl Frames {
     /// As far as the file goes, up to `end`.
     fn read(segment: &Segment, end: u64) -> Result<Self, LogError> {
-        Self::read_into(segment, end, Vec::new())
+        let read = || {
+            let len = segment.file.len()?.min(end).saturating_sub(FRAMES_AT);
+            let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+            if !bytes.is_empty() {
+                segment.file.read(FRAMES_AT, &mut bytes)?;
+            }
+            Ok(bytes)
+        };
+        let bytes = read().map_err(|error| segment.failed(error))?;
+        Ok(Self { seed: segment.seed, bytes })
     }
 
-    fn read_into(segment: &Segment, end: u64, mut bytes: Vec<u8>) -> Result<Self, LogError> {
-        let mut read = || {
-            let len = segment.file.len()?.min(end).saturating_sub(FRAMES_AT);
-            bytes.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
-            segment.file.read(FRAMES_AT, &mut bytes)
-        };
-        read().map_err(|error| segment.failed(error))?;
-        Ok(Self { seed: segment.seed, bytes })
+    /// Refuses a file that is shorter than it was when its header was written.
+    fn reach(&self, segment: &Segment) -> Result<(), LogError> {
+        if self.end() < segment.header.capacity {
+            let len = segment.file.len().map_err(|error| segment.failed(error))?;
+            return Err(segment.damaged(len, "the file is cut off"));
+        }
+        Ok(())
     }
 
     fn end(&self) -> u64 {
@@ -279,6 +303,97 @@ impl Frames {
         });
         begins.next()
     }
+}
+
+/// How much of a full segment is read at a time, at least.
+const WINDOW_BYTES: u64 = 4 << 20;
+
+/// A full segment, read from its first frame on.
+struct Window<'a> {
+    segment: &'a Segment,
+    /// Where its last commit ends.
+    end: u64,
+    /// What was read last, and where that begins.
+    bytes: Vec<u8>,
+    from: u64,
+}
+
+impl<'a> Window<'a> {
+    /// In memory that was used before.
+    fn new(segment: &'a Segment, end: u64, mut bytes: Vec<u8>) -> Self {
+        bytes.clear();
+        Self { segment, end, bytes, from: FRAMES_AT }
+    }
+
+    /// Shows the commits, one after the other, for as long as `look` wants more. Says
+    /// where one is not what was written, if one is not.
+    fn show(
+        &mut self,
+        mut look: impl FnMut(u64, FrameHeader, &[u8]) -> Result<bool, LogError>,
+    ) -> Result<Option<u64>, LogError> {
+        let mut offset = FRAMES_AT;
+        while offset < self.end {
+            let Some((header, body)) = self.at(offset)? else { return Ok(Some(offset)) };
+            if !look(offset, header, body)? {
+                break;
+            }
+            offset = header.end(offset);
+        }
+        Ok(None)
+    }
+
+    /// The frame at an offset, and its body.
+    fn at(&mut self, offset: u64) -> Result<Option<(FrameHeader, &[u8])>, LogError> {
+        let seed = self.segment.seed;
+        let header = FrameHeader::decode(seed, offset, self.cover(offset, FRAME_ALIGN * 2)?);
+        let header = header.filter(|header| header.end(offset) <= self.end);
+        let Some(header) = header else { return Ok(None) };
+        let frame = self.cover(offset, header.end(offset) - offset)?;
+        let len = usize::try_from(header.body_bytes()).unwrap_or(usize::MAX);
+        let body = frame.get(FRAME_HEADER_BYTES..).and_then(|rest| rest.get(..len));
+        let body = body.filter(|body| header.has_body(seed, offset, body));
+        Ok(body.map(|body| (header, body)))
+    }
+
+    /// So many bytes from an offset on; fewer where the file or the commits end.
+    fn cover(&mut self, offset: u64, len: u64) -> Result<&[u8], LogError> {
+        let until = offset + len;
+        if offset < self.from || until > self.from + self.bytes.len() as u64 {
+            let mut read = || {
+                let until = until.max(offset + WINDOW_BYTES);
+                let until = self.segment.file.len()?.min(self.end).min(until);
+                let len = usize::try_from(until.saturating_sub(offset)).unwrap_or(usize::MAX);
+                self.bytes.resize(len, 0);
+                self.from = offset;
+                self.segment.file.read(offset, &mut self.bytes)
+            };
+            read().map_err(|error| self.segment.failed(error))?;
+        }
+        let at = usize::try_from(offset - self.from).unwrap_or(usize::MAX);
+        Ok(self.bytes.get(at..).unwrap_or_default())
+    }
+}
+
+/// Shows the entries of a full segment, those of one frame at a time, for as long as
+/// `show` wants more. Says whether the segment is what was written, as far as it was
+/// read.
+pub(super) fn show_entries(
+    segment: &Segment,
+    end: u64,
+    mut show: impl FnMut(&[Found]) -> bool,
+) -> Result<bool, LogError> {
+    let mut found = Vec::new();
+    let (mut is_sound, mut goes_on) = (true, true);
+    let mut window = Window::new(segment, end, Vec::new());
+    let broken = window.show(|offset, header, body| {
+        let stored = body.get(header.rows_len as usize..).unwrap_or_default();
+        let sequence = sequence_of(segment.header.number, offset);
+        found.clear();
+        is_sound &= entries(sequence, header.rows_len, stored, &mut found).is_some();
+        goes_on = show(&found);
+        Ok(goes_on)
+    })?;
+    Ok(is_sound && broken.is_none())
 }
 
 /// The entries of a frame. `None` if it is not what was written.
@@ -338,9 +453,7 @@ impl Reading {
         segment: &Arc<Segment>,
         frames: &Frames,
     ) -> Result<Ends, LogError> {
-        if frames.end() < segment.header.capacity {
-            return Err(segment.damaged(frames.end(), "the file is cut off"));
-        }
+        frames.reach(segment)?;
         let mut list = Vec::new();
         let mut used = Use::default();
         let (mut offset, mut last) = (FRAMES_AT, FRAMES_AT);
@@ -364,9 +477,10 @@ impl Reading {
         Ok(Ends { last, offset, list })
     }
 
-    /// Reads the segments that a checkpoint lists.
+    /// Reads the segments that a checkpoint lists, or the indexes of them.
     fn older(
         &mut self,
+        disk: &dyn Disk,
         log: &Arc<str>,
         list: &[(u64, u64)],
         segments: &mut BTreeMap<u64, Segment>,
@@ -377,16 +491,40 @@ impl Reading {
         // Nothing was needed of a segment whose file was taken.
         let taken: BTreeSet<u64> = begun.iter().map(|segment| segment.header.replaced).collect();
         for (number, end) in list {
-            match segments.remove(number) {
+            match segments.remove(number).map(Arc::new) {
                 Some(segment) => {
                     self.found.clear();
-                    bytes = self.full(Arc::new(segment), *end, bytes)?;
+                    match index::read(disk, &segment, *end) {
+                        Some(found) => self.indexed(segment, *end, found)?,
+                        None => bytes = self.full(segment, *end, bytes)?,
+                    }
                     recovery.take(&self.found);
                 }
                 None if taken.contains(number) => {}
                 None => return Err(gone(log, *number)),
             }
         }
+        Ok(())
+    }
+
+    /// Takes what the index of a segment says.
+    fn indexed(
+        &mut self,
+        segment: Arc<Segment>,
+        end: u64,
+        found: Vec<Found>,
+    ) -> Result<(), LogError> {
+        let len = segment.file.len().map_err(|error| segment.failed(error))?;
+        if len < end {
+            return Err(segment.damaged(len, "the file is cut off"));
+        }
+        sometimes!("a segment of the log is opened by its index");
+        let mut used = Use { end, is_indexed: true, ..Use::default() };
+        for first in found.chunk_by(Found::is_beside).filter_map(|row| row.first()) {
+            self.note(first.location.sequence, &mut used);
+        }
+        self.found = found;
+        self.keep(segment, used);
         Ok(())
     }
 
@@ -398,18 +536,17 @@ impl Reading {
         end: u64,
         memory: Vec<u8>,
     ) -> Result<Vec<u8>, LogError> {
-        let frames = Frames::read_into(&segment, end, memory)?;
-        let mut used = Use { end, frames: 0 };
-        let mut offset = FRAMES_AT;
-        while offset < end {
-            let Some((header, body)) = frames.at(offset) else {
-                return Err(segment.damaged(offset, "a frame is not what was written"));
-            };
-            self.frame(&segment, offset, header, body, &mut used)?;
-            offset = header.end(offset);
+        let mut used = Use { end, ..Use::default() };
+        let mut window = Window::new(&segment, end, memory);
+        let broken = window.show(|offset, header, body| {
+            self.frame(&segment, offset, header, body, &mut used).map(|_| true)
+        })?;
+        let memory = window.bytes;
+        if let Some(offset) = broken {
+            return Err(segment.damaged(offset, "a frame is not what was written"));
         }
         self.keep(segment, used);
-        Ok(frames.bytes)
+        Ok(memory)
     }
 
     fn frame(
@@ -436,10 +573,16 @@ impl Reading {
         };
         let read = read.filter(is_sound);
         if header.entries_len > 0 {
-            used.frames += 1;
-            self.frames.push(sequence);
+            self.note(sequence, used);
         }
         read.ok_or_else(|| segment.damaged(offset, "a frame that no log has written"))
+    }
+
+    /// Notes a frame with entries.
+    fn note(&mut self, sequence: u64, used: &mut Use) {
+        used.filled += 1;
+        used.frames += 1;
+        self.frames.push(sequence);
     }
 
     fn keep(&mut self, segment: Arc<Segment>, used: Use) {

@@ -1,9 +1,10 @@
-//! The files that no segment needs: one is always kept ready for the next, so
-//! that no commit waits while a file is filled with zeroes.
+//! What can be done beside commits. One file is always kept ready for the next
+//! segment, so that no commit waits while it is filled with zeroes, and segments
+//! that stay get their indexes.
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use quorate_types::disk::{Disk, DiskFile};
@@ -12,6 +13,7 @@ use tokio::sync::Notify;
 use super::super::LogError;
 use super::Segment;
 use super::format::file_of;
+use super::index::{self, Outcome};
 
 /// Files that are kept for later use. More are removed.
 const SPARES_MAX: usize = 4;
@@ -86,6 +88,9 @@ struct State {
     /// Filled, and the next to be used.
     ready: Option<Spare>,
     surplus: Vec<Spare>,
+    /// Full segments and where their last commits end. Those that are let go of
+    /// meanwhile need no index.
+    unindexed: VecDeque<(Weak<Segment>, u64)>,
     /// How large the one that is kept ready is to be.
     wanted_bytes: u64,
     next_slot: u32,
@@ -107,6 +112,7 @@ impl Yard {
             spares: spares.into(),
             ready: None,
             surplus: Vec::new(),
+            unindexed: VecDeque::new(),
             wanted_bytes,
             next_slot,
             is_closed: false,
@@ -171,8 +177,14 @@ impl Yard {
         self.wake.notify_one();
     }
 
-    /// Keeps a file ready, and removes those that are too many, until the log
-    /// is closed.
+    /// Has an index written of a full segment.
+    pub(super) fn index(&self, segment: &Arc<Segment>, end: u64) {
+        self.state.lock().unindexed.push_back((Arc::downgrade(segment), end));
+        self.wake.notify_one();
+    }
+
+    /// Keeps a file ready, removes those that are too many, and writes indexes,
+    /// until the log is closed.
     pub(super) async fn run(self: Arc<Self>) {
         while !self.state.lock().is_closed {
             if !self.work() {
@@ -190,15 +202,22 @@ impl Yard {
         }
         if let Some(spare) = state.surplus.pop() {
             drop(state);
-            if let Err(error) = self.disk.remove(&spare.name) {
-                tracing::warn!(file = &*spare.name, %error, "a file of the log cannot be removed");
+            let index = index::remove(&*self.disk, &spare.name);
+            for removed in [index, self.disk.remove(&spare.name)] {
+                let file = &*spare.name;
+                if let Err(error) = removed {
+                    tracing::warn!(file, %error, "a file of the log cannot be removed");
+                }
             }
             return true;
         }
         let bytes = state.wanted_bytes;
         let is_ready = state.ready.as_ref().is_some_and(|it| it.filled_bytes >= bytes);
         if is_ready || state.has_failed {
-            return false;
+            let Some((segment, end)) = state.unindexed.pop_front() else { return false };
+            drop(state);
+            self.write_index(&segment, end);
+            return true;
         }
         let ready = state.ready.take();
         let spare = ready.or_else(|| state.spares.pop_front());
@@ -227,6 +246,28 @@ impl Yard {
         true
     }
 
+    /// Without an index the log opens more slowly, and is as sound.
+    fn write_index(&self, full: &Weak<Segment>, end: u64) {
+        let Some(segment) = full.upgrade() else { return };
+        let goes_on = || !self.state.lock().is_closed;
+        let written = index::write(&*self.disk, &segment, end, goes_on);
+        let file = Arc::clone(&segment.name);
+        drop(segment);
+        match written {
+            Ok(Outcome::Written | Outcome::Closed) => {}
+            Ok(Outcome::Damaged) if full.upgrade().is_some() => {
+                tracing::error!(
+                    file = &*file,
+                    "a segment of the log is damaged: its entries may not be readable, and the \
+                     log may be refused when it is opened again"
+                );
+            }
+            // Its file has got its next use.
+            Ok(Outcome::Damaged) => {}
+            Err(error) => tracing::warn!(%error, "a segment of the log has no index"),
+        }
+    }
+
     /// Releases the files.
     pub(super) fn close(&self) {
         self.state.lock().is_closed = true;
@@ -236,6 +277,7 @@ impl Yard {
         state.ready = None;
         state.spares.clear();
         state.surplus.clear();
+        state.unindexed.clear();
     }
 }
 

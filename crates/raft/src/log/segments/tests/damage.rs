@@ -1,5 +1,12 @@
-//! Damage where nothing is, and where something is found late.
+//! Damage where nothing is, where something is found late, and where nobody can
+//! tell it from a crash, or from a log that was never begun.
 
+use std::ops::Range;
+use std::path::Path;
+
+use quorate_types::disk::DirectoryDisk;
+
+use super::super::format::{FRAME_HEADER_BYTES, HEADER_BYTES};
 use super::*;
 
 /// Where the last frame of a log's newest segment ends, and its file.
@@ -132,4 +139,184 @@ fn an_entry_found_damaged_when_it_is_written_once_more_fails_the_log() {
         assert_eq!(**file, *first);
         assert!(matches!(log.close().await, Err(LogError::Damaged { .. })));
     });
+}
+
+/// Nothing shows that what stood there was ever durable: entries and votes that were
+/// acknowledged are gone. The entries are safe where a majority has them without this
+/// replica; no disk that keeps what it synced does this.
+#[test]
+fn damage_that_leaves_no_whole_header_behind_it_passes_for_a_crash() {
+    let disk = CrashDisk::new(1);
+    let mut models = Vec::new();
+    run(async || {
+        let log = open(&disk).unwrap();
+        log.admit(GROUP, REPLICA).await.unwrap();
+        models.push(Model::of(&log).await.unwrap());
+        for index in 0..12 {
+            append(&log, GROUP, vec![entry(1, index, 900)]).await.unwrap();
+            models.push(Model::of(&log).await.unwrap());
+        }
+        let vote = Vote { term: 2, candidate: REPLICA, committed: false };
+        log.save_vote(GROUP, vote).await.unwrap();
+        models.push(Model::of(&log).await.unwrap());
+        log.close().await.unwrap();
+    });
+    let (name, header, end) = end_of(&disk);
+    let bounds = frames(&disk, &name, &header).into_iter().chain([end]);
+    let bounds: Vec<usize> = bounds.map(|at| usize::try_from(at).unwrap()).collect();
+    let count = bounds.len() - 1;
+    assert_eq!(count, models.len() + 1, "one for each commit, behind the checkpoint");
+    let damaged = |change: &dyn Fn(&mut Vec<u8>)| {
+        let disk = CrashDisk::from_image(&disk.image(), 1);
+        assert!(disk.damage(&name, change));
+        disk
+    };
+    let ends_before = |disk: &CrashDisk, lost: usize| {
+        let left = &models[models.len() - 1 - lost];
+        assert!(reopened(disk).unwrap() == *left, "without the last {lost}");
+        assert!(reopened(disk).unwrap() == *left, "for good without the last {lost}");
+    };
+    let ruins: [fn(&mut [u8]); 4] = [
+        |frame| frame.fill(0),
+        |frame| frame.iter_mut().for_each(|byte| *byte ^= 0x35),
+        |frame| frame[..FRAME_HEADER_BYTES].fill(0),
+        |frame| frame[0] ^= 4,
+    ];
+    for ruin in ruins {
+        let ruined = |which: Range<usize>| {
+            damaged(&|bytes| {
+                for at in which.clone() {
+                    ruin(&mut bytes[bounds[at]..bounds[at + 1]]);
+                }
+            })
+        };
+        for lost in [1, 2, 7, 13] {
+            ends_before(&ruined(count - lost..count), lost);
+        }
+        // One whole header behind them is enough.
+        let first = bounds[count - 7] as u64;
+        is_refused(&ruined(count - 7..count - 1), &name, first);
+    }
+    // The last page of what was written.
+    let page = (bounds[count] - 1) / 4096 * 4096;
+    let lost = bounds[1..].iter().filter(|frame_end| **frame_end > page).count();
+    assert!(lost > 2, "{bounds:?}");
+    ends_before(&damaged(&|bytes| bytes[page..page + 4096].fill(0)), lost);
+}
+
+/// With the end of the segment before, which names the next one, all of the newest can
+/// be lost that way.
+#[test]
+fn a_segment_without_frames_is_missed_while_the_one_before_has_its_end() {
+    let (disk, model) = filled(1);
+    let all = segments(&disk);
+    let (newest, (name, header)) = all.last_key_value().unwrap();
+    let lost = frames(&disk, name, header).len();
+    let first = usize::try_from(FRAMES_AT).unwrap();
+    assert!(disk.damage(name, |bytes| bytes[first..].fill(0)));
+    let missed = reopened(&disk).map(|model| model.0.len()).unwrap_err();
+    let LogError::Damaged { place, .. } = &missed else { panic!("{missed}") };
+    assert_eq!(*place, Place::Segment(*newest), "{missed}");
+    let (name, header) = &all[&(newest - 1)];
+    let end = usize::try_from(frames(&disk, name, header).pop().unwrap()).unwrap();
+    assert!(disk.damage(name, |bytes| bytes[end..end + 32].fill(0)));
+    let (found, whole) = (reopened(&disk).unwrap(), &model.0[&GROUP].entries);
+    // Each of its frames had one.
+    assert!(found.0[&GROUP].entries == whole[..whole.len() - lost]);
+}
+
+/// Opens a log in a real directory that holds what a disk does. To read nothing from
+/// behind the end of a file is no error there, and one on the disks of tests.
+fn opened_in(directory: &Path, disk: &CrashDisk, owner: Option<Owner>) -> Result<Model, LogError> {
+    for (name, bytes) in disk.image().files() {
+        std::fs::write(directory.join(name), bytes).unwrap();
+    }
+    let disk = DirectoryDisk::open(directory).unwrap();
+    let config = LogConfig { owner, ..config() };
+    run(async move || Model::of(&DurableLog::open(Arc::new(disk), "log", config)?).await)
+}
+
+/// Where such a log is found damaged.
+fn refusal(disk: &CrashDisk, owner: Option<Owner>) -> (String, Place) {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = opened_in(directory.path(), disk, owner).map(|model| model.0.len());
+    let error = opened.unwrap_err();
+    let LogError::Damaged { file, place, .. } = &error else { panic!("{error}") };
+    (file.to_string(), *place)
+}
+
+#[test]
+fn a_file_that_ends_before_its_first_frame_does_is_missed() {
+    let (disk, _) = filled(1);
+    let all = segments(&disk);
+    let newest = *all.keys().next_back().unwrap();
+    for number in [newest, newest - 1] {
+        let (name, _) = &all[&number];
+        let refused = |change: &dyn Fn(&mut Vec<u8>)| {
+            let disk = CrashDisk::from_image(&disk.image(), 1);
+            assert!(disk.damage(name, change));
+            refusal(&disk, None)
+        };
+        let missed = ("log".to_owned(), Place::Segment(number));
+        let in_header = (name.clone(), Place::Offset(0));
+        assert_eq!(refused(&|bytes| bytes.clear()), missed);
+        assert_eq!(refused(&|bytes| bytes[..HEADER_BYTES].fill(0)), in_header);
+        assert_eq!(refused(&|bytes| bytes.truncate(40)), in_header);
+        // Behind its mark a header is zeroes, which need not be there.
+        let first = usize::try_from(FRAMES_AT).unwrap();
+        for len in [100, HEADER_BYTES, first - 1, first, first + 10, first + 600] {
+            let at = if number == newest { len as u64 } else { FRAMES_AT };
+            let behind = (name.clone(), Place::Offset(at));
+            assert_eq!(refused(&|bytes| bytes.truncate(len)), behind, "cut off at {len}");
+        }
+    }
+}
+
+/// Without its first frame the only file of a log looks like one that was never begun.
+/// Its owner knows better.
+#[test]
+fn a_young_log_that_is_lost_is_missed_by_its_owner_alone() {
+    const FIRST: usize = FRAMES_AT as usize;
+    let owner = |has_store| Some(Owner { disk: DiskId(7), has_store });
+    let disk = CrashDisk::new(1);
+    run(async || {
+        let config = LogConfig { owner: owner(false), ..config() };
+        let log = DurableLog::open(Arc::new(disk.clone()), "log", config).unwrap();
+        log.admit(GROUP, REPLICA).await.unwrap();
+        append(&log, GROUP, vec![entry(1, 0, 900)]).await.unwrap();
+        log.close().await.unwrap();
+    });
+    let (name, header) = segments(&disk)[&1].clone();
+    let damaged = |change: &dyn Fn(&mut Vec<u8>)| {
+        let disk = CrashDisk::from_image(&disk.image(), 1);
+        assert!(disk.damage(&name, change));
+        disk
+    };
+    let losses: [fn(&mut Vec<u8>); 3] =
+        [|bytes| bytes.clear(), |bytes| bytes.fill(0), |bytes| bytes[FIRST..].fill(0)];
+    for (loss, change) in losses.into_iter().enumerate() {
+        let lost = damaged(&change);
+        let directory = tempfile::tempdir().unwrap();
+        let missed = opened_in(directory.path(), &lost, owner(true)).map(|model| model.0.len());
+        assert!(matches!(missed, Err(LogError::Owner { .. })), "loss {loss}: {missed:?}");
+        for (name, bytes) in lost.image().files() {
+            let left = std::fs::read(directory.path().join(name)).unwrap();
+            assert!(left == bytes, "loss {loss}: {name} was written");
+        }
+        for none in [None, owner(false)] {
+            let directory = tempfile::tempdir().unwrap();
+            let begun = opened_in(directory.path(), &lost, none).unwrap();
+            assert!(begun == Model::default(), "loss {loss}");
+        }
+    }
+    let behind = usize::try_from(frames(&disk, &name, &header)[1]).unwrap();
+    for anyone in [None, owner(false), owner(true)] {
+        for len in [40, 100, HEADER_BYTES, FIRST - 1, FIRST, FIRST + 10, behind] {
+            let refused = refusal(&damaged(&|bytes| bytes.truncate(len)), anyone);
+            let at = if len == 40 { 0 } else { len as u64 };
+            assert_eq!(refused, (name.clone(), Place::Offset(at)));
+        }
+        let headless = damaged(&|bytes| bytes[..HEADER_BYTES].fill(0));
+        assert_eq!(refusal(&headless, anyone), (name.clone(), Place::Offset(0)));
+    }
 }
