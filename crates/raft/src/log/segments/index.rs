@@ -20,6 +20,7 @@
 //! missing, torn or damaged costs time and nothing else, because the segment is
 //! read instead; every entry that is read later has a checksum of its own.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut};
@@ -31,7 +32,7 @@ use super::super::rows::Location;
 use super::super::runs::RUN_HEADER_BYTES;
 use super::super::{LogError, LogPosition};
 use super::format::{ENTRY_HEADER_BYTES, FRAME_ALIGN, Seed, place_of, sequence_of};
-use super::{Segment, recovery};
+use super::{Segment, frames};
 
 const MAGIC: &[u8; 8] = b"quoraIDX";
 /// The newest format this build writes and reads. Others are as good as none.
@@ -63,7 +64,7 @@ pub(super) fn write(
     goes_on: impl Fn() -> bool,
 ) -> Result<Outcome, LogError> {
     let mut body = Body::default();
-    let is_whole = recovery::show_entries(segment, end, |frame| {
+    let is_whole = frames::show_entries(segment, end, |frame| {
         body.add(frame);
         goes_on()
     })?;
@@ -87,7 +88,7 @@ pub(super) fn write(
 /// The entries of a segment by its index; `None` if that cannot be used.
 pub(super) fn read(disk: &dyn Disk, segment: &Segment, end: u64) -> Option<Vec<Found>> {
     let name = file_of(&segment.name);
-    let read = || {
+    let read = || -> io::Result<Vec<u8>> {
         if !disk.exists(&name)? {
             return Ok(Vec::new());
         }
@@ -101,7 +102,6 @@ pub(super) fn read(disk: &dyn Disk, segment: &Segment, end: u64) -> Option<Vec<F
     match read() {
         Ok(bytes) => decode(segment.seed, segment.header.number, end, &bytes),
         Err(error) => {
-            let error: std::io::Error = error;
             tracing::warn!(file = &*name, %error, "an index cannot be read: its segment is");
             None
         }
@@ -109,7 +109,7 @@ pub(super) fn read(disk: &dyn Disk, segment: &Segment, end: u64) -> Option<Vec<F
 }
 
 /// Removes the index of a file that is going to be removed, if it has one.
-pub(super) fn remove(disk: &dyn Disk, segment: &str) -> std::io::Result<()> {
+pub(super) fn remove(disk: &dyn Disk, segment: &str) -> io::Result<()> {
     let name = file_of(segment);
     if disk.exists(&name)? { disk.remove(&name) } else { Ok(()) }
 }

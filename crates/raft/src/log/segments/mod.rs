@@ -13,6 +13,7 @@
 //! earlier.
 
 mod format;
+mod frames;
 #[cfg(test)]
 mod fuzz;
 mod index;
@@ -474,7 +475,7 @@ impl Medium for SegmentMedium {
     fn row(&self, sequence: u64) -> Result<Vec<Stored>, LogError> {
         let (number, offset) = place_of(sequence);
         let segment = self.segment(number).ok_or(LogError::Closed)?;
-        let read = recovery::frame(&segment, offset).map_err(|error| segment.failed(error))?;
+        let read = frames::frame(&segment, offset).map_err(|error| segment.failed(error))?;
         read.ok_or_else(|| segment.damaged(offset, "a frame is not what was written"))
     }
 
