@@ -21,6 +21,9 @@ pub(crate) const REDB: &str = "quorate, redb";
 pub(crate) const ROWS: &str = "redb, a row per entry";
 pub(crate) const RAFT_ENGINE: &str = "raft-engine";
 
+/// For how long each log runs before it is measured, in measurements.
+const WARM_UP: u32 = 4;
+
 const MEDIA: [(&str, LogMedium); 2] =
     [(SEGMENTS, LogMedium::SEGMENTS), (REDB, LogMedium::Redb { cache_bytes: 32 << 20 })];
 
@@ -89,7 +92,7 @@ fn measure(options: &Options, shape: Shape, scratch: &Path) -> Outcome<Table> {
     let duration = Duration::from_millis(options.millis);
     for (_, log) in &mut logs {
         // Files are made and filled, until some of them are used again.
-        log.run(shape, duration * 2)?;
+        log.run(shape, duration * WARM_UP)?;
     }
     for round in 0..options.rounds as usize {
         let count = logs.len();

@@ -322,30 +322,31 @@ impl Shared {
         }
     }
 
-    /// Notes the outcome of a commit, before anyone is told of it.
+    /// Counts a commit, or notes that the log failed, before anyone is told of it.
     pub(super) fn committed(
         &self,
         written: Written,
         took: Duration,
         result: Result<Laid, LogError>,
-    ) -> Result<(), LogError> {
-        match result {
-            Ok(laid) => {
-                let mut state = self.state.lock();
-                let stats = &mut state.stats;
-                stats.commits += 1;
-                stats.entries += written.entries;
-                stats.payload_bytes += written.payload_bytes;
-                stats.rewritten_bytes += written.rewritten_bytes;
-                stats.commit_entries.note(written.entries);
-                stats.commit_micros.note(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-                state.memory.place(&laid.placed);
-                for sequence in laid.rows {
-                    state.memory.note_row(sequence);
-                }
-                Ok(())
-            }
-            Err(error) => Err(self.fail(error)),
+    ) -> Result<Laid, LogError> {
+        let laid = result.map_err(|error| self.fail(error))?;
+        let stats = &mut self.state.lock().stats;
+        stats.commits += 1;
+        stats.entries += written.entries;
+        stats.payload_bytes += written.payload_bytes;
+        stats.rewritten_bytes += written.rewritten_bytes;
+        stats.commit_entries.note(written.entries);
+        stats.commit_micros.note(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        Ok(laid)
+    }
+
+    /// Notes where the entries of a commit lie. Until then they are read from
+    /// memory, which keeps the payload of whatever has no place.
+    pub(super) fn place(&self, laid: &Laid) {
+        let memory = &mut self.state.lock().memory;
+        memory.place(&laid.placed);
+        for sequence in &laid.rows {
+            memory.note_row(*sequence);
         }
     }
 

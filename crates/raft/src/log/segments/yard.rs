@@ -100,6 +100,26 @@ struct State {
     has_failed: bool,
 }
 
+impl State {
+    /// The one to be used next, be it ready or not.
+    fn next(&mut self) -> Option<Spare> {
+        if let Some(ready) = self.ready.take() {
+            self.spares.push_front(ready);
+        }
+        self.sort();
+        self.spares.pop_front()
+    }
+
+    /// Those first that lack least of what is wanted: the first files of a log are
+    /// small, and once others are free nobody fills them up. Of those that lack
+    /// nothing the one that has been free for longest.
+    fn sort(&mut self) {
+        let wanted = self.wanted_bytes;
+        let lacks = |spare: &Spare| wanted.saturating_sub(spare.filled_bytes);
+        self.spares.make_contiguous().sort_by_key(lacks);
+    }
+}
+
 impl Yard {
     pub(super) fn new(
         disk: Arc<dyn Disk>,
@@ -130,13 +150,13 @@ impl Yard {
     /// A file with at least so many bytes. The next is going to be one of
     /// `next_bytes`.
     pub(super) fn take(&self, bytes: u64, next_bytes: u64) -> Result<Spare, LogError> {
-        let ready = {
+        let next = {
             let mut state = self.state.lock();
             state.has_failed = false;
             state.wanted_bytes = next_bytes;
-            state.ready.take().or_else(|| state.spares.pop_front())
+            state.next()
         };
-        let mut spare = match ready {
+        let mut spare = match next {
             Some(spare) => spare,
             None => self.create()?,
         };
@@ -166,10 +186,12 @@ impl Yard {
         self.wake.notify_one();
     }
 
-    /// Lets the files go that are too many. To be called when a checkpoint has
-    /// just been written: it lists none of them, so that nobody misses them.
+    /// Lets the files go that are too many, those that lack most. To be called when a
+    /// checkpoint has just been written: it lists none of them, so that nobody
+    /// misses them.
     pub(super) fn prune(&self) {
         let mut state = self.state.lock();
+        state.sort();
         let keep = state.spares.len().min(SPARES_MAX);
         let surplus = state.spares.split_off(keep);
         state.surplus.extend(surplus);
@@ -219,8 +241,7 @@ impl Yard {
             self.write_index(&segment, end);
             return true;
         }
-        let ready = state.ready.take();
-        let spare = ready.or_else(|| state.spares.pop_front());
+        let spare = state.next();
         drop(state);
         let goes_on = || !self.state.lock().is_closed;
         let filled = spare.map_or_else(|| self.create(), Ok).map(|mut spare| {

@@ -67,7 +67,7 @@ fn purged() -> (CrashDisk, Model) {
 fn of_a_segment_that_nothing_is_needed_of_the_header_counts_and_nothing_else() {
     let (disk, model) = purged();
     let all = segments(&disk);
-    let (name, header) = &all[&2];
+    let (_, (name, header)) = all.first_key_value().unwrap();
     let damaged = |change: &dyn Fn(&CrashDisk)| {
         let disk = CrashDisk::from_image(&disk.image(), 1);
         change(&disk);

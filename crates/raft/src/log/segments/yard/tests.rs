@@ -33,6 +33,38 @@ fn a_file_that_cannot_be_extended_keeps_what_it_holds() {
     assert_eq!(spare.file.len().unwrap(), 256 << 10);
 }
 
+fn spare(disk: &CrashDisk, slot: u32, filled_bytes: u64) -> Spare {
+    let name = file_of("log", slot);
+    let file = disk.open(&name).unwrap();
+    file.set_len(filled_bytes).unwrap();
+    Spare { name, slot, file, replaced: 0, filled_bytes }
+}
+
+/// A log that has grown has zeroes enough: its first files are small, and are not
+/// filled up while others are free.
+#[test]
+fn small_files_are_passed_over_and_go_first() {
+    const SMALL: u64 = 64 << 10;
+    const LARGE: u64 = 256 << 10;
+    let disk = CrashDisk::new(1);
+    let sizes = [SMALL, SMALL, LARGE, 4 * LARGE, LARGE, LARGE];
+    let spares = (1..).zip(sizes).map(|(slot, bytes)| spare(&disk, slot, bytes)).collect();
+    let yard = Yard::new(Arc::new(disk.clone()), "log", LARGE, spares, 7);
+    // Those that suffice take turns, however large they are.
+    let taken = [(); 2].map(|()| yard.take(LARGE, LARGE).unwrap());
+    assert_eq!(taken.each_ref().map(|it| it.slot), [3, 4]);
+    while yard.work() {}
+    taken.into_iter().for_each(|it| yard.give(it));
+    yard.prune();
+    while yard.work() {}
+    // One is ready, and four are kept besides.
+    let left = disk.list().unwrap();
+    assert_eq!(left, ["log.000001", "log.000003", "log.000004", "log.000005", "log.000006"]);
+    let order = [(); 4].map(|()| yard.take(LARGE, LARGE).unwrap().slot);
+    assert_eq!(order, [5, 6, 3, 4]);
+    assert_eq!(yard.take(LARGE, LARGE).unwrap().filled_bytes, LARGE, "the small one, filled up");
+}
+
 /// Nothing is left of a segment that nobody needs by the time it is looked at.
 #[test]
 fn a_segment_that_was_let_go_of_gets_no_index() {
