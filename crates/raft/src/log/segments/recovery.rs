@@ -159,7 +159,8 @@ pub(super) fn recover(
             None
         }
     };
-    // Those that were begun go first: one with the number 1 must not stay.
+    // One that was begun with the number 1 must not stay. It is used before blank
+    // ones, of which nothing is known to be filled.
     let begun = begun.into_iter();
     let mut spares: Vec<Spare> =
         begun.map(|it| Spare { replaced: it.header.replaced, ..Spare::of(&it) }).collect();

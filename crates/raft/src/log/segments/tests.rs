@@ -531,6 +531,28 @@ fn a_missing_end_is_written_when_the_log_is_opened() {
     assert!(error.contains(&format!("segment {newest}")), "{error}");
 }
 
+/// A crash came before the first checkpoint of a log. Were another file begun with
+/// its number, nobody could tell the two apart.
+#[test]
+fn a_file_that_was_begun_is_used_before_blank_ones() {
+    let disk = CrashDisk::new(1);
+    let mark = Bytes::new();
+    let begun = Header { number: 1, replaced: 0, capacity: SEGMENT_BYTES_MIN, salt: 3, mark };
+    for (name, head) in [("log.000001", vec![0; 512]), ("log.000002", begun.encode())] {
+        let file = disk.open(name).unwrap();
+        file.write(0, &head).unwrap();
+        file.set_len(16 * SEGMENT_BYTES_MIN).unwrap();
+        file.sync().unwrap();
+    }
+    for _ in 0..2 {
+        run(async || open(&disk).unwrap().close().await.unwrap());
+        assert_eq!(
+            segments(&disk).into_values().map(|(name, _)| name).collect::<Vec<_>>(),
+            ["log.000002"]
+        );
+    }
+}
+
 /// Nobody waited until a file was filled, and the next process finds it whole.
 #[test]
 fn a_file_that_is_not_known_to_be_filled_is_filled_again() {
