@@ -58,6 +58,8 @@ const DETECT_PROMISE: Duration = Duration::from_secs(5);
 
 /// Leaders to transfer.
 const TRANSFERS: usize = 3;
+/// Who does not lead a shard so long after it was transferred to it does not any more.
+const TAKEN_ON_AFTER: Duration = Duration::from_secs(2);
 
 /// Runs the demo.
 pub(crate) fn run(args: &Args) -> Outcome {
@@ -238,28 +240,39 @@ impl Demo {
     /// Several shards get another leader.
     fn transfer_leaders(&mut self) -> Outcome {
         self.progress.begin("leaders are transferred");
-        let mut moved = Vec::new();
+        let mut tried = Vec::new();
         let interrupt = self.interrupt.clone();
         for _ in 0..TRANSFERS {
             let admin = self.any_admin();
-            // Placement may be at work on the same shard, so another one is
-            // taken when one is refused.
+            let mut asked: Option<Asked> = None;
             let wait = Wait::new("a leader is transferred", CHANGE_MAX);
-            let ((shard, to), took) = interrupt.wait_until(&wait, || {
-                let candidates = match self.shards() {
-                    Ok(shards) => transfers(&shards, &moved),
+            // Placement, which spreads leaders over the nodes, may be at work on the
+            // same shard: another one is taken when it has refused one, or has given
+            // it on to a third node before anybody looked.
+            let took = interrupt.wait_until(&wait, || {
+                let shards = match self.shards() {
+                    Ok(shards) => shards,
                     Err(error) => return Ok(Err(error.to_string())),
                 };
-                Ok(first_accepted(&candidates, |(shard, to)| {
+                if let Some(Asked { shard, to, took, at }) = asked {
+                    if shards.iter().any(|it| it.id == shard && it.leader == Some(to)) {
+                        return Ok(Ok(took));
+                    }
+                    if at.elapsed() < TAKEN_ON_AFTER {
+                        return Ok(Err(format!("node {to} does not lead shard {shard}")));
+                    }
+                }
+                let candidates = transfers(&shards, &tried);
+                let accepted = first_accepted(&candidates, |(shard, to)| {
                     let start = Instant::now();
                     admin.transfer(*shard, *to).map(|()| start.elapsed())
+                });
+                Ok(accepted.and_then(|((shard, to), took)| {
+                    tried.push(shard);
+                    asked = Some(Asked { shard, to, took, at: Instant::now() });
+                    Err(format!("node {to} does not lead shard {shard}"))
                 }))
             })?;
-            moved.push(shard);
-            let what = format!("node {to} leads shard {shard}");
-            let leads =
-                |shards: &[ShardView]| shards.iter().any(|s| s.id == shard && s.leader == Some(to));
-            self.wait_shards(&Wait::new(&what, CHANGE_MAX), leads, "another node does")?;
             self.report.transfers.push(took);
         }
         Ok(())
@@ -449,6 +462,15 @@ impl Demo {
     fn any_admin(&self) -> Admin {
         self.cluster.admin(self.cluster.nodes().first().copied().unwrap_or(JOINER))
     }
+}
+
+/// A transfer that was accepted.
+#[derive(Clone, Copy)]
+struct Asked {
+    shard: u64,
+    to: u64,
+    took: Duration,
+    at: Instant,
 }
 
 /// What a node shows at the end.
